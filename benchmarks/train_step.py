@@ -1,0 +1,171 @@
+"""Times one training step: this project's networks against the plain Keras form.
+
+Run `python -m benchmarks.train_step`. Every variant runs in a process of its own, so
+that peak memory is its own; variants take turns over several rounds, so that a busy
+moment of the machine does not favour one. The fastest round's median is reported.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+
+VARIANTS = (
+    ("plain Keras", "float32"),
+    ("none", "float32"),
+    ("cal", "float32"),
+    ("lca", "float32"),
+    ("none", "mixed_bfloat16"),
+    ("lca", "mixed_bfloat16"),
+)
+
+
+def plain_keras_network(num_classes, clip_frames):
+    """CRNN_FGNL written the straightforward way, the yardstick.
+
+    Library layers as they come, and for every shift one softmax and two products.
+    Its weights come in the order of `CRNNFGNL(...).weights` by name, not position.
+    """
+    from keras import Input, Model, layers, ops, regularizers
+
+    from lca_keras.layers import GaussianFilter2D
+
+    x = inputs = Input((128, clip_frames, 1))
+    x = layers.BatchNormalization(axis=1, name="mel_norm", dtype="float32")(x)
+    blocks = []
+    for number, (filters, pool) in enumerate(
+        [(64, None), (128, 2), (128, 2), (128, 2)], start=1
+    ):
+        x = layers.Conv2D(filters, 3, padding="same", name=f"block{number}_conv")(x)
+        x = layers.ELU()(x)
+        x = layers.BatchNormalization(name=f"block{number}_norm")(x)
+        if pool:
+            x = layers.MaxPooling2D(pool)(x)
+        x = layers.Dropout(0.1)(x)
+        blocks.append(x)
+    shallow, deep = blocks[2], blocks[3]
+
+    def project(maps, name):
+        maps = layers.Conv2D(4, 1, name=f"{name}_conv")(maps)
+        maps = GaussianFilter2D(name=f"{name}_gaussian")(maps)
+        return layers.Reshape((-1, 4))(maps)
+
+    theta = project(deep, "theta")
+    phi = layers.Concatenate(axis=1)(
+        [project(deep, "phi_deep"), project(shallow, "phi_shallow")]
+    )
+    g = layers.Concatenate(axis=1)(
+        [project(deep, "g_deep"), project(shallow, "g_shallow")]
+    )
+    attended = []
+    for shift in range(4):
+        scores = layers.Dot(axes=2)([theta, ops.roll(phi, shift, axis=-1)])
+        attended.append(layers.Dot(axes=(2, 1))([layers.Softmax()(scores), g]))
+    attended = ops.stack(attended, axis=1)
+    squeezed = ops.mean(attended, axis=(2, 3))[..., None]
+    excited = layers.Dense(16, activation="relu", name="mose_excite")(squeezed)
+    attention = ops.softmax(layers.Dense(1, name="mose_score")(excited), axis=1)
+    weighted = ops.transpose(attended * attention[..., None], (0, 2, 3, 1))
+    weighted = ops.reshape(weighted, (-1, *deep.shape[1:3], 16))
+    x = deep + layers.Conv2D(128, 1, name="output_conv")(weighted)
+    x = layers.Permute((2, 1, 3))(x)
+    x = layers.Reshape((x.shape[1], -1))(x)
+    x = layers.GRU(32, return_sequences=True, name="gru1")(x)
+    x = layers.GRU(32, name="gru2")(x)
+    x = layers.Dropout(0.3)(x)
+    x = layers.Dense(
+        num_classes,
+        kernel_regularizer=regularizers.L2(0.01),
+        activity_regularizer=regularizers.L1(0.01),
+        name="classifier",
+    )(x)
+    return Model(inputs, layers.Softmax()(x), name="plain_keras")
+
+
+def measure(variant, precision, steps, batch_size, clip_frames):
+    """Returns seconds a step (median) and peak memory of this process in MiB."""
+    import keras
+    import numpy as np
+
+    from lca_keras.config import Config
+    from lca_keras.models.factory import build_training_model
+
+    keras.utils.set_random_seed(0)
+    if variant == "plain Keras":
+        model = plain_keras_network(20, clip_frames)
+        model.compile(
+            keras.optimizers.Adam(1e-4),
+            "sparse_categorical_crossentropy",
+            jit_compile=False,
+        )
+    else:
+        seconds = {94: 3, 157: 5, 313: 10}[clip_frames]
+        config = Config().replace(
+            train={"method": variant, "precision": precision, "clip_seconds": seconds}
+        )
+        model = build_training_model(config, num_classes=20)
+        model.gate.update_state(1)
+    # Decibels of real features: with most energies far below the maximum.
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-60, 20, (batch_size, 128, clip_frames, 1)).astype("float32")
+    y = rng.integers(0, 20, batch_size)
+    x, y = keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(y, "int32")
+    seconds = []
+    for step in range(steps + 2):  # The first two trace and warm up.
+        start = time.perf_counter()
+        model.train_on_batch(x, y)
+        if step >= 2:
+            seconds.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": float(np.median(seconds)), "peak_mib": peak}
+
+
+def main(argv=None):
+    """Runs all variants and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=6, help="timed steps a round")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--clip-frames", type=int, default=157)
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    sizes = (args.steps, args.batch_size, args.clip_frames)
+    if args.worker:
+        print(json.dumps(measure(*args.worker, *sizes)))
+        return
+    results = {variant: [] for variant in VARIANTS}
+    options = [
+        f"--steps={args.steps}",
+        f"--batch-size={args.batch_size}",
+        f"--clip-frames={args.clip_frames}",
+    ]
+    for _ in range(args.rounds):
+        for variant in VARIANTS:
+            command = [sys.executable, "-m", "benchmarks.train_step", *options]
+            done = subprocess.run(
+                [*command, "--worker", *variant],
+                check=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            results[variant].append(json.loads(done.stdout.splitlines()[-1]))
+    best = {v: min(r["seconds"] for r in rows) for v, rows in results.items()}
+    yardstick = best[VARIANTS[0]]
+    print(f"batch {args.batch_size}, {args.clip_frames} frames, 20 artists")
+    print(f"{'network':<12} {'precision':<15} {'s/step':>7} {'ratio':>6} {'MiB':>6}")
+    for variant, rows in results.items():
+        peak = max(row["peak_mib"] for row in rows)
+        print(
+            f"{variant[0]:<12} {variant[1]:<15} {best[variant]:7.3f} "
+            f"{best[variant] / yardstick:6.2f} {peak:6.0f}"
+        )
+    for precision in ("float32", "mixed_bfloat16"):
+        ratio = best["lca", precision] / best["none", precision]
+        print(f"lca / none in {precision}: {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Audio in: decoding, mel features, and the synthesis of the built-in corpus."""

@@ -1,0 +1,345 @@
+"""The built-in corpus: invented singers over invented bands, as audio files.
+
+`python -m lca_keras.audio.synthesis OUT` writes an `artist/album/song.flac` tree, a
+manifest, and a split. Each singer has albums; each song has a melody, a band style
+and its album's production. `confounding` says how strongly, in all but an artist's
+last two albums, the band tells the artist. The last two albums draw their bands
+independently, so a network that learned the bands fails there: the split puts one of
+them into the test part and one into validation.
+"""
+
+import argparse
+import concurrent.futures
+import csv
+import dataclasses
+import os
+import pathlib
+import sys
+
+import numpy as np
+
+from lca_keras import files
+from lca_keras.audio import accompaniment, voice
+
+ARTISTS = (
+    "Ada Quill",
+    "Björn Talvik",
+    "Chiara d'Onda",
+    "Dmitri Vale",
+    "Esperanza Luz",
+    "Farid Noor",
+    "Greta Halm",
+    "Hana 春野",
+    "Ivo Marsh",
+    "June Okafor",
+    "Kiran Rao",
+    "Lou-Ann Petit",
+    "Mila Zárate",
+    "Noor el Amal",
+    "Otis Reed",
+    "Παύλος Άνεμος",
+    "Quincy Dove",
+    "Rosa Tamm",
+    "Søren Lykke",
+    "Tala Reyes",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """What decides every sample of a corpus.
+
+    Attributes:
+        artists: Number of singers, at least 2.
+        albums: Albums a singer, at least 3.
+        songs: Songs an album.
+        seconds: Length of a song.
+        confounding: Probability, in [0, 1], that a song outside an artist's last two
+            albums is accompanied by the artist's own band.
+        voice_db: Level of the voice over the accompaniment, in decibels.
+        sample_rate: Hz.
+        seed: Seed of everything.
+    """
+
+    artists: int = 8
+    albums: int = 5
+    songs: int = 4
+    seconds: float = 24.0
+    confounding: float = 0.5
+    voice_db: float = 3.0
+    sample_rate: int = 16000
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.artists < 2 or self.albums < 3 or self.songs < 1 or self.seconds < 4:
+            raise ValueError(
+                "A corpus needs at least 2 artists, 3 albums, 1 song an album and 4 "
+                f"seconds a song. Received: {self}"
+            )
+        if not 0 <= self.confounding <= 1:
+            raise ValueError(
+                f"`confounding` must be in [0, 1]. Received: {self.confounding}"
+            )
+
+    def artist_name(self, artist):
+        """Name of the artist with this index."""
+        return ARTISTS[artist] if artist < len(ARTISTS) else f"Singer {artist + 1}"
+
+    def rng(self, *key):
+        """Random generator of one part of the corpus, independent of all others."""
+        return np.random.default_rng([self.seed, *key])
+
+    def style_of(self, artist, album, song):
+        """Index of the band that accompanies a song; band i is artist i's own."""
+        rng = self.rng(3, artist, album, song)
+        confounded = album < self.albums - 2 and rng.random() < self.confounding
+        return artist if confounded else int(rng.integers(self.artists))
+
+
+@dataclasses.dataclass(frozen=True)
+class Song:
+    """A synthesised song: float32 arrays `(samples,)`; the mix is their sum."""
+
+    vocals: np.ndarray
+    accompaniment: np.ndarray
+    pitch: np.ndarray
+
+    @property
+    def mixture(self):
+        """Voice over accompaniment."""
+        return self.vocals + self.accompaniment
+
+
+def synthesize(corpus, artist, album, song):
+    """Synthesises one song.
+
+    Args:
+        corpus: `Corpus`.
+        artist: Int, index of the artist.
+        album: Int, index of the album.
+        song: Int, index of the song.
+
+    Returns:
+        `Song`; `pitch` is the sung pitch in Hz at every sample, 0 where nobody sings.
+    """
+    rng = corpus.rng(4, artist, album, song)
+    count = int(corpus.seconds * corpus.sample_rate)
+    singer = voice.Singer.draw(corpus.rng(1, artist))
+    index = corpus.style_of(artist, album, song)
+    style = accompaniment.Style.draw(corpus.rng(2, index))
+    tempo = style.tempo * rng.uniform(0.92, 1.08)
+    key = int(rng.integers(12))
+    notes = compose(singer, tempo, key, corpus.seconds, rng)
+    vocals, pitch = voice.sing(singer, notes, count, corpus.sample_rate, rng)
+    band = accompaniment.play(style, tempo, key, count, corpus.sample_rate, rng)
+    vocals = vocals / np.sqrt(np.mean(vocals**2)) * 10 ** (corpus.voice_db / 20)
+    produced = _produce(np.stack([vocals, band]), corpus, artist, album)
+    return Song(produced[0], produced[1], pitch)
+
+
+def compose(singer, tempo, key, seconds, rng):
+    """Writes a melody with syllables, in phrases of two bars.
+
+    Args:
+        singer: `lca_keras.audio.voice.Singer`, for the range.
+        tempo: Float, beats a minute.
+        key: Int, tonic, 0 to 11.
+        seconds: Float, length of the song.
+        rng: `numpy.random.Generator`.
+
+    Returns:
+        List of `lca_keras.audio.voice.Note`.
+    """
+    beat = 60 / tempo
+    scale = np.array(
+        [m for m in range(36, 84) if (m - key) % 12 in accompaniment.MAJOR]
+    )
+    # Songs sit a little higher or lower in the singer's range.
+    center = singer.center_midi + rng.uniform(-2, 2)
+    place = int(np.argmin(np.abs(scale - center)))
+    notes, now = [], float(rng.uniform(0, 2)) * beat
+    while now < seconds - 2 * beat:
+        phrase_end = min(now + 7 * beat, seconds - 0.3)
+        while now < phrase_end - 0.3:
+            length = beat * rng.choice([0.5, 0.5, 1.0, 1.0, 1.5, 2.0])
+            length = min(length, phrase_end - now)
+            place += int(rng.choice([-2, -1, -1, 0, 1, 1, 2]))
+            # A rubber band to the middle keeps the melody within the range.
+            if abs(scale[place] - center) > 7:
+                place -= int(np.sign(scale[place] - center)) * 2
+            vowel = int(rng.integers(5))
+            consonant = str(rng.choice(["", "", "s", "t", "k"]))
+            notes.append(
+                voice.Note(now, 0.92 * length, float(scale[place]), vowel, consonant)
+            )
+            now += length
+        now += beat * rng.choice([0.5, 1.0])
+    return notes
+
+
+def _produce(stems, corpus, artist, album):
+    """Album production: equaliser tilt, reverberation, loudness, on every stem."""
+    from scipy import fft, signal
+
+    rng = corpus.rng(5, artist, album)
+    tilt_db, decay = rng.uniform(-2.5, 2.5), rng.uniform(0.15, 0.6)
+    wet, level_db = rng.uniform(0.05, 0.35), rng.uniform(-22, -14)
+    rate, count = corpus.sample_rate, stems.shape[1]
+    size = fft.next_fast_len(count, real=True)
+    octaves = np.log2(np.maximum(fft.rfftfreq(size, 1 / rate), 40) / 1000)
+    spectrum = fft.rfft(stems, size) * 10 ** (tilt_db * octaves / 20)
+    dry = fft.irfft(spectrum, size)[:, :count]
+    times = np.arange(int(2 * decay * rate)) / rate
+    response = rng.standard_normal(times.size) * np.exp(-3.45 * times / decay)
+    response *= wet / np.sqrt(np.sum(response**2))
+    stems = dry + signal.oaconvolve(dry, response[None], axes=1)[:, :count]
+    mixture = stems.sum(axis=0)
+    gain = 10 ** (level_db / 20) / np.sqrt(np.mean(mixture**2))
+    # Full scale is never exceeded; 0.97 leaves room for lossy coding.
+    gain = min(gain, 0.97 / np.abs(mixture).max())
+    return (gain * stems).astype("float32")
+
+
+def write_song(corpus, out, artist, album, song, stems):
+    """Writes one song (and its stems); returns its row of the manifest."""
+    import soundfile
+
+    name, title = corpus.artist_name(artist), f"Song {song + 1:02d}"
+    record = f"Album {album + 1:02d}"
+    path = pathlib.Path(out, name, record, f"{title}.flac")
+    row = {
+        "path": path.relative_to(out).as_posix(),
+        "artist": name,
+        "album": record,
+        "song": title,
+        "band": corpus.style_of(artist, album, song),
+    }
+    targets = {"mixture": path}
+    if stems:
+        folder = pathlib.Path(out, "stems", name, record, title)
+        targets["vocals"] = folder / "vocals.flac"
+        targets["accompaniment"] = folder / "accompaniment.flac"
+        row["vocals_path"] = targets["vocals"].relative_to(out).as_posix()
+    if not all(target.exists() for target in targets.values()):
+        sound = synthesize(corpus, artist, album, song)
+        for stem, target in targets.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with files.atomic_path(target) as temporary:
+                soundfile.write(
+                    temporary, getattr(sound, stem), corpus.sample_rate, format="FLAC"
+                )
+    return row
+
+
+def write_corpus(corpus, out, stems=False, jobs=None, progress=None):
+    """Writes a corpus; files that exist are kept, so an interrupted call continues.
+
+    Args:
+        corpus: `Corpus`.
+        out: Folder to write to.
+        stems: Whether to write the voice and the accompaniment too.
+        jobs: Processes; default is the number of cores.
+        progress: Optional function called after every song with (done, total).
+
+    Returns:
+        List of manifest rows (dicts), by artist, album and song. `manifest.csv` and
+        `split.csv` (last two albums of each artist to validation and test, in an
+        order drawn by seed) are written beside the artists' folders.
+
+    Raises:
+        FileExistsError: The folder holds a corpus of other settings, or other files.
+    """
+    out = pathlib.Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    settings = out / "corpus.json"
+    wanted = dataclasses.asdict(corpus)
+    if settings.exists():
+        if files.read_json(settings) != wanted:
+            raise FileExistsError(
+                f"{out} holds a corpus of other settings ({settings.name}): choose "
+                "another folder, or delete it to make a new one."
+            )
+    elif any(out.iterdir()):
+        raise FileExistsError(
+            f"{out} is not empty and holds no built-in corpus: choose a new folder."
+        )
+    else:
+        files.write_json(settings, wanted)
+    keys = [
+        (artist, album, song)
+        for artist in range(corpus.artists)
+        for album in range(corpus.albums)
+        for song in range(corpus.songs)
+    ]
+    rows = {}
+    with concurrent.futures.ProcessPoolExecutor(jobs or os.cpu_count()) as pool:
+        futures = {
+            pool.submit(write_song, corpus, out, *key, stems): key for key in keys
+        }
+        for future in concurrent.futures.as_completed(futures):
+            rows[futures[future]] = future.result()
+            if progress is not None:
+                progress(len(rows), len(keys))
+    ordered = [rows[key] for key in keys]
+    _write_csv(out / "manifest.csv", ordered)
+    parts = []
+    for artist in range(corpus.artists):
+        held_out = corpus.rng(6, artist).permutation(
+            [corpus.albums - 2, corpus.albums - 1]
+        )
+        part_of = dict(zip(held_out.tolist(), ("validation", "test"), strict=True))
+        for album in range(corpus.albums):
+            for song in range(corpus.songs):
+                row = rows[artist, album, song]
+                part = part_of.get(album, "train")
+                parts.append({k: row[k] for k in ("artist", "album", "song")})
+                parts[-1]["part"] = part
+    _write_csv(out / "split.csv", parts)
+    return ordered
+
+
+def _write_csv(path, rows):
+    with (
+        files.atomic_path(path) as temporary,
+        open(temporary, "w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main(argv=None):
+    """Command line of the built-in corpus."""
+    from lca_keras import console
+
+    defaults = Corpus()
+    parser = argparse.ArgumentParser(
+        prog="python -m lca_keras.audio.synthesis", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("out", help="folder to write the corpus to")
+    parser.add_argument("--artists", type=int, default=defaults.artists)
+    parser.add_argument("--albums", type=int, default=defaults.albums)
+    parser.add_argument("--songs", type=int, default=defaults.songs)
+    parser.add_argument("--seconds", type=float, default=defaults.seconds)
+    parser.add_argument("--confounding", type=float, default=defaults.confounding)
+    parser.add_argument("--voice-db", type=float, default=defaults.voice_db)
+    parser.add_argument("--sample-rate", type=int, default=defaults.sample_rate)
+    parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--stems", action="store_true", help="write the stems too")
+    parser.add_argument("--jobs", type=int, help="processes; default: all cores")
+    console.add_debug_flag(parser)
+    args = parser.parse_args(argv)
+
+    def run():
+        corpus = Corpus(
+            **{f.name: getattr(args, f.name) for f in dataclasses.fields(Corpus)}
+        )
+        with console.progress("Synthesising songs") as progress:
+            rows = write_corpus(corpus, args.out, args.stems, args.jobs, progress)
+        print(f"{len(rows)} songs of {corpus.artists} artists in {args.out}")
+
+    return console.guard(run, args.debug)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

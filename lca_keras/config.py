@@ -1,0 +1,372 @@
+"""Typed, validated, serialisable configuration of a training run.
+
+A `Config` is a tree of frozen dataclasses that holds names and numbers only, so
+that it travels as YAML: `runs/<name>/config.yaml` is one, and `--config` takes it
+back. Presets are ordinary `Config` objects; `get_preset` returns one by name.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import pathlib
+import typing
+
+import yaml
+
+# Raised when a field changes its meaning, so that an old file is not misread.
+CONFIG_VERSION = 1
+
+# Clip lengths of the papers: seconds -> spectrogram frames (hop 512 at 16 kHz).
+CLIP_FRAMES = {3: 94, 5: 157, 10: 313}
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message says which field and why."""
+
+
+def _require(condition, message):
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureConfig:
+    """Mel-spectrogram settings; `DESIGN.md` section 3 fixes the defaults.
+
+    Attributes:
+        sample_rate: Samples per second after resampling, in Hz.
+        n_fft: STFT window and FFT length, in samples.
+        hop_length: Samples from one frame to the next.
+        mel_bins: Number of Slaney-normalised mel bands.
+        fmin: Lower edge of the first band, in Hz.
+        fmax: Upper edge of the last band, in Hz.
+        decibel: `"amplitude"` is the published chain, `20 log10` of the *power*
+            spectrogram; `"power"` is the usual `10 log10`.
+        top_db: Dynamic range kept below the song's maximum, in decibels.
+    """
+
+    sample_rate: int = 16000
+    n_fft: int = 2048
+    hop_length: int = 512
+    mel_bins: int = 128
+    fmin: float = 0.0
+    fmax: float = 8000.0
+    decibel: str = "amplitude"
+    top_db: float = 80.0
+
+    def __post_init__(self):
+        _require(
+            min(self.sample_rate, self.n_fft, self.hop_length, self.mel_bins) > 0,
+            f"features: sizes must be positive. Received: {self}",
+        )
+        _require(
+            0 <= self.fmin < self.fmax <= self.sample_rate / 2,
+            "features: need 0 <= fmin < fmax <= sample_rate / 2. Received: "
+            f"fmin={self.fmin}, fmax={self.fmax}, sample_rate={self.sample_rate}",
+        )
+        _require(
+            self.decibel in ("amplitude", "power"),
+            "features: decibel must be 'amplitude' or 'power'. "
+            f"Received: decibel={self.decibel!r}",
+        )
+        _require(self.top_db > 0, f"features: top_db must be > 0: {self.top_db}")
+
+    @property
+    def digest(self):
+        """Short hash that names a feature configuration in stores and exports."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitConfig:
+    """How songs are divided into training, validation and test parts.
+
+    Attributes:
+        kind: `"album"` keeps every album in one part; `"song"` is a stratified
+            80/10/10 split by song.
+        file: Optional CSV (`artist, album, song, part`) that fixes the parts.
+    """
+
+    kind: str = "album"
+    file: str | None = None
+
+    def __post_init__(self):
+        _require(
+            self.kind in ("album", "song"),
+            f"split: kind must be 'album' or 'song'. Received: kind={self.kind!r}",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network; the defaults are the published CRNN_FGNL.
+
+    Attributes:
+        name: `"crnn"` or `"crnn_fgnl"`.
+        filters: Channels of the four convolution blocks.
+        reduction: Divides the last block's channels to give the attention's C'.
+        gru_units: Width of both recurrent layers, the size of the embedding.
+        normalize: Softmax axis of the non-local maps, `"keys"` or `"queries"`.
+        block_dropout: Dropout rate after every convolution block.
+        head_dropout: Dropout rate before the classifier (main branch).
+    """
+
+    name: str = "crnn_fgnl"
+    filters: tuple[int, ...] = (64, 128, 128, 128)
+    reduction: int = 32
+    gru_units: int = 32
+    normalize: str = "keys"
+    block_dropout: float = 0.1
+    head_dropout: float = 0.3
+
+    def __post_init__(self):
+        _require(
+            self.name in ("crnn", "crnn_fgnl"),
+            f"model: name must be 'crnn' or 'crnn_fgnl'. Received: {self.name!r}",
+        )
+        _require(
+            len(self.filters) == 4 and min(self.filters) > 0,
+            f"model: filters must be four positive ints. Received: {self.filters}",
+        )
+        _require(
+            self.normalize in ("keys", "queries"),
+            f"model: normalize must be 'keys' or 'queries': {self.normalize!r}",
+        )
+        for field in ("block_dropout", "head_dropout"):
+            rate = getattr(self, field)
+            _require(0 <= rate < 1, f"model: {field} must be in [0, 1): {rate}")
+
+
+@dataclasses.dataclass(frozen=True)
+class LossWeights:
+    """Weights of the six terms of the LCA loss (`DESIGN.md` section 5).
+
+    Attributes:
+        main: Cross-entropy of the main branch.
+        effect: Cross-entropy of the effect, main minus counterfactual.
+        cf: Cross-entropy of the counterfactual branch.
+        ent_cf: Entropy of the counterfactual branch (maximised).
+        att: Mean L1 distance between the two attentions (maximised).
+        ent_main: Entropy of the main branch (maximised).
+    """
+
+    main: float = 1.0
+    effect: float = 1.0
+    cf: float = 0.3
+    ent_cf: float = 0.5
+    att: float = 0.5
+    ent_main: float = 0.05
+
+    def __post_init__(self):
+        for name, value in dataclasses.asdict(self).items():
+            _require(
+                math.isfinite(value) and value >= 0,
+                f"loss: {name} must be a finite number >= 0. Received: {value}",
+            )
+
+
+# Published for the same method on a frozen encoder (GTZAN); see DESIGN section 5
+# for what they do to the probabilities.
+LOSS_WEIGHTS = {
+    "default": LossWeights(),
+    "genremert": LossWeights(
+        main=0.7, effect=1.0, cf=0.6, ent_cf=2.0, att=2.0, ent_main=1.5
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Optimisation.
+
+    Attributes:
+        method: `"none"` trains the main branch alone, `"cal"` draws the
+            counterfactual attention at random, `"lca"` learns it.
+        epochs: Passes over the training clips, warm-up included.
+        warmup_epochs: First epochs, in which only the main cross-entropy acts.
+        batch_size: Clips a step.
+        learning_rate: Of Adam, constant.
+        clip_seconds: 3, 5 or 10.
+        cf_dropout: Dropout rate before the classifier, counterfactual branch.
+        precision: `"auto"`, `"float32"` or `"mixed_bfloat16"`.
+        seed: Seed of the split, the initial weights, shuffling and dropout.
+        deterministic: Ask TensorFlow for bit-identical repeats (slower).
+    """
+
+    method: str = "lca"
+    epochs: int = 800
+    warmup_epochs: int = 20
+    batch_size: int = 16
+    learning_rate: float = 1e-4
+    clip_seconds: int = 5
+    cf_dropout: float = 0.6
+    precision: str = "auto"
+    seed: int = 0
+    deterministic: bool = False
+
+    def __post_init__(self):
+        _require(
+            self.method in ("none", "cal", "lca"),
+            f"train: method must be none, cal or lca. Received: {self.method!r}",
+        )
+        _require(self.epochs >= 1, f"train: epochs must be >= 1: {self.epochs}")
+        _require(
+            self.warmup_epochs >= 0,
+            f"train: warmup_epochs must be >= 0: {self.warmup_epochs}",
+        )
+        _require(self.batch_size >= 1, f"train: batch_size: {self.batch_size}")
+        _require(
+            0 < self.learning_rate < 1,
+            f"train: learning_rate must be in (0, 1): {self.learning_rate}",
+        )
+        _require(
+            self.clip_seconds in CLIP_FRAMES,
+            f"train: clip_seconds must be one of {sorted(CLIP_FRAMES)}. "
+            f"Received: {self.clip_seconds}",
+        )
+        _require(0 <= self.cf_dropout < 1, f"train: cf_dropout: {self.cf_dropout}")
+        _require(
+            self.precision in ("auto", "float32", "mixed_bfloat16"),
+            "train: precision must be auto, float32 or mixed_bfloat16. "
+            f"Received: {self.precision!r}",
+        )
+        _require(0 <= self.seed < 2**31, f"train: seed must be >= 0: {self.seed}")
+
+    @property
+    def clip_frames(self):
+        """Spectrogram frames of a clip."""
+        return CLIP_FRAMES[self.clip_seconds]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides the result of a run, apart from the audio."""
+
+    features: FeatureConfig = FeatureConfig()
+    split: SplitConfig = SplitConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossWeights = LossWeights()
+    train: TrainConfig = TrainConfig()
+
+    def __post_init__(self):
+        _require(
+            self.model.name != "crnn" or self.train.method == "none",
+            "The 'crnn' model has no attention to train against a counterfactual: "
+            "use --method none with it, or --model crnn_fgnl.",
+        )
+
+    def replace(self, **sections):
+        """Returns a copy with fields of sections replaced.
+
+        Args:
+            **sections: For each section name, a dict of new field values. Values
+                that are `None` are left as they are.
+        """
+        changes = {
+            name: dataclasses.replace(
+                getattr(self, name), **{k: v for k, v in new.items() if v is not None}
+            )
+            for name, new in sections.items()
+        }
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self):
+        """Returns plain dicts, lists and scalars, with the version."""
+        sections = json.loads(json.dumps(dataclasses.asdict(self)))
+        return {"version": CONFIG_VERSION, **sections}
+
+    @classmethod
+    def from_dict(cls, raw):
+        """Builds a `Config` from `to_dict`'s form; missing fields take defaults.
+
+        Raises:
+            ConfigError: Unknown or ill-typed fields, or another version.
+        """
+        _require(isinstance(raw, dict), "a config must be a mapping of sections")
+        raw = dict(raw)
+        version = raw.pop("version", None)
+        _require(
+            version == CONFIG_VERSION,
+            f"config version {version!r} is not {CONFIG_VERSION}, the version that "
+            "this release reads. Write the fields you need into a new file "
+            f"that begins with 'version: {CONFIG_VERSION}'.",
+        )
+        sections = {field.name: field.type for field in dataclasses.fields(cls)}
+        unknown = sorted(set(raw) - set(sections))
+        _require(not unknown, f"unknown sections {unknown}; known: {list(sections)}")
+        return cls(**{name: _section(name, sections[name], raw[name]) for name in raw})
+
+    def save(self, path):
+        """Writes YAML that `load` and `--config` read back."""
+        text = yaml.safe_dump(self.to_dict(), sort_keys=False)
+        pathlib.Path(path).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, path):
+        """Reads a YAML file.
+
+        Raises:
+            ConfigError: The file is missing, not YAML, or not a valid config.
+        """
+        try:
+            raw = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
+            return cls.from_dict(raw)
+        except OSError as error:
+            raise ConfigError(f"cannot read config {path}: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"config {path} is not YAML: {error}") from error
+        except ConfigError as error:
+            raise ConfigError(f"config {path}: {error}") from error
+
+
+def _section(name, section_type, raw):
+    """Builds one section, checking names and types of its fields."""
+    _require(isinstance(raw, dict), f"{name}: expected a mapping, received {raw!r}")
+    types = {field.name: field.type for field in dataclasses.fields(section_type)}
+    unknown = sorted(set(raw) - set(types))
+    _require(not unknown, f"{name}: unknown fields {unknown}; known: {list(types)}")
+    return section_type(
+        **{key: _typed(f"{name}.{key}", types[key], raw[key]) for key in raw}
+    )
+
+
+def _typed(where, expected, value):
+    """Returns `value` as the annotated type, or raises naming the field."""
+    if typing.get_origin(expected) is tuple:
+        _require(
+            isinstance(value, list | tuple) and all(type(v) is int for v in value),
+            f"{where}: expected a list of ints, received {value!r}",
+        )
+        return tuple(value)
+    if expected is float and type(value) is int:
+        value = float(value)
+    _require(
+        isinstance(value, expected)
+        and not (
+            expected is int and value in (True, False) and isinstance(value, bool)
+        ),
+        f"{where}: expected {getattr(expected, '__name__', expected)}, "
+        f"received {value!r}",
+    )
+    return value
+
+
+_PRESETS = {
+    "paper": Config(),
+    # A narrower network (C' stays 4) that trains in minutes on two CPU cores.
+    "demo": Config(
+        model=ModelConfig(filters=(16, 32, 32, 32), reduction=8),
+        train=TrainConfig(
+            epochs=30, warmup_epochs=6, learning_rate=1e-3, clip_seconds=3
+        ),
+    ),
+}
+PRESETS = tuple(_PRESETS)
+
+
+def get_preset(name):
+    """Returns the named preset, `"paper"` or `"demo"`."""
+    _require(name in _PRESETS, f"unknown preset {name!r}; known: {list(PRESETS)}")
+    return _PRESETS[name]

@@ -1,0 +1,84 @@
+"""What the commands share: errors in one line, progress on the screen."""
+
+import contextlib
+import os
+import sys
+import tempfile
+
+
+def add_debug_flag(parser):
+    """Adds `--debug`, which shows tracebacks."""
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+
+
+class UserError(Exception):
+    """Something the user can mend; the message says what and how."""
+
+
+def guard(job, debug=False):
+    """Runs a command's job and turns what a user can mend into one line.
+
+    Args:
+        job: Function without arguments; it may return an exit code.
+        debug: Whether to let exceptions through with their traceback.
+
+    Returns:
+        Int exit code: the job's own or 0, 1 after an error, 130 after Ctrl-C.
+    """
+    if debug:
+        return job() or 0
+    try:
+        return job() or 0
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
+    except (UserError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+@contextlib.contextmanager
+def progress(description):
+    """Shows a progress bar; yields a function to call with (done, total)."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def quiet_tensorflow():
+    """Imports TensorFlow without its start-up messages.
+
+    They are written by C++ libraries while these load, before any setting of
+    TensorFlow's logging takes effect. An import that fails shows everything.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    visible = os.dup(2)
+    with tempfile.TemporaryFile() as hidden:
+        os.dup2(hidden.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()  # Looks for GPU drivers.
+        except BaseException:
+            hidden.seek(0)
+            os.write(visible, hidden.read())
+            raise
+        finally:
+            os.dup2(visible, 2)
+            os.close(visible)

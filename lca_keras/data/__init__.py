@@ -1,0 +1,1 @@
+"""Songs: which there are, how they are split, their features on disk."""

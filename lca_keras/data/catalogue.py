@@ -1,0 +1,150 @@
+"""The songs of a corpus: a folder tree or a CSV manifest."""
+
+import collections
+import csv
+import dataclasses
+import hashlib
+import os
+import pathlib
+
+from lca_keras.audio.decode import EXTENSIONS
+from lca_keras.console import UserError
+
+_COLUMNS = ("path", "artist", "album", "song")
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Song:
+    """One recording.
+
+    Attributes:
+        artist: Artist's name, the class to predict.
+        album: Album's name, unique within the artist.
+        song: Song's name, unique within the album.
+        path: Audio file.
+    """
+
+    artist: str
+    album: str
+    song: str
+    path: pathlib.Path
+
+    @property
+    def key(self):
+        """Identifies the song in stores; safe as a file name whatever the names."""
+        names = "\0".join((self.artist, self.album, self.song))
+        return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+    @property
+    def label(self):
+        """`artist / album / song`, for people."""
+        return f"{self.artist} / {self.album} / {self.song}"
+
+
+def load(path):
+    """Lists the songs of a corpus.
+
+    Args:
+        path: Folder `artist/album/song.ext`, or a CSV manifest with the columns
+            `path` (relative to the CSV's folder), `artist`, `album` and `song`.
+
+    Returns:
+        List of `Song`, sorted.
+
+    Raises:
+        UserError: Nothing there, no audio in it, or a manifest that is wrong.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such folder or manifest")
+    songs = _scan(path) if path.is_dir() else _read_manifest(path)
+    return sorted(songs)
+
+
+def _scan(root):
+    """Lists `root/artist/album/song.ext`, nothing hidden, nothing at other depths."""
+    by_album = collections.defaultdict(list)
+    for artist in _folders(root):
+        for album in _folders(artist):
+            for entry in os.scandir(album):
+                suffix = os.path.splitext(entry.name)[1].lower()
+                if not entry.name.startswith(".") and suffix in EXTENSIONS:
+                    by_album[artist.name, album.name].append(pathlib.Path(entry.path))
+    songs = []
+    for (artist, album), paths in by_album.items():
+        stems = collections.Counter(path.stem for path in paths)
+        for path in paths:
+            # song.mp3 beside song.wav: two songs, so the suffix tells them apart.
+            name = path.stem if stems[path.stem] == 1 else path.name
+            songs.append(Song(artist, album, name, path))
+    if not songs:
+        raise UserError(
+            f"{root}: no songs found. Expected audio files as artist/album/song.ext "
+            f"with ext one of {', '.join(e[1:] for e in EXTENSIONS)}; or give a CSV "
+            f"manifest with the columns {', '.join(_COLUMNS)}."
+        )
+    return songs
+
+
+def _folders(path):
+    return [
+        pathlib.Path(entry.path)
+        for entry in sorted(os.scandir(path), key=lambda e: e.name)
+        if entry.is_dir() and not entry.name.startswith(".")
+    ]
+
+
+def _read_manifest(path):
+    root = path.parent.resolve()
+    songs, lines = [], {}
+    for number, row in enumerate(read_csv(path, _COLUMNS), start=2):
+        names = [row[column].strip() for column in _COLUMNS]
+        if not all(names):
+            raise UserError(f"{path}, line {number}: empty field in {row}")
+        audio = (root / names[0]).resolve()
+        if not audio.is_relative_to(root):
+            raise UserError(
+                f"{path}, line {number}: {names[0]} lies outside {root}. Paths are "
+                "relative to the manifest's folder and stay within it."
+            )
+        song = Song(*names[1:], audio)
+        if song.key in lines:
+            raise UserError(
+                f"{path}, line {number}: {song.label} is in line {lines[song.key]} "
+                "already. Give the songs different names or remove one."
+            )
+        lines[song.key] = number
+        songs.append(song)
+    if not songs:
+        raise UserError(f"{path}: the manifest lists no songs")
+    return songs
+
+
+def read_csv(path, columns):
+    """Reads a CSV with a header.
+
+    Args:
+        path: File, UTF-8 (a byte order mark is allowed).
+        columns: Names that the header must have.
+
+    Returns:
+        List of dicts, one a row.
+
+    Raises:
+        UserError: The file cannot be read or lacks columns.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = sorted(set(columns) - set(reader.fieldnames or ()))
+            if missing:
+                raise UserError(
+                    f"{path}: columns {missing} are missing; expected {list(columns)}"
+                )
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as CSV ({error})") from error
+    for number, row in enumerate(rows, start=2):
+        if any(row[column] is None for column in columns):
+            raise UserError(f"{path}, line {number}: too few fields")
+    return rows

@@ -1,0 +1,152 @@
+"""tf.data pipelines: clips of a feature store, in batches."""
+
+import collections
+import dataclasses
+
+# Clips in the shuffle buffer; 5 s clips take 40 KiB each in float16.
+_SHUFFLE_CLIPS = 8192
+_READ_AHEAD = 4  # Shards read in turn: neighbours in a batch come from many songs.
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipSource:
+    """The clips of chosen songs of a store.
+
+    Clips are non-overlapping windows; all full clips of a song are used.
+
+    Attributes:
+        store: `lca_keras.data.store.FeatureStore`.
+        labels: Dict from song key to class index; other songs are left out.
+        clip_frames: Int, frames of a clip.
+    """
+
+    store: object
+    labels: dict[str, int]
+    clip_frames: int
+
+    @property
+    def num_clips(self):
+        """Number of clips in one pass."""
+        frames = (self.store.records[key].frames for key in self.labels)
+        return sum(count // self.clip_frames for count in frames)
+
+    @property
+    def clips_per_class(self):
+        """Counter from class index to number of clips."""
+        counts = collections.Counter()
+        for key, label in self.labels.items():
+            counts[label] += self.store.records[key].frames // self.clip_frames
+        return counts
+
+    def _songs(self, shards):
+        """Dataset of (mel float16 `(mel_bins, frames)`, label, key)."""
+        import tensorflow as tf
+
+        from lca_keras.data.store import parse_example
+
+        keys = tf.constant(list(self.labels))
+        labels = tf.constant(list(self.labels.values()), tf.int64)
+        table = tf.lookup.StaticHashTable(
+            tf.lookup.KeyValueTensorInitializer(keys, labels), default_value=-1
+        )
+
+        def parse(serialized):
+            example = parse_example(serialized)
+            return example["mel"], table.lookup(example["key"]), example["key"]
+
+        songs = shards.interleave(
+            tf.data.TFRecordDataset,
+            cycle_length=_READ_AHEAD,
+            num_parallel_calls=_READ_AHEAD,
+            deterministic=True,
+        )
+        songs = songs.map(parse, num_parallel_calls=2, deterministic=True)
+        return songs.filter(lambda mel, label, key: label >= 0)
+
+    def _cut(self, mel, label, key):
+        """Dataset of a song's clips, float16 `(mel_bins, clip_frames)`."""
+        import tensorflow as tf
+
+        clips = cut_clips(mel, self.clip_frames)
+        count = tf.shape(clips)[0]
+        label = tf.repeat(tf.cast(label, tf.int32), count)
+        return tf.data.Dataset.from_tensor_slices((clips, label, tf.repeat(key, count)))
+
+    def training(self, batch_size, seed, first_epoch, epochs):
+        """Shuffled batches of many epochs, one after the other.
+
+        The order of an epoch depends on `seed` and the epoch's number alone, so a
+        resumed run sees what the uninterrupted one would have seen.
+
+        Args:
+            batch_size: Int; an epoch's last batch may be smaller.
+            seed: Int.
+            first_epoch: Int, epoch to begin with.
+            epochs: Int, epoch to end before.
+
+        Yields:
+            Tuples of float32 `(batch, mel_bins, clip_frames, 1)` and int32
+            `(batch,)` tensors, `steps(batch_size)` of them an epoch.
+        """
+        # A generator of pipelines, since `tf.data` takes no epoch-dependent seed.
+        for epoch in range(first_epoch, epochs):
+            yield from self._shuffled(batch_size, seed * 1_000_003 + epoch)
+
+    def _shuffled(self, batch_size, seed):
+        """One epoch in random order."""
+        import tensorflow as tf
+
+        paths = self.store.shard_paths()
+        shards = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths), seed)
+        clips = self._songs(shards).flat_map(self._cut)
+        clips = clips.shuffle(max(1, min(self.num_clips, _SHUFFLE_CLIPS)), seed + 1)
+        batches = clips.batch(batch_size).map(_network_input, num_parallel_calls=2)
+        return batches.map(lambda mel, label, key: (mel, label)).prefetch(4)
+
+    def ordered(self, batch_size):
+        """All clips once, songs in store order, clips in time order.
+
+        Args:
+            batch_size: Int.
+
+        Returns:
+            `tf.data.Dataset` of (mel, label, key) as in `training`, with the song's
+            key (string) for every clip.
+        """
+        import tensorflow as tf
+
+        shards = tf.data.Dataset.from_tensor_slices(self.store.shard_paths())
+        clips = self._songs(shards).flat_map(self._cut).batch(batch_size)
+        clips = clips.map(_network_input, num_parallel_calls=2).prefetch(2)
+        # Known to Keras, it does not warn of data that ran out.
+        size = tf.data.experimental.assert_cardinality(self.steps(batch_size))
+        return clips.apply(size)
+
+    def steps(self, batch_size):
+        """Batches of one pass."""
+        return -(-self.num_clips // batch_size)
+
+
+def cut_clips(mel, clip_frames):
+    """Cuts a spectrogram into its full, non-overlapping clips, inside a graph.
+
+    Args:
+        mel: Tensor `(mel_bins, frames)`.
+        clip_frames: Int.
+
+    Returns:
+        Tensor `(frames // clip_frames, mel_bins, clip_frames)`.
+    """
+    import tensorflow as tf
+
+    bins = tf.shape(mel)[0]
+    count = tf.shape(mel)[1] // clip_frames
+    clips = tf.reshape(mel[:, : count * clip_frames], (bins, count, clip_frames))
+    return tf.transpose(clips, (1, 0, 2))
+
+
+def _network_input(mel, label, key):
+    """Float16 clips to float32 with a channel axis."""
+    import tensorflow as tf
+
+    return tf.cast(mel, tf.float32)[..., None], label, key

@@ -1,0 +1,173 @@
+"""Division of a corpus into training, validation and test songs."""
+
+import collections
+import csv
+
+import numpy as np
+
+from lca_keras import files
+from lca_keras.console import UserError
+from lca_keras.data.catalogue import read_csv
+
+PARTS = ("train", "validation", "test")
+_COLUMNS = ("artist", "album", "song", "part")
+
+
+def split_songs(songs, kind, seed):
+    """Divides songs into parts.
+
+    Args:
+        songs: List of `lca_keras.data.catalogue.Song`.
+        kind: `"album"` draws, for each artist, one album for test and one for
+            validation; `"song"` draws 80/10/10 of each artist's songs.
+        seed: Int.
+
+    Returns:
+        Dict from song key to one of `PARTS`. It depends on the names and the seed,
+        not on the order of `songs`.
+
+    Raises:
+        UserError: Fewer than two artists, or some artist has too few albums (songs)
+            for every part.
+    """
+    by_artist = collections.defaultdict(lambda: collections.defaultdict(list))
+    for song in sorted(songs):
+        by_artist[song.artist][song.album].append(song)
+    if len(by_artist) < 2:
+        raise UserError(
+            f"Only one artist ({', '.join(by_artist)}): telling singers apart needs "
+            "at least two artist folders."
+        )
+    _check_enough(by_artist, kind)
+    rng = np.random.default_rng(seed)
+    part_of = {}
+    for albums in by_artist.values():
+        if kind == "album":
+            names = sorted(albums)
+            test, validation = rng.permutation(len(names))[:2]
+            for index, name in enumerate(names):
+                part = {test: "test", validation: "validation"}.get(index, "train")
+                part_of.update({song.key: part for song in albums[name]})
+        else:
+            mine = [song for name in sorted(albums) for song in albums[name]]
+            held_out = max(1, round(0.1 * len(mine)))
+            for rank, index in enumerate(rng.permutation(len(mine))):
+                part = PARTS[2 - min(rank // held_out, 2)]
+                part_of[mine[index].key] = part
+    return part_of
+
+
+def _check_enough(by_artist, kind):
+    """Raises if some artist cannot have a song in every part."""
+    counts = {
+        artist: len(albums) if kind == "album" else sum(map(len, albums.values()))
+        for artist, albums in by_artist.items()
+    }
+    short = {artist: count for artist, count in counts.items() if count < 3}
+    if short:
+        listed = ", ".join(f"{artist} ({count})" for artist, count in short.items())
+        advice = (
+            "add albums, leave these artists out, or use --split song (which lets "
+            "album sound leak into the scores)"
+            if kind == "album"
+            else "add songs or leave these artists out"
+        )
+        raise UserError(
+            f"Artists with fewer than 3 {kind}s, one for each part: {listed}. "
+            f"What to do: {advice}."
+        )
+
+
+def read_split(path, songs):
+    """Reads a split written by `write_split`, or by hand.
+
+    Args:
+        path: CSV with the columns artist, album, song and part.
+        songs: The corpus' songs.
+
+    Returns:
+        Dict from song key to part.
+
+    Raises:
+        UserError: The file is wrong, or songs and file do not match.
+    """
+    known = {(song.artist, song.album, song.song): song for song in songs}
+    part_of = {}
+    for number, row in enumerate(read_csv(path, _COLUMNS), start=2):
+        song = known.get((row["artist"], row["album"], row["song"]))
+        if row["part"] not in PARTS:
+            raise UserError(
+                f"{path}, line {number}: part must be one of {PARTS}, not "
+                f"{row['part']!r}"
+            )
+        if song is None:
+            continue  # Reported as unreadable already, or of a larger corpus.
+        part_of[song.key] = row["part"]
+    missing = [song.label for song in songs if song.key not in part_of]
+    if missing:
+        raise UserError(
+            f"{path}: no part for {len(missing)} songs, the first is {missing[0]}. "
+            "Add them to the file or take them out of the corpus."
+        )
+    return part_of
+
+
+def write_split(path, songs, part_of):
+    """Writes a split as CSV, atomically."""
+    with (
+        files.atomic_path(path) as temporary,
+        open(temporary, "w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(_COLUMNS)
+        for song in sorted(songs):
+            writer.writerow([song.artist, song.album, song.song, part_of[song.key]])
+
+
+def check_split(songs, part_of, content_hashes, kind):
+    """Raises if a split would spoil an experiment.
+
+    Args:
+        songs: List of `Song`.
+        part_of: Dict from song key to part.
+        content_hashes: Dict from song key to the hash of the decoded audio.
+        kind: `"album"` also forbids an album in two parts.
+
+    Raises:
+        UserError: An album or a recording is in two parts, some artist has no
+            training song, or a part is empty.
+    """
+    groups = collections.defaultdict(set)
+    example = {}
+    for song in songs:
+        keys = [("the same recording", content_hashes[song.key])]
+        if kind == "album":
+            keys.append(("the album", (song.artist, song.album)))
+        for key in keys:
+            groups[key].add(part_of[song.key])
+            example.setdefault(key, []).append(song)
+    for (what, _), parts in groups.items():
+        if len(parts) > 1:
+            pair = _one_of_each_part(example[(what, _)], part_of)
+            listed = " and ".join(f"{s.path} ({part_of[s.key]})" for s in pair)
+            raise UserError(
+                f"{what} is in the parts {' and '.join(sorted(parts))}: {listed}. "
+                "Scores on it would be too good: remove one, or put both into one "
+                "part with --split-file."
+            )
+    artists = {song.artist for song in songs}
+    for part in PARTS:
+        present = {song.artist for song in songs if part_of[song.key] == part}
+        if not present:
+            raise UserError(f"The split has no {part} songs.")
+        if part == "train" and artists - present:
+            raise UserError(
+                f"No training song of {', '.join(sorted(artists - present))}."
+            )
+
+
+def _one_of_each_part(songs, part_of):
+    first = {}
+    for song in songs:
+        first.setdefault(part_of[song.key], song)
+    return list(first.values())[:2]

@@ -1,0 +1,176 @@
+"""Trains a singer identifier on a folder of songs, evaluates and exports it.
+
+`python -m lca_keras.fit --data PATH` takes an `artist/album/song.ext` tree or a CSV
+manifest. Without `--data` it makes and uses the built-in corpus.
+"""
+
+import argparse
+import datetime
+import pathlib
+import re
+import sys
+
+from lca_keras import console
+from lca_keras.config import CLIP_FRAMES, LOSS_WEIGHTS, PRESETS, Config, get_preset
+
+BUILT_IN_CORPUS = "corpus/built-in"
+
+
+def parse_args(argv=None):
+    """Parses the command line.
+
+    Args:
+        argv: Optional list of strings.
+
+    Returns:
+        `argparse.Namespace`; options that were not given are `None`.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m lca_keras.fit", description=__doc__.splitlines()[0]
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", help="artist/album/song.ext folder, or a CSV manifest")
+    data.add_argument("--split", choices=["album", "song"])
+    data.add_argument("--split-file", help="CSV: artist, album, song, part")
+    data.add_argument(
+        "--strict", action="store_true", help="an unusable song is an error"
+    )
+    what = parser.add_argument_group("model and training")
+    what.add_argument("--preset", choices=PRESETS, help="default: demo without --data")
+    what.add_argument("--config", help="YAML, such as runs/NAME/config.yaml")
+    what.add_argument("--model", choices=["crnn", "crnn_fgnl"])
+    what.add_argument("--method", choices=["none", "cal", "lca"])
+    what.add_argument("--loss-weights", choices=LOSS_WEIGHTS, help="a named set")
+    what.add_argument("--clip-seconds", type=int, choices=sorted(CLIP_FRAMES))
+    what.add_argument("--epochs", type=int)
+    what.add_argument("--warmup-epochs", type=int)
+    what.add_argument("--batch-size", type=int)
+    what.add_argument("--learning-rate", type=float)
+    what.add_argument("--seed", type=int)
+    what.add_argument("--precision", choices=["auto", "float32", "mixed_bfloat16"])
+    what.add_argument(
+        "--deterministic",
+        action="store_true",
+        default=None,
+        help="bit-identical repeats (slower)",
+    )
+    where = parser.add_argument_group("where")
+    where.add_argument("--name", help="name of the run and of the exported model")
+    where.add_argument("--resume", metavar="RUN", help="continue a run that stopped")
+    where.add_argument("--runs", default="runs", help="folder of runs")
+    where.add_argument("--exports", default="saved_models", help="folder of exports")
+    where.add_argument(
+        "--features", default="features", help="folder of feature stores"
+    )
+    console.add_debug_flag(parser)
+    return parser.parse_args(argv)
+
+
+def config_from(args):
+    """Builds the configuration: preset or file first, then single options.
+
+    Args:
+        args: What `parse_args` returned.
+
+    Returns:
+        `lca_keras.config.Config`.
+
+    Raises:
+        ConfigError: A combination that cannot be used.
+    """
+    if args.config and args.preset:
+        raise console.UserError("--config and --preset exclude each other")
+    if args.config:
+        config = Config.load(args.config)
+    else:
+        config = get_preset(args.preset or ("paper" if args.data else "demo"))
+    method = args.method
+    if args.model == "crnn" and method is None:
+        method = "none"  # The one method that this network can be trained with.
+    sections = {
+        "split": {"kind": args.split, "file": args.split_file},
+        "train": {
+            "method": method,
+            "clip_seconds": args.clip_seconds,
+            "epochs": args.epochs,
+            "warmup_epochs": args.warmup_epochs,
+            "batch_size": args.batch_size,
+            "learning_rate": args.learning_rate,
+            "seed": args.seed,
+            "precision": args.precision,
+            "deterministic": args.deterministic,
+        },
+        "model": {"name": args.model},
+    }
+    if args.loss_weights:
+        sections["loss"] = vars(LOSS_WEIGHTS[args.loss_weights])
+    return config.replace(**sections)
+
+
+def check_name(name):
+    """Returns `name` if it can name a folder here and in exports.
+
+    Raises:
+        UserError: It is empty, hidden, or contains path separators.
+    """
+    if not re.fullmatch(r"[\w][\w .@+-]*", name):
+        raise console.UserError(
+            f"--name {name!r}: use letters, digits, space and . _ - @ +, beginning "
+            "with a letter or digit"
+        )
+    return name
+
+
+def make_built_in_corpus():
+    """Synthesises the built-in corpus unless it is there; returns its folder."""
+    from lca_keras.audio import synthesis
+
+    folder = pathlib.Path(BUILT_IN_CORPUS)
+    with console.progress("Synthesising songs") as progress:
+        synthesis.write_corpus(synthesis.Corpus(), folder, progress=progress)
+    return folder
+
+
+def main(argv=None):
+    """Command line of training."""
+    args = parse_args(argv)
+    return console.guard(lambda: run(args), args.debug)
+
+
+def run(args):
+    """Runs the job that the parsed arguments describe."""
+    if args.resume:
+        console.quiet_tensorflow()
+        from lca_keras import training
+
+        job, config = training.load_job(args.resume)
+    else:
+        config = config_from(args)
+        name = check_name(args.name or default_name(config))
+        data = args.data
+        if data is None:
+            data = make_built_in_corpus()
+            if args.split_file is None and args.config is None:
+                # Its own split: the albums whose bands do not tell the artist.
+                config = config.replace(split={"file": str(data / "split.csv")})
+        console.quiet_tensorflow()
+        from lca_keras import training
+
+        job = training.Job(
+            str(data), name, args.runs, args.exports, args.features, args.strict
+        )
+    results = training.fit(config, job, resume=bool(args.resume))
+    print(f"run        {job.folder}")
+    print(f"model      {results['export']}")
+    print(f"try it     python -m lca_keras.predict --model {results['export']} SONG")
+    print(f"watch it   tensorboard --logdir {job.folder}")
+
+
+def default_name(config):
+    """Model, method and time, such as `crnn_fgnl-lca-20250131-235959`."""
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return f"{config.model.name}-{config.train.method}-{now}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

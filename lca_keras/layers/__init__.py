@@ -1,0 +1,19 @@
+"""Keras layers; they use `keras.ops` only and run on every Keras backend."""
+
+from lca_keras.layers.batch_norm import FusedBatchNormalization
+from lca_keras.layers.calibrated_softmax import CalibratedSoftmax
+from lca_keras.layers.conv_block import ConvBlock
+from lca_keras.layers.fgnl import FGNL
+from lca_keras.layers.gaussian_filter import GaussianFilter2D
+from lca_keras.layers.mel_front_end import MelFrontEnd
+from lca_keras.layers.mose import MoSE
+
+__all__ = [
+    "FGNL",
+    "CalibratedSoftmax",
+    "ConvBlock",
+    "FusedBatchNormalization",
+    "GaussianFilter2D",
+    "MelFrontEnd",
+    "MoSE",
+]

@@ -1,0 +1,7 @@
+"""Networks, and the model that trains them against a counterfactual."""
+
+from lca_keras.models.crnn import CRNN
+from lca_keras.models.crnn_fgnl import CRNNFGNL
+from lca_keras.models.lca import LCAModel
+
+__all__ = ["CRNN", "CRNNFGNL", "LCAModel"]

@@ -1,0 +1,287 @@
+"""Learnable counterfactual attention: the training model."""
+
+import dataclasses
+
+import keras
+from keras import ops
+
+from lca_keras import losses
+from lca_keras.config import LossWeights
+from lca_keras.layers import MoSE
+
+METHODS = ("none", "cal", "lca")
+
+
+@keras.saving.register_keras_serializable(package="lca_keras")
+class Gate(keras.metrics.Metric):
+    """A switch that a callback sets and a compiled step reads, 0 or 1.
+
+    It is kept as a metric because then it is part of the step's state on every
+    backend, is logged, and is not counted among the model's weights.
+    """
+
+    def __init__(self, name="gate", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.value = self.add_variable((), "zeros", name="value")
+
+    def update_state(self, value):
+        """Opens (true) or closes (false) the gate."""
+        self.value.assign(float(value))
+
+    def reset_state(self):
+        """Does nothing: epochs end, the gate stays."""
+
+    def result(self):
+        """Returns the state."""
+        return ops.convert_to_tensor(self.value)
+
+
+@keras.saving.register_keras_serializable(package="lca_keras")
+class LCAModel(keras.Model):
+    """Trains a network with attention against a counterfactual of its attention.
+
+    A second attention, A~, is applied to the same attended maps as the network's A,
+    and both results pass through the same output convolution and head. The loss
+    (`DESIGN.md` section 5, with y and y~ the two branches' probabilities)
+
+        L = main CE(y, t) + effect CE(softmax(y - y~), t) + cf CE(y~, t)
+            - ent_cf H(y~) - att mean|A - A~| - ent_main H(y)
+
+    draws the counterfactual towards regions that mislead, and the main attention
+    away from them. While `gate` is closed (warm-up) only CE(y, t) acts, weight 1.
+
+    Args:
+        backbone: `lca_keras.models.CRNNFGNL`, or any `SingerNetwork` whose encoder
+            yields `"features"`, `"attended"`, `"attention"` and `"maps"`, with a
+            `fuse(features, attended, attention)` that gives maps.
+        method: `"lca"` learns A~ with a second `MoSE`; `"cal"` draws it uniformly
+            from [0, 2) and keeps only the `main` and `effect` terms; `"none"` trains
+            the backbone alone, which then needs no attention.
+        loss_weights: `lca_keras.config.LossWeights` or a dict of its fields. A weight
+            of zero switches a term off.
+        cf_dropout: Float, dropout rate before the classifier in the counterfactual
+            branch.
+        temperature: Float, softmax temperature of `main_branch()`.
+        seed: Optional int, seed of the counterfactual's dropout and random attention.
+        **kwargs: As for `keras.Model`.
+
+    Call arguments:
+        inputs: Float tensor, `(batch, mel_bins, frames, 1)`, decibels.
+        training: Whether to use batch statistics and dropout.
+
+    Returns:
+        Dict of float32 tensors: `"logits"` `(batch, classes)` and `"embedding"`, and
+        unless `method="none"` also `"cf_logits"`, `"attention"` `(batch, shifts)`
+        and `"cf_attention"`.
+
+    Raises:
+        ValueError: Unknown method, or a backbone without attention.
+    """
+
+    def __init__(
+        self,
+        backbone,
+        method="lca",
+        loss_weights=None,
+        cf_dropout=0.6,
+        temperature=1.0,
+        seed=None,
+        **kwargs,
+    ):
+        # Full precision for the arithmetic here; the backbone's layers have the
+        # policy that they were built under.
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        if method not in METHODS:
+            raise ValueError(
+                f"`method` must be one of {METHODS}. Received: method={method!r}"
+            )
+        needed = {"features", "attended", "attention", "maps"}
+        if method != "none" and not needed <= set(backbone.encoder.output):
+            raise ValueError(
+                f"method={method!r} needs a backbone whose encoder yields "
+                f"{sorted(needed)}. Received: {type(backbone).__name__} with "
+                f"{sorted(backbone.encoder.output)}"
+            )
+        if isinstance(loss_weights, dict):
+            loss_weights = LossWeights(**loss_weights)
+        self.backbone = backbone
+        self.method = method
+        self.loss_weights = loss_weights or LossWeights()
+        self.cf_dropout = cf_dropout
+        self.temperature = float(temperature)
+        self.seed = seed
+        self.gate = Gate(name="gate")
+        self.loss_tracker = keras.metrics.Mean(name="loss")
+        self.f1 = self._f1_metric("f1")
+        if method != "none":
+            self.cf_f1 = self._f1_metric("cf_f1")
+            self.random_attention = keras.random.SeedGenerator(seed)
+            self.cf_head_dropout = keras.layers.Dropout(
+                cf_dropout, seed=seed, dtype="float32", name="cf_head_dropout"
+            )
+            self.term_trackers = {
+                term: keras.metrics.Mean(name=f"{term}_term") for term in losses.TERMS
+            }
+        if method == "lca":
+            self.cf_mose = MoSE(backbone.mose_units, name="cf_mose")
+
+    def _f1_metric(self, name):
+        return keras.metrics.F1Score(average="weighted", name=name)
+
+    def build(self, input_shape=None):
+        """Builds the counterfactual attention; the backbone is built already."""
+        if self.method == "lca":
+            self.cf_mose.build(self.backbone.encoder.output["attended"].shape)
+        self.built = True
+
+    def call(self, inputs, training=None):
+        """Runs both branches; see the class."""
+        network = self.backbone
+        encoded = network.encoder(inputs, training=training)
+        if self.method == "none":
+            embedding = network.embedder(encoded["maps"])
+            hidden = network.head_dropout(embedding, training=training)
+            return {"logits": network.classifier(hidden), "embedding": embedding}
+
+        attended, attention = encoded["attended"], encoded["attention"]
+        if self.method == "lca":
+            cf_attention = self.cf_mose(attended)
+        else:
+            cf_attention = keras.random.uniform(
+                ops.shape(attention), 0.0, 2.0, seed=self.random_attention
+            )
+        cf_maps = network.fuse(encoded["features"], attended, cf_attention)
+        # One pass over both branches: a recurrence costs by its steps, not its rows.
+        both = network.embedder(ops.concatenate([encoded["maps"], cf_maps], axis=0))
+        embedding, cf_embedding = ops.split(both, 2, axis=0)
+        hidden = network.head_dropout(embedding, training=training)
+        cf_hidden = self.cf_head_dropout(cf_embedding, training=training)
+        return {
+            "logits": network.classifier(hidden),
+            "embedding": embedding,
+            # `call` shares the weights without a second activity penalty, so that
+            # warm-up trains exactly what `method="none"` trains.
+            "cf_logits": network.classifier.call(cf_hidden),
+            "attention": attention,
+            "cf_attention": cf_attention,
+        }
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        """The loss of a batch, penalties included.
+
+        Args:
+            x: Ignored.
+            y: Int tensor, `(batch,)`, artists.
+            y_pred: What `call` returned.
+            sample_weight: Optional float tensor, `(batch,)`.
+            training: Ignored; the loss of validation is the training loss.
+
+        Returns:
+            Float scalar.
+        """
+
+        def mean(values):
+            if sample_weight is None:
+                return ops.mean(values)
+            weight = ops.cast(sample_weight, values.dtype)
+            return ops.sum(values * weight) / ops.maximum(ops.sum(weight), 1e-7)
+
+        if self.method == "none":
+            total = mean(losses.cross_entropy(y, y_pred["logits"]))
+        else:
+            per_example = losses.counterfactual_terms(
+                y,
+                y_pred["logits"],
+                y_pred["cf_logits"],
+                y_pred["attention"],
+                y_pred["cf_attention"],
+            )
+            terms = {name: mean(values) for name, values in per_example.items()}
+            for name, value in terms.items():
+                self.term_trackers[name].update_state(value)
+            weights = self.active_weights()
+            total = sum(
+                losses.SIGNS[name] * weights[name] * terms[name] for name in weights
+            )
+            opened = ops.cast(self.gate.value, total.dtype)
+            total = opened * total + (1.0 - opened) * terms["main"]
+        for penalty in self.losses:
+            total = total + ops.cast(penalty, total.dtype)
+        return total
+
+    def active_weights(self):
+        """Returns the weights of the terms that the method uses, by name."""
+        weights = dataclasses.asdict(self.loss_weights)
+        used = {"none": ("main",), "cal": ("main", "effect"), "lca": losses.TERMS}
+        return {name: weights[name] for name in used[self.method]}
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Updates and returns the metrics; both branches' F1 among them."""
+        target = ops.one_hot(y, self.backbone.num_classes)
+        self.f1.update_state(target, y_pred["logits"])
+        if self.method != "none":
+            self.cf_f1.update_state(target, y_pred["cf_logits"])
+        return self.get_metrics_result()
+
+    if keras.backend.backend() == "tensorflow":
+
+        def train_step(self, data):
+            """One step of gradient descent on `compute_loss`."""
+            import tensorflow as tf
+
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+            with tf.GradientTape() as tape:
+                y_pred = self(x, training=True)
+                loss = self.compute_loss(x, y, y_pred, sample_weight)
+                # Replicas' gradients are summed, the loss is a mean.
+                replicas = tf.distribute.get_strategy().num_replicas_in_sync
+                scaled = self.optimizer.scale_loss(loss / replicas)
+            weights = self.trainable_weights
+            self.optimizer.apply_gradients(
+                zip(tape.gradient(scaled, weights), weights, strict=True)
+            )
+            self.loss_tracker.update_state(loss)
+            return self.compute_metrics(x, y, y_pred, sample_weight)
+
+        def test_step(self, data):
+            """Loss and metrics of a batch."""
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+            y_pred = self(x, training=False)
+            self.loss_tracker.update_state(
+                self.compute_loss(x, y, y_pred, sample_weight, training=False)
+            )
+            return self.compute_metrics(x, y, y_pred, sample_weight)
+
+    def main_branch(self):
+        """Returns the plain inference model, without the counterfactual branch.
+
+        Returns:
+            A copy of the backbone with the trained weights and the temperature, in
+            float32 whatever precision it was trained in.
+        """
+        return self.backbone.for_inference(self.temperature)
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        config = super().get_config()
+        config.update(
+            {
+                "backbone": keras.saving.serialize_keras_object(self.backbone),
+                "method": self.method,
+                "loss_weights": dataclasses.asdict(self.loss_weights),
+                "cf_dropout": self.cf_dropout,
+                "temperature": self.temperature,
+                "seed": self.seed,
+            }
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        """Builds the model from `get_config`'s form."""
+        config = dict(config)
+        config["backbone"] = keras.saving.deserialize_keras_object(config["backbone"])
+        return cls(**config)

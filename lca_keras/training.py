@@ -1,0 +1,481 @@
+"""The main job: from a corpus to a trained, evaluated and exported model."""
+
+import collections
+import contextlib
+import dataclasses
+import datetime
+import fcntl
+import hashlib
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
+from lca_keras import callbacks, console, evaluate, files
+from lca_keras.config import Config
+from lca_keras.console import UserError
+from lca_keras.data import catalogue, split
+from lca_keras.data.pipeline import ClipSource
+from lca_keras.data.store import FeatureStore
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What `fit` was asked to do, apart from what decides the result (`Config`).
+
+    Attributes:
+        data: Corpus, a folder or a manifest.
+        name: Name of the run and of the exported model.
+        runs: Folder of all runs.
+        exports: Folder of all exports.
+        features: Folder of all feature stores.
+        strict: Whether an unusable song is an error.
+    """
+
+    data: str
+    name: str
+    runs: str = "runs"
+    exports: str = "saved_models"
+    features: str = "features"
+    strict: bool = False
+
+    @property
+    def folder(self):
+        """The run folder."""
+        return pathlib.Path(self.runs, self.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """A corpus that is ready to be learned from.
+
+    Attributes:
+        store: `FeatureStore`.
+        songs: Usable songs.
+        skipped: Dict from path to the reason why a file was left out.
+    """
+
+    store: FeatureStore
+    songs: list[catalogue.Song]
+    skipped: dict[str, str]
+
+
+def prepare_corpus(data, config, features, strict=False):
+    """Lists the songs of a corpus and brings its feature store up to date.
+
+    Args:
+        data: Folder or manifest.
+        config: `lca_keras.config.Config`.
+        features: Folder of all feature stores.
+        strict: Whether an unusable song is an error.
+
+    Returns:
+        `Corpus`.
+
+    Raises:
+        UserError: No songs, none usable, or unusable ones under `strict`.
+    """
+    songs = catalogue.load(data)
+    where = pathlib.Path(data).resolve()
+    tag = hashlib.sha256(os.fsencode(where)).hexdigest()[:8]
+    folder = pathlib.Path(features, f"{where.name}-{tag}-{config.features.digest}")
+    store = FeatureStore(folder, config.features)
+    for path in store.damaged_shards():
+        print(f"{path} is missing or truncated: computing its songs again")
+    with console.progress("Features") as progress:
+        report = store.update(songs, progress)
+    skipped, usable = {}, []
+    clip_frames = config.train.clip_frames
+    clip = clip_frames * config.features.hop_length / config.features.sample_rate
+    for song in songs:
+        if song.key in report.failed:
+            skipped[str(song.path)] = report.failed[song.key]
+        elif store.records[song.key].frames < clip_frames:
+            seconds = store.records[song.key].duration
+            reason = f"too short: {seconds:.1f} s, a clip takes {clip:.1f} s"
+            skipped[str(song.path)] = reason
+        else:
+            usable.append(song)
+    print(
+        f"{len(usable)} songs ready ({report.computed} computed, {report.reused} "
+        f"reused), {len(skipped)} skipped"
+    )
+    for path, reason in skipped.items():
+        print(f"  skipped {path}: {reason}")
+    if skipped and strict:
+        raise UserError(f"--strict: {len(skipped)} files cannot be used, see above")
+    if not usable:
+        raise UserError(f"{data}: none of {len(songs)} songs can be used")
+    return Corpus(store, usable, skipped)
+
+
+def fit(config, job, resume=False):
+    """Trains, evaluates and exports.
+
+    Args:
+        config: `lca_keras.config.Config`.
+        job: `Job`.
+        resume: Whether to continue the run in `job.folder`.
+
+    Returns:
+        Dict of what `metrics.json` holds, `export` (the version's folder) included.
+
+    Raises:
+        UserError: What the user can mend: data, options, a run that exists.
+    """
+    import keras
+
+    # All seeds before any layer is made.
+    keras.utils.set_random_seed(config.train.seed)
+    if config.train.deterministic:
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    folder = _open_run(config, job, resume)
+    with _locked(folder):
+        corpus = prepare_corpus(job.data, config, job.features, job.strict)
+        part_of, artists = _split(config, corpus, folder)
+        sources = _sources(corpus, part_of, artists, config.train.clip_frames)
+        for part, source in sources.items():
+            songs, clips = len(source.labels), source.num_clips
+            print(f"  {part:<10} {songs:5d} songs {clips:7d} clips")
+        state = _train(config, folder, sources, artists)
+        model = _calibrated_best(config, folder, state, sources, artists)
+        results = _evaluate(folder, model, sources, artists, state)
+        return _export(config, job, model, artists, results)
+
+
+def _open_run(config, job, resume):
+    """Makes the run folder, or checks that it can be continued."""
+    folder = job.folder
+    if resume:
+        if not (folder / "config.yaml").exists():
+            raise UserError(f"{folder}: no run to resume (config.yaml is missing)")
+        return folder
+    if folder.exists():
+        raise UserError(
+            f"{folder} exists already. Choose another --name, continue it with "
+            f"--resume {folder}, or delete it."
+        )
+    folder.mkdir(parents=True)
+    files.write_json(folder / "environment.json", environment(config))
+    files.write_json(folder / "job.json", dataclasses.asdict(job))
+    config.save(folder / "config.yaml")  # Last: with it the run can be resumed.
+    return folder
+
+
+def load_job(folder):
+    """Reads the job and the configuration of a run folder.
+
+    Args:
+        folder: Run folder.
+
+    Returns:
+        Tuple `(Job, Config)`.
+
+    Raises:
+        UserError: It is not a run folder.
+    """
+    folder = pathlib.Path(folder)
+    try:
+        job = Job(**files.read_json(folder / "job.json"))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{folder} is not a run folder ({error})") from error
+    # The folder may have been moved or renamed since.
+    job = dataclasses.replace(job, runs=str(folder.parent), name=folder.name)
+    return job, Config.load(folder / "config.yaml")
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    """Holds the run for one process; the lock ends with the process."""
+    with open(folder / ".lock", "w", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{folder}: another process is training here") from error
+        yield
+
+
+def environment(config):
+    """Versions, seed and commit: what a paper or a colleague needs to repeat a run.
+
+    Args:
+        config: `Config`, for the seed.
+
+    Returns:
+        Dict.
+    """
+    from importlib import metadata
+
+    packages = ("lca-keras", "tensorflow", "keras", "numpy", "librosa", "soundfile")
+    versions = {}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    commit = None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=pathlib.Path(__file__).parent,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+    return {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": versions,
+        "seed": config.train.seed,
+        "commit": commit,
+    }
+
+
+def _split(config, corpus, folder):
+    """Reads or draws the split, checks it, and writes it to the run folder."""
+    own = folder / "split.csv"
+    path = own if own.exists() else config.split.file
+    if path:
+        part_of = split.read_split(path, corpus.songs)
+    else:
+        part_of = split.split_songs(corpus.songs, config.split.kind, config.train.seed)
+    hashes = {key: r.content_hash for key, r in corpus.store.records.items()}
+    kind = config.split.kind
+    split.check_split(corpus.songs, part_of, hashes, kind)
+    split.write_split(own, corpus.songs, part_of)
+    return part_of, sorted({song.artist for song in corpus.songs})
+
+
+def _sources(corpus, part_of, artists, clip_frames):
+    """One `ClipSource` for each part."""
+    labels = collections.defaultdict(dict)
+    for song in corpus.songs:
+        labels[part_of[song.key]][song.key] = artists.index(song.artist)
+    return {
+        part: ClipSource(corpus.store, labels[part], clip_frames)
+        for part in split.PARTS
+    }
+
+
+def _train(config, folder, sources, artists):
+    """Runs the epochs that are left; returns the `TrainingState`."""
+    import keras
+
+    from lca_keras.models.factory import build_training_model
+
+    train = config.train
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir(exist_ok=True)
+    state = callbacks.TrainingState.load(checkpoints)
+    if state.epoch >= train.epochs:
+        print(f"training was finished ({state.epoch} epochs)")
+        return state
+    if state.last:
+        print(f"resuming after epoch {state.epoch}")
+        model = keras.saving.load_model(checkpoints / state.last)
+    else:
+        model = build_training_model(config, len(artists))
+    training = sources["train"].training(
+        train.batch_size, train.seed, state.epoch, train.epochs
+    )
+    steps = sources["train"].steps(train.batch_size)
+    validation = sources["validation"].ordered(2 * train.batch_size)
+    tensorboard = folder / "tensorboard"
+    if not state.epoch:
+        write_spectrograms(tensorboard, sources["train"])
+    model.fit(
+        training,
+        steps_per_epoch=steps,
+        initial_epoch=state.epoch,
+        epochs=train.epochs,
+        validation_data=validation.map(lambda mel, label, key: (mel, label)),
+        callbacks=[
+            callbacks.WarmUp(train.warmup_epochs),
+            callbacks.EpochSeed(train.seed),
+            callbacks.StopOnDivergence(),
+            callbacks.LossWeightLog(),
+            callbacks.Checkpoint(checkpoints, state),
+            callbacks.HistoryFile(folder / "history.csv", state),
+            callbacks.tensorboard(tensorboard),
+            callbacks.EpochProgress(train.epochs, steps, train.warmup_epochs),
+        ],
+        shuffle=False,  # The pipeline shuffles.
+        verbose=0,
+    )
+    return state
+
+
+def write_spectrograms(folder, source, count=4):
+    """Writes the spectrograms of a few clips to TensorBoard.
+
+    Args:
+        folder: TensorBoard log folder.
+        source: `ClipSource`.
+        count: Int, number of clips.
+    """
+    import tensorflow as tf
+
+    mel, *_ = next(iter(source.ordered(count)))
+    low, high = tf.reduce_min(mel), tf.reduce_max(mel)
+    images = (mel - low) / (high - low + 1e-6)
+    with tf.summary.create_file_writer(os.fspath(folder)).as_default():
+        # Low frequencies at the bottom.
+        tf.summary.image("mel_spectrogram", images[:, ::-1], step=0, max_outputs=count)
+
+
+def _calibrated_best(config, folder, state, sources, artists):
+    """The best epoch's model in float32, its temperature fitted on validation clips."""
+    import keras
+
+    from lca_keras import metrics
+    from lca_keras.models.factory import build_training_model
+
+    best = keras.saving.load_model(folder / "checkpoints" / state.best)
+    # The weights are float32 under every policy; scores are those of the export.
+    model = build_training_model(
+        config.replace(train={"precision": "float32"}), len(artists)
+    )
+    model.set_weights(best.get_weights())
+    predictions = evaluate.predict_clips(model, sources["validation"])
+    model.temperature = metrics.fit_temperature(predictions.logits, predictions.labels)
+    with files.atomic_path(folder / "model.keras") as temporary:
+        model.save(temporary)
+    return model
+
+
+def _evaluate(folder, model, sources, artists, state):
+    """Scores, tables and pictures of validation and test; returns the scores."""
+    results = {
+        "best_epoch": state.best_epoch,
+        "temperature": model.temperature,
+        "parameters": model.backbone.count_params(),
+        "artists": artists,
+    }
+    for part in ("validation", "test"):
+        results[part] = report_part(folder, part, model, sources[part], artists)
+    files.write_json(folder / "metrics.json", results)
+    return results
+
+
+def report_part(folder, part, model, source, artists):
+    """Evaluates one part and writes its tables and pictures.
+
+    Args:
+        folder: Folder to write to.
+        part: Name of the part.
+        model: `LCAModel`, calibrated.
+        source: `ClipSource`.
+        artists: List of class names.
+
+    Returns:
+        Dict of scores.
+    """
+    import tensorflow as tf
+
+    scores, predictions = evaluate.evaluate_part(model, source)
+    temperature = model.temperature
+    evaluate.write_predictions(
+        folder, part, predictions, temperature, artists, source.store.records
+    )
+    table = evaluate.artist_table(predictions, temperature, artists)
+    (folder / f"artists_{part}.txt").write_text(table, encoding="utf-8")
+    figure = evaluate.confusion_figure(
+        predictions, temperature, artists, f"{part}, songs"
+    )
+    picture = folder / f"confusion_{part}.png"
+    evaluate.save_figure(figure, picture)
+    with tf.summary.create_file_writer(str(folder / "tensorboard")).as_default():
+        image = tf.io.decode_png(picture.read_bytes(), channels=3)
+        tf.summary.image(f"confusion_{part}", image[None], step=0)
+    print(
+        f"{part:<10} F1  clips {scores['frame']['f1']:.3f}  songs "
+        f"{scores['song']['f1']:.3f}   ({scores['song']['count']} songs; macro "
+        f"{scores['frame']['f1_macro']:.3f} / {scores['song']['f1_macro']:.3f}; "
+        f"calibration error {scores['calibration_error_before']:.3f} -> "
+        f"{scores['calibration_error_after']:.3f})"
+    )
+    if "cf_frame" in scores:
+        print(
+            f"           counterfactual clips {scores['cf_frame']['f1']:.3f}  songs "
+            f"{scores['cf_song']['f1']:.3f}   mean |A-A~| "
+            f"{scores['attention_distance']:.3f}"
+        )
+    return scores
+
+
+def _export(config, job, model, artists, results):
+    """Exports the main branch and records where."""
+    from lca_keras.export import export_model
+
+    print("exporting the main branch")
+    exported = export_model(
+        model.main_branch(),
+        artists,
+        config,
+        job.exports,
+        job.name,
+        {part: results[part] for part in ("validation", "test")},
+        {"run": str(job.folder), "environment": environment(config)},
+    )
+    results["export"] = str(exported.folder)
+    files.write_json(job.folder / "metrics.json", results)
+    return results
+
+
+def evaluate_run(run, data=None, out=None):
+    """Evaluates a finished run again.
+
+    Args:
+        run: Run folder.
+        data: Optional corpus; default is the run's validation and test songs. All
+            songs of a given corpus whose artist the model knows are scored.
+        out: Optional folder for the results; default is the run folder, or a folder
+            in it for another corpus.
+
+    Returns:
+        Dict of scores by part.
+
+    Raises:
+        UserError: The run is not finished, or the corpus has no known artist.
+    """
+    import keras
+
+    job, config = load_job(run)
+    model_path = job.folder / "model.keras"
+    if not model_path.exists():
+        raise UserError(
+            f"{job.folder} is not finished. Continue it with "
+            f"`python -m lca_keras.fit --resume {job.folder}`."
+        )
+    model = keras.saving.load_model(model_path)
+    artists = files.read_json(job.folder / "metrics.json")["artists"]
+    corpus = prepare_corpus(data or job.data, config, job.features)
+    if data:
+        known = [song for song in corpus.songs if song.artist in artists]
+        unknown = len(corpus.songs) - len(known)
+        if unknown:
+            print(f"{unknown} songs of artists that the model does not know: left out")
+        if not known:
+            raise UserError(f"{data}: no song of an artist that the model knows")
+        labels = {song.key: artists.index(song.artist) for song in known}
+        name = pathlib.Path(data).resolve().name
+        sources = {name: ClipSource(corpus.store, labels, config.train.clip_frames)}
+        folder = pathlib.Path(out or job.folder / f"evaluation-{name}")
+    else:
+        part_of = split.read_split(job.folder / "split.csv", corpus.songs)
+        sources = _sources(corpus, part_of, artists, config.train.clip_frames)
+        sources.pop("train")
+        folder = pathlib.Path(out or job.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    results = {}
+    for part, source in sources.items():
+        results[part] = report_part(folder, part, model, source, artists)
+        print((folder / f"artists_{part}.txt").read_text(encoding="utf-8"))
+    path = folder / "metrics.json"
+    kept = files.read_json(path) if path.exists() else {}
+    files.write_json(path, {**kept, **results})
+    print(f"written to {folder}")
+    return results
