@@ -22,11 +22,11 @@ VARIANTS = (
 )
 
 
-def plain_keras_network(num_classes, clip_frames):
+def plain_keras_network(num_classes, clip_frames, normalize="keys"):
     """CRNN_FGNL written the straightforward way, the yardstick.
 
     Library layers as they come, and for every shift one softmax and two products.
-    Its weights come in the order of `CRNNFGNL(...).weights` by name, not position.
+    Its weights have the names of `CRNNFGNL`'s, with `_` for `/` between layers.
     """
     from keras import Input, Model, layers, ops, regularizers
 
@@ -62,7 +62,8 @@ def plain_keras_network(num_classes, clip_frames):
     attended = []
     for shift in range(4):
         scores = layers.Dot(axes=2)([theta, ops.roll(phi, shift, axis=-1)])
-        attended.append(layers.Dot(axes=(2, 1))([layers.Softmax()(scores), g]))
+        softmax = layers.Softmax(axis=-1 if normalize == "keys" else 1)
+        attended.append(layers.Dot(axes=(2, 1))([softmax(scores), g]))
     attended = ops.stack(attended, axis=1)
     squeezed = ops.mean(attended, axis=(2, 3))[..., None]
     excited = layers.Dense(16, activation="relu", name="mose_excite")(squeezed)

@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from lca_keras import console, files, metrics
+from lca_keras import console, files, metrics, plots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,52 +225,23 @@ def confusion_figure(predictions, temperature, artists, title):
     labels, votes, _ = song_decisions(predictions, probabilities)
     matrix = confusion_matrix(labels, votes, labels=np.arange(len(artists)))
     side = 3.0 + 0.32 * len(artists)
-    figure = new_figure(side, side)
-    axes = figure.subplots()
-    axes.imshow(matrix, cmap="Blues")
-    for row, column in np.argwhere(matrix):
-        dark = matrix[row, column] > matrix.max() / 2
-        color = "white" if dark else "black"
-        axes.text(column, row, matrix[row, column], ha="center", va="center", c=color)
-    ticks = range(len(artists))
-    axes.set_xticks(ticks, artists, rotation=60, ha="right")
-    axes.set_yticks(ticks, artists)
-    axes.set_xlabel("identified as")
-    axes.set_ylabel("singer")
-    axes.set_title(title)
+    with plots.style():
+        figure = plots.new_figure(side, side)
+        axes = figure.subplots()
+        axes.imshow(matrix, cmap="Blues")
+        for row, column in np.argwhere(matrix):
+            dark = matrix[row, column] > matrix.max() / 2
+            color = "white" if dark else "black"
+            axes.text(
+                column, row, matrix[row, column], ha="center", va="center", c=color
+            )
+        ticks = range(len(artists))
+        axes.set_xticks(ticks, artists, rotation=60, ha="right")
+        axes.set_yticks(ticks, artists)
+        axes.set_xlabel("identified as")
+        axes.set_ylabel("singer")
+        axes.set_title(title)
     return figure
-
-
-def new_figure(width, height):
-    """A Matplotlib figure without a window, whose fonts cover most scripts.
-
-    Args:
-        width: Float, inches.
-        height: Float, inches.
-
-    Returns:
-        `matplotlib.figure.Figure`.
-    """
-    import logging
-
-    from matplotlib import rcParams
-    from matplotlib.figure import Figure
-
-    # Names come in any script; Matplotlib falls back along this list, and says so
-    # for each font that is not installed.
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    fonts = ["DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Arial Unicode MS"]
-    rcParams["font.family"] = fonts
-    return Figure((width, height), layout="constrained")
-
-
-def save_figure(figure, path):
-    """Writes a figure as PNG, atomically; missing glyphs become boxes, quietly."""
-    import warnings
-
-    with files.atomic_path(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")
-        figure.savefig(temporary, dpi=120)
 
 
 def main(argv=None):

@@ -12,7 +12,7 @@ import platform
 import subprocess
 import sys
 
-from lca_keras import callbacks, console, evaluate, files
+from lca_keras import callbacks, console, evaluate, files, plots
 from lca_keras.config import Config
 from lca_keras.console import UserError
 from lca_keras.data import catalogue, split
@@ -386,7 +386,7 @@ def report_part(folder, part, model, source, artists):
         predictions, temperature, artists, f"{part}, songs"
     )
     picture = folder / f"confusion_{part}.png"
-    evaluate.save_figure(figure, picture)
+    plots.save_figure(figure, picture)
     with tf.summary.create_file_writer(str(folder / "tensorboard")).as_default():
         image = tf.io.decode_png(picture.read_bytes(), channels=3)
         tf.summary.image(f"confusion_{part}", image[None], step=0)

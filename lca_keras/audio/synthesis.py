@@ -29,7 +29,7 @@ ARTISTS = (
     "Esperanza Luz",
     "Farid Noor",
     "Greta Halm",
-    "Hana 春野",
+    "Hana Ōno",
     "Ivo Marsh",
     "June Okafor",
     "Kiran Rao",
@@ -182,7 +182,7 @@ def _produce(stems, corpus, artist, album):
     from scipy import fft, signal
 
     rng = corpus.rng(5, artist, album)
-    tilt_db, decay = rng.uniform(-2.5, 2.5), rng.uniform(0.15, 0.6)
+    tilt_db, decay = rng.uniform(-1.8, 1.8), rng.uniform(0.15, 0.6)
     wet, level_db = rng.uniform(0.05, 0.35), rng.uniform(-22, -14)
     rate, count = corpus.sample_rate, stems.shape[1]
     size = fft.next_fast_len(count, real=True)

@@ -69,8 +69,8 @@ class Singer:
         size = rng.uniform(-1, 1)
         return cls(
             center_midi=57 + 6 * size + rng.uniform(-2.5, 2.5),
-            tract=1.04 + 0.12 * size + rng.uniform(-0.06, 0.06),
-            formant_offsets=tuple(rng.uniform(0.9, 1.1, 5)),
+            tract=1.04 + 0.12 * size + rng.uniform(-0.09, 0.09),
+            formant_offsets=tuple(rng.uniform(0.88, 1.12, 5)),
             bandwidth=rng.uniform(0.7, 1.6),
             tilt_db=rng.uniform(-9, -3),
             breath=10 ** rng.uniform(-2.2, -0.9),

@@ -237,6 +237,8 @@ class FeatureStore:
             OSError: The folder cannot be written to.
         """
         self._parts.mkdir(parents=True, exist_ok=True)
+        if not self._index_path.exists():
+            self._write_index({}, {})  # From now on the folder is a store.
         lost = {key for path in self.damaged_shards() for key in self._members(path)}
         computed = reused = 0
         records, failed, pending = {}, {}, set()
@@ -335,6 +337,17 @@ class FeatureStore:
                 "size": size,
                 "records": {key: dataclasses.asdict(records[key]) for key in keys},
             }
+        self._write_index(shards, failed)
+        for path in self.folder.glob("*songs-*.tfrecord"):  # Temporary ones too.
+            if path.name not in shards:
+                path.unlink()
+        for path in self._parts.iterdir():
+            path.unlink()
+        self._parts.rmdir()
+        self.records, self._failures = records, failed
+        self._shards = {name: shard["size"] for name, shard in shards.items()}
+
+    def _write_index(self, shards, failed):
         files.write_json(
             self._index_path,
             {
@@ -344,14 +357,6 @@ class FeatureStore:
                 "failures": failed,
             },
         )
-        for path in self.folder.glob("songs-*.tfrecord"):
-            if path.name not in shards:
-                path.unlink()
-        for path in self._parts.iterdir():
-            path.unlink()
-        self._parts.rmdir()
-        self.records, self._failures = records, failed
-        self._shards = {name: shard["size"] for name, shard in shards.items()}
 
     def _write_shard(self, name, keys, pending):
         """Collects the records of a shard from parts and from old shards."""

@@ -116,13 +116,14 @@ class LCAModel(keras.Model):
         self.f1 = self._f1_metric("f1")
         if method != "none":
             self.cf_f1 = self._f1_metric("cf_f1")
-            self.random_attention = keras.random.SeedGenerator(seed)
             self.cf_head_dropout = keras.layers.Dropout(
                 cf_dropout, seed=seed, dtype="float32", name="cf_head_dropout"
             )
             self.term_trackers = {
                 term: keras.metrics.Mean(name=f"{term}_term") for term in losses.TERMS
             }
+        if method == "cal":
+            self.random_attention = keras.random.SeedGenerator(seed)
         if method == "lca":
             self.cf_mose = MoSE(backbone.mose_units, name="cf_mose")
 

@@ -1,0 +1,189 @@
+"""Names the singer of songs, with an exported model.
+
+`python -m lca_keras.predict --model saved_models/NAME SONG…` prints the singer with
+probabilities. Everything but decoding happens inside the SavedModel.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+from lca_keras import console, files
+
+
+class Identifier:
+    """An exported model, ready to identify singers.
+
+    Args:
+        folder: Folder of an exported version.
+
+    Attributes:
+        artists: List of class names.
+        metadata: Dict; what `lca_keras.json` beside the model says.
+    """
+
+    def __init__(self, folder):
+        import tensorflow as tf
+
+        folder = pathlib.Path(folder)
+        try:
+            self.metadata = files.read_json(folder / "lca_keras.json")
+            self._model = tf.saved_model.load(str(folder))
+        except (OSError, ValueError) as error:
+            raise console.UserError(
+                f"{folder}: not a whole export ({error})"
+            ) from error
+        self.artists = self.metadata["artists"]
+        self._serve = self._model.signatures["serving_default"]
+
+    def identify(self, path):
+        """Identifies the singer of an audio file.
+
+        Args:
+            path: Audio file of any format, rate and channel count.
+
+        Returns:
+            Dict: `singer`, `probabilities` (artist to float, highest first),
+            `votes` (artist to number of clips), `clip_seconds`, and `clips`, a list
+            with `start` (seconds), `singer` and `probabilities` (list in the order of
+            `artists`) of every clip.
+
+        Raises:
+            AudioError: The file cannot be decoded, is silent or too short.
+        """
+        import tensorflow as tf
+
+        from lca_keras.audio.decode import AudioError, decode
+
+        samples = decode(path, self.metadata["sample_rate"])
+        seconds = self.metadata["clip_seconds"]
+        hop = self.metadata["config"]["features"]["hop_length"]
+        if 1 + samples.size // hop < self.metadata["clip_frames"]:
+            length = samples.size / self.metadata["sample_rate"]
+            raise AudioError(f"too short: {length:.1f} s, a clip takes {seconds:.1f} s")
+        outputs = self._serve(waveform=tf.constant(samples[None]))
+        means = outputs["probabilities"][0].numpy()
+        clips = outputs["frame_probabilities"][0].numpy()
+        winners = [self.artists[index] for index in clips.argmax(axis=1)]
+        ranked = sorted(zip(self.artists, means.tolist(), strict=True), key=_second)
+        return {
+            "singer": outputs["singer"][0].numpy().decode(),
+            "probabilities": dict(ranked),
+            "votes": {name: winners.count(name) for name, _ in ranked},
+            "clip_seconds": seconds,
+            "clips": [
+                {
+                    "start": round(number * seconds, 3),
+                    "singer": winner,
+                    "probabilities": row.tolist(),
+                }
+                for number, (winner, row) in enumerate(zip(winners, clips, strict=True))
+            ],
+        }
+
+
+def _second(pair):
+    return -pair[1]
+
+
+def format_result(path, result, top):
+    """The result of one song as lines of text.
+
+    Args:
+        path: Audio file.
+        result: What `Identifier.identify` returned.
+        top: Int, number of artists to list.
+
+    Returns:
+        String.
+    """
+    clips = len(result["clips"])
+    lines = [f"{path}: {result['singer']}"]
+    names = list(result["probabilities"])
+    # The vote decides; usually its winner has the highest mean probability too.
+    names.sort(key=lambda name: name != result["singer"])
+    for name in names[:top]:
+        share = f"{result['votes'][name]} of {clips} clips"
+        lines.append(f"  {result['probabilities'][name]:6.1%}  {name:<24} {share}")
+    return "\n".join(lines)
+
+
+def plot(results, artists, path):
+    """Draws the vote of songs over time: probabilities clip by clip.
+
+    Args:
+        results: Dict from audio file to what `Identifier.identify` returned.
+        artists: List of class names.
+        path: PNG to write.
+    """
+    import numpy as np
+
+    from lca_keras import plots
+
+    figure = plots.new_figure(10, len(results) * (1.2 + 0.22 * len(artists)))
+    with plots.style():
+        rows = np.atleast_1d(figure.subplots(len(results), 1))
+        for axes, (name, result) in zip(rows, results.items(), strict=True):
+            grid = np.array([clip["probabilities"] for clip in result["clips"]]).T
+            edges = np.arange(grid.shape[1] + 1) * result["clip_seconds"]
+            image = axes.pcolormesh(
+                edges, np.arange(len(artists) + 1), grid, vmin=0, vmax=1, cmap="Blues"
+            )
+            axes.plot(
+                edges[:-1] + result["clip_seconds"] / 2,
+                grid.argmax(axis=0) + 0.5,
+                "k.",
+                markersize=4,
+            )
+            axes.set_yticks(np.arange(len(artists)) + 0.5, artists)
+            axes.invert_yaxis()
+            axes.set_xlabel("seconds")
+            axes.set_title(f"{pathlib.Path(name).name}: {result['singer']}")
+            figure.colorbar(image, ax=axes, label="probability")
+    plots.save_figure(figure, path)
+
+
+def main(argv=None):
+    """Command line of prediction."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lca_keras.predict", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("songs", nargs="+", metavar="SONG", help="audio files")
+    parser.add_argument("--model", required=True, help="saved_models/NAME")
+    parser.add_argument("--version", type=int, help="default: the newest")
+    parser.add_argument("--top", type=int, default=5, help="artists to list")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw the vote over time")
+    console.add_debug_flag(parser)
+    args = parser.parse_args(argv)
+    return console.guard(lambda: run(args), args.debug)
+
+
+def run(args):
+    """Runs the job that the parsed arguments describe; returns an exit code."""
+    from lca_keras.audio.decode import AudioError
+    from lca_keras.export import find_version
+
+    folder = find_version(args.model, args.version)
+    console.quiet_tensorflow()
+    identifier = Identifier(folder)
+    results = {}
+    for song in args.songs:
+        try:
+            results[song] = identifier.identify(song)
+        except AudioError as error:
+            print(f"error: {song}: {error}", file=sys.stderr)
+            continue
+        if not args.json:
+            print(format_result(song, results[song], args.top))
+    if args.json:
+        listed = [{"song": song, **result} for song, result in results.items()]
+        print(json.dumps(listed, indent=2, ensure_ascii=False))
+    if args.plot and results:
+        plot(results, identifier.artists, args.plot)
+    return 0 if len(results) == len(set(args.songs)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

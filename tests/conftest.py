@@ -1,0 +1,35 @@
+"""Fixtures that several test modules share."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import pytest
+
+from lca_keras.audio import synthesis
+from lca_keras.config import get_preset
+
+TINY = synthesis.Corpus(artists=3, albums=3, songs=2, seconds=7.0, seed=1)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory):
+    """Folder of a built-in corpus with 3 artists, 18 songs of 7 s (2 clips of 3 s)."""
+    folder = tmp_path_factory.mktemp("corpus") / "tiny corpus"
+    synthesis.write_corpus(TINY, folder, stems=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """A configuration that trains in seconds."""
+    return get_preset("demo").replace(
+        model={"filters": (4, 8, 8, 8), "reduction": 4, "gru_units": 8},
+        train={"epochs": 2, "warmup_epochs": 1, "precision": "float32"},
+    )

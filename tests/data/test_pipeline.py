@@ -1,0 +1,78 @@
+import collections
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lca_keras.data import catalogue, store
+from lca_keras.data.pipeline import ClipSource, cut_clips
+from lca_keras.data.store import FeatureStore
+
+
+@pytest.fixture(scope="module")
+def feature_store(tiny_corpus, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "_SONGS_PER_SHARD", 5)
+        result = FeatureStore(tmp_path_factory.mktemp("features") / "store")
+        result.update(catalogue.load(tiny_corpus))
+    return result
+
+
+@pytest.fixture(scope="module")
+def source(feature_store):
+    keys = sorted(feature_store.records)[:11]
+    return ClipSource(feature_store, {k: i % 3 for i, k in enumerate(keys)}, 94)
+
+
+def clips_of(batches):
+    """Each clip's bytes with its label."""
+    return [
+        (clip.tobytes(), int(label))
+        for mel, labels in batches
+        for clip, label in zip(np.array(mel), np.array(labels), strict=True)
+    ]
+
+
+def test_every_full_clip_comes_once_an_epoch(source, feature_store):
+    expected = []
+    for path in feature_store.shard_paths():
+        for serialized in tf.data.TFRecordDataset(path):
+            example = store.parse_example(serialized)
+            key, mel = example["key"].numpy().decode(), example["mel"].numpy()
+            if key in source.labels:
+                for start in range(0, mel.shape[1] - 93, 94):
+                    clip = mel[:, start : start + 94].astype("float32")
+                    expected.append((clip.tobytes(), source.labels[key]))
+    assert len(expected) == source.num_clips == 22
+    seen = clips_of(source.training(4, seed=0, first_epoch=0, epochs=1))
+    assert collections.Counter(seen) == collections.Counter(expected)
+    ordered = clips_of((m, y) for m, y, _ in source.ordered(4))
+    assert collections.Counter(ordered) == collections.Counter(expected)
+    assert sum(source.clips_per_class.values()) == 22
+
+
+def test_epochs_differ_and_resuming_repeats_them(source):
+    def epochs(first, last):
+        return clips_of(source.training(4, seed=3, first_epoch=first, epochs=last))
+
+    all_three = epochs(0, 3)
+    assert all_three == epochs(0, 3)
+    assert all_three[44:] == epochs(2, 3)
+    assert all_three[:22] != all_three[22:44]
+    assert clips_of(source.training(4, 4, 0, 1)) != all_three[:22]
+
+
+def test_shapes_and_steps(source):
+    batches = list(source.training(5, seed=0, first_epoch=0, epochs=1))
+    assert len(batches) == source.steps(5) == 5
+    assert batches[0][0].shape == (5, 128, 94, 1)
+    assert batches[0][0].dtype == tf.float32
+    assert batches[-1][1].shape == (2,)
+
+
+def test_clips_come_in_time_order_within_a_song(source):
+    keys = [k for _, _, keys in source.ordered(4) for k in keys.numpy()]
+    # Both clips of a song stand side by side.
+    assert keys[0::2] == keys[1::2]
+    mel = np.arange(2 * 10).reshape(2, 10)
+    np.testing.assert_array_equal(cut_clips(mel, 4), [mel[:, :4], mel[:, 4:8]])

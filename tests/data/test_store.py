@@ -1,0 +1,176 @@
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import tensorflow as tf
+
+from lca_keras.audio.features import mel_spectrogram
+from lca_keras.config import FeatureConfig
+from lca_keras.data import catalogue, store
+from lca_keras.data.store import FeatureStore, StoreError
+
+
+@pytest.fixture
+def songs(tiny_corpus, tmp_path):
+    """Six songs, copied so that a test may change them."""
+    copy = tmp_path / "songs"
+    found = catalogue.load(tiny_corpus)[:6]
+    for song in found:
+        target = copy / song.artist / song.album / song.path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(song.path, target)
+    return catalogue.load(copy)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Paths that were extracted."""
+    seen = []
+    original = store.extract_song
+
+    def spy(path, config):
+        seen.append(path)
+        return original(path, config)
+
+    monkeypatch.setattr(store, "extract_song", spy)
+    return seen
+
+
+def read_all(feature_store):
+    result = {}
+    for path in feature_store.shard_paths():
+        for serialized in tf.data.TFRecordDataset(path):
+            example = store.parse_example(serialized)
+            result[example["key"].numpy().decode()] = example["mel"].numpy()
+    return result
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_holds_the_features_in_float16(songs, tmp_path):
+    features = FeatureStore(tmp_path / "store")
+    report = features.update(songs)
+    assert (report.computed, report.reused, report.failed) == (6, 0, {})
+    stored = read_all(FeatureStore(tmp_path / "store"))
+    assert set(stored) == {song.key for song in songs}
+    for song in songs:
+        samples, _ = soundfile.read(song.path, dtype="float32")
+        expected = mel_spectrogram(samples, FeatureConfig())
+        assert stored[song.key].dtype == np.float16
+        np.testing.assert_allclose(stored[song.key], expected, atol=0.04)
+        record = features.records[song.key]
+        assert record.frames == expected.shape[1]
+        assert record.duration == pytest.approx(7.0)
+
+
+def test_second_run_does_no_audio_work(songs, tmp_path, counted):
+    FeatureStore(tmp_path / "store").update(songs)
+    before = contents(tmp_path / "store")
+    counted.clear()
+    report = FeatureStore(tmp_path / "store").update(songs)
+    assert counted == []
+    assert (report.computed, report.reused) == (0, 6)
+    assert contents(tmp_path / "store") == before
+
+
+def test_only_changed_and_new_songs_are_computed(songs, tmp_path, counted):
+    FeatureStore(tmp_path / "store").update(songs[:4])
+    counted.clear()
+    soundfile.write(songs[1].path, 0.1 * np.sin(np.arange(50000)), 16000)
+    feature_store = FeatureStore(tmp_path / "store")
+    feature_store.update([*songs[1:4], songs[5]])
+    assert counted == [songs[1].path, songs[5].path]
+    stored = read_all(feature_store)
+    assert set(stored) == {s.key for s in [*songs[1:4], songs[5]]}
+    assert stored[songs[1].key].shape == (128, 98)
+
+
+def test_interrupted_equals_uninterrupted(songs, tmp_path, counted, monkeypatch):
+    FeatureStore(tmp_path / "whole").update(songs)
+    counted.clear()
+
+    def stop(done, total):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        FeatureStore(tmp_path / "cut").update(songs, stop)
+    assert FeatureStore(tmp_path / "cut").records == {}
+    # Again while merging: the shard is there, the index does not name it yet.
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureStore, "_write_index", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            FeatureStore(tmp_path / "cut").update(songs)
+    assert list((tmp_path / "cut").glob("songs-*"))
+    FeatureStore(tmp_path / "cut").update(songs)
+    assert counted == [song.path for song in songs]
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_many_shards(songs, tmp_path, monkeypatch, counted):
+    monkeypatch.setattr(store, "_SONGS_PER_SHARD", 2)
+    feature_store = FeatureStore(tmp_path / "store")
+    feature_store.update(songs[:3])
+    assert len(feature_store.shard_paths()) == 2
+    feature_store.update(songs)  # Four shards now: records move.
+    assert len(feature_store.shard_paths()) == 4
+    assert len(counted) == 6
+    assert set(read_all(feature_store)) == {song.key for song in songs}
+
+
+def test_failures_are_remembered_until_the_file_changes(songs, tmp_path, counted):
+    songs[2].path.write_bytes(b"")
+    report = FeatureStore(tmp_path / "store").update(songs)
+    assert report.failed == {songs[2].key: "empty file (0 bytes)"}
+    counted.clear()
+    again = FeatureStore(tmp_path / "store").update(songs)
+    assert again.failed == report.failed
+    assert counted == []
+    shutil.copy(songs[1].path, songs[2].path)
+    assert FeatureStore(tmp_path / "store").update(songs).failed == {}
+
+
+def test_another_feature_configuration_is_refused(songs, tmp_path):
+    FeatureStore(tmp_path / "store").update(songs)
+    other = dataclasses.replace(FeatureConfig(), mel_bins=64)
+    with pytest.raises(StoreError, match=r"'mel_bins': \(128, 64\)"):
+        FeatureStore(tmp_path / "store", other)
+
+
+def test_damage_is_named_and_repaired(songs, tmp_path, counted):
+    feature_store = FeatureStore(tmp_path / "store")
+    feature_store.update(songs)
+    (shard,) = (tmp_path / "store").glob("songs-*")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:1000])
+    damaged = FeatureStore(tmp_path / "store")
+    with pytest.raises(StoreError, match="missing or truncated"):
+        damaged.shard_paths()
+    damaged.update(songs)
+    assert shard.read_bytes() == whole
+    (tmp_path / "store" / "index.json").write_text("{")
+    with pytest.raises(StoreError, match=r"index.json is damaged.*delete"):
+        FeatureStore(tmp_path / "store")
+
+
+def test_other_folders_are_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(StoreError, match="not a feature store"):
+        FeatureStore(tmp_path)
+
+
+def test_content_hash_is_of_the_sound(songs):
+    first, copy, other = songs[0].path, songs[1].path, songs[2].path
+    samples, rate = soundfile.read(first, dtype="int16")
+    soundfile.write(copy, samples, rate, format="WAV")  # Same sound, other container.
+    digest = store.extract_song(first, FeatureConfig()).content_hash
+    assert store.extract_song(copy, FeatureConfig()).content_hash == digest
+    assert store.extract_song(other, FeatureConfig()).content_hash != digest

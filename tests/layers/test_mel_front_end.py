@@ -1,0 +1,37 @@
+import librosa
+import numpy as np
+import pytest
+
+from lca_keras.audio.features import mel_spectrogram
+from lca_keras.config import FeatureConfig
+from lca_keras.layers import MelFrontEnd
+from tests.audio.signals import music
+
+
+@pytest.mark.parametrize("decibel", ["amplitude", "power"])
+def test_equals_librosa(decibel):
+    samples = music(16000, seconds=3.3)
+    outputs = MelFrontEnd(FeatureConfig(decibel=decibel))(samples[None])
+    power = librosa.feature.melspectrogram(
+        y=samples, sr=16000, n_fft=2048, hop_length=512, n_mels=128, fmax=8000
+    )
+    to_db = librosa.amplitude_to_db if decibel == "amplitude" else librosa.power_to_db
+    expected = to_db(power, amin=1e-5)
+    assert outputs.shape == (1, *expected.shape, 1)
+    np.testing.assert_allclose(outputs[0, ..., 0], expected, atol=1e-3)
+
+
+def test_a_song_does_not_depend_on_its_batch():
+    loud, soft = music(16000), 0.01 * music(16000, seed=1)
+    alone = MelFrontEnd()(soft[None])[0]
+    together = MelFrontEnd()(np.stack([loud, soft]))[1]
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
+def test_config_round_trip():
+    layer = MelFrontEnd(FeatureConfig(mel_bins=64, top_db=60.0))
+    revived = MelFrontEnd.from_config(layer.get_config())
+    assert revived.feature_config == layer.feature_config
+    samples = music(16000, seconds=1)
+    expected = mel_spectrogram(samples, layer.feature_config)
+    np.testing.assert_allclose(revived(samples[None])[0, ..., 0], expected, atol=1e-3)

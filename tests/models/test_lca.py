@@ -1,0 +1,250 @@
+import dataclasses
+import os
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+
+from lca_keras.callbacks import EpochSeed, WarmUp
+from lca_keras.config import LossWeights
+from lca_keras.models import CRNN, CRNNFGNL, LCAModel
+from tests.layer_checks import check_saving
+from tests.models.test_networks import clips, randomize
+
+WEIGHTS = LossWeights(main=0.9, effect=1.0, cf=0.4, ent_cf=0.7, att=1.3, ent_main=0.2)
+
+
+def backbone(dropout=0.0, **kwargs):
+    return CRNNFGNL(
+        num_classes=4,
+        clip_frames=94,
+        filters=(4, 8, 8, 8),
+        reduction=4,
+        block_dropout=dropout,
+        head_dropout=dropout,
+        **kwargs,
+    )
+
+
+def compiled(method="lca", dropout=0.0, seed=0, **kwargs):
+    keras.utils.set_random_seed(seed)
+    model = LCAModel(
+        backbone(dropout),
+        method=method,
+        loss_weights=WEIGHTS,
+        cf_dropout=dropout,
+        seed=1,
+        **kwargs,
+    )
+    model.build()
+    model.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
+    return model
+
+
+def data(count=6):
+    return clips(count, 94), np.arange(count) % 4
+
+
+def test_training_adds_49_parameters():
+    network = CRNNFGNL(20, 157)
+    model = LCAModel(network)
+    model.build()
+    assert model.count_params() == 584_141 + 49
+    assert model.main_branch().count_params() == 584_141
+
+
+def test_loss_equals_the_equation():
+    model = compiled()
+    randomize(model, seed=3)
+    model.gate.update_state(1)
+    x, y = data()
+    outputs = {k: np.array(v, "float64") for k, v in model(x).items()}
+
+    def softmax(logits):
+        e = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return e / e.sum(axis=1, keepdims=True)
+
+    def ce(probabilities):
+        return -np.log(probabilities[np.arange(len(y)), y]).mean()
+
+    def entropy(probabilities):
+        return -(probabilities * np.log(probabilities)).sum(axis=1).mean()
+
+    main, cf = softmax(outputs["logits"]), softmax(outputs["cf_logits"])
+    distance = np.abs(outputs["attention"] - outputs["cf_attention"]).mean()
+    expected = (
+        0.9 * ce(main)
+        + 1.0 * ce(softmax(main - cf))
+        + 0.4 * ce(cf)
+        - 0.7 * entropy(cf)
+        - 1.3 * distance
+        - 0.2 * entropy(main)
+    )
+    penalties = sum(float(loss) for loss in model.losses)
+    loss = model.compute_loss(x, y, model(x))
+    np.testing.assert_allclose(loss, expected + penalties, rtol=1e-5)
+    model.gate.update_state(0)
+    loss = model.compute_loss(x, y, model(x))
+    np.testing.assert_allclose(loss, ce(main) + penalties, rtol=1e-5)
+
+
+def test_sample_weights_of_zero_leave_examples_out():
+    model = compiled()
+    model.gate.update_state(1)
+    x, y = data()
+    outputs = model(x)
+    weight = np.array([1, 1, 1, 0, 0, 0], "float32")
+    some = model.compute_loss(x, y, outputs, weight)
+    first = {k: v[:3] for k, v in outputs.items()}
+    np.testing.assert_allclose(some, model.compute_loss(x, y[:3], first), rtol=1e-5)
+
+
+def test_counterfactual_equals_main_with_equal_attention():
+    """Same weights in both MoSE layers: the branches must not differ."""
+    model = compiled()
+    randomize(model, seed=3)
+    model.cf_mose.set_weights(
+        model.backbone.encoder.get_layer("fgnl").mose.get_weights()
+    )
+    outputs = model(clips(3, 94))
+    np.testing.assert_allclose(outputs["cf_logits"], outputs["logits"], atol=1e-5)
+    np.testing.assert_array_equal(outputs["cf_attention"], outputs["attention"])
+
+
+def test_warm_up_trains_exactly_the_plain_network():
+    x, y = data()
+    weights = {}
+    for method in ("none", "lca"):
+        model = compiled(method, dropout=0.2)
+        model.fit(x, y, 3, epochs=2, verbose=0, shuffle=False, callbacks=[EpochSeed(5)])
+        weights[method] = model.backbone.get_weights()
+    for plain, warm in zip(weights["none"], weights["lca"], strict=True):
+        np.testing.assert_allclose(warm, plain, atol=1e-6)
+
+
+def test_warm_up_opens_the_gate_by_the_number_of_the_epoch():
+    x, y = data()
+    model = compiled()
+    seen = []
+
+    class Spy(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(logs["gate"])
+
+    model.fit(x, y, epochs=3, verbose=0, callbacks=[WarmUp(2), Spy()])
+    assert seen == [0.0, 0.0, 1.0]
+    model.fit(x, y, initial_epoch=1, epochs=2, verbose=0, callbacks=[WarmUp(2), Spy()])
+    assert seen[-1] == 0.0
+
+
+def test_the_counterfactual_attention_learns_once_the_gate_is_open():
+    x, y = data()
+    model = compiled()
+    before = [w.numpy().copy() for w in model.cf_mose.weights]
+    distance = model.test_on_batch(x, y, return_dict=True)["att_term"]
+    model.train_on_batch(x, y)
+    for weight, old in zip(model.cf_mose.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, old)
+    model.gate.update_state(1)
+    for _ in range(20):
+        model.train_on_batch(x, y)
+    # The last bias shifts all scores alike, which a softmax does not see.
+    for weight, old in zip(model.cf_mose.weights[:-1], before[:-1], strict=True):
+        assert not np.array_equal(weight, old)
+    model.reset_metrics()
+    logs = model.test_on_batch(x, y, return_dict=True)
+    assert logs["att_term"] > 1.2 * distance  # The L1 term pulls attentions apart.
+
+
+def test_cal_draws_a_new_attention_each_step_and_uses_two_terms():
+    model = compiled("cal")
+    x, _ = data()
+    first, second = (np.array(model(x)["cf_attention"]) for _ in range(2))
+    assert not np.array_equal(first, second)
+    assert first.min() >= 0
+    assert first.max() < 2
+    assert set(model.active_weights()) == {"main", "effect"}
+    assert model.count_params() == model.backbone.count_params()
+
+
+def test_metrics_are_f1_of_both_branches():
+    from sklearn.metrics import f1_score
+
+    model = compiled()
+    randomize(model, seed=4)
+    x, y = data(12)
+    logs = model.evaluate(x, y, batch_size=5, return_dict=True, verbose=0)
+    outputs = model.predict(x, verbose=0)
+    for name, key in (("f1", "logits"), ("cf_f1", "cf_logits")):
+        expected = f1_score(y, outputs[key].argmax(axis=1), average="weighted")
+        np.testing.assert_allclose(logs[name], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["none", "lca"])
+def test_saving_keeps_everything(method, tmp_path):
+    model = compiled(method, temperature=1.7)
+    x, y = data()
+    model.fit(x, y, verbose=0)
+    loaded = check_saving(model, x, tmp_path)
+    assert loaded.get_config() == model.get_config()
+    assert loaded.loss_weights == WEIGHTS
+    for mine, theirs in zip(
+        model.optimizer.variables, loaded.optimizer.variables, strict=True
+    ):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_main_branch_is_the_main_branch():
+    model = compiled(temperature=2.0)
+    randomize(model, seed=5)
+    x, _ = data()
+    logits = np.array(model(x)["logits"], "float64")
+    expected = np.exp(logits / 2) / np.exp(logits / 2).sum(axis=1, keepdims=True)
+    branch = model.main_branch()
+    np.testing.assert_allclose(branch.predict(x, verbose=0), expected, atol=1e-5)
+    assert not [w.path for w in branch.weights if "cf_" in w.path]
+
+
+def test_rejects_backbones_without_attention():
+    with pytest.raises(ValueError, match="CRNN with"):
+        LCAModel(CRNN(4, 94), method="lca")
+    with pytest.raises(ValueError, match="method='best'"):
+        LCAModel(backbone(), method="best")
+    LCAModel(CRNN(4, 94), method="none").build()
+
+
+def test_default_weights_keep_the_principles():
+    weights = dataclasses.asdict(LossWeights())
+    assert weights["effect"] == 1
+    assert weights["main"] > weights["cf"]
+    assert weights["ent_cf"] > weights["ent_main"]
+
+
+def test_trains_on_jax():
+    pytest.importorskip("jax")
+    program = """
+        import keras, numpy as np
+        assert keras.backend.backend() == "jax"
+        from tests.models.test_lca import compiled, data
+        model = compiled(dropout=0.1)
+        x, y = data()
+        model.train_on_batch(x, y)
+        closed = [w.numpy().copy() for w in model.cf_mose.weights]
+        model.gate.update_state(1)
+        logs = model.train_on_batch(x, y, return_dict=True)
+        assert np.isfinite(logs["loss"]) and logs["gate"] == 1
+        changed = [not np.array_equal(w, c)
+                   for w, c in zip(model.cf_mose.weights, closed)]
+        assert any(changed), "the open gate has no effect"
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

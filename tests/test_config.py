@@ -1,0 +1,97 @@
+import dataclasses
+
+import pytest
+
+from lca_keras.config import (
+    LOSS_WEIGHTS,
+    PRESETS,
+    Config,
+    ConfigError,
+    FeatureConfig,
+    get_preset,
+)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_round_trip(name, tmp_path):
+    config = get_preset(name)
+    config.save(tmp_path / "config.yaml")
+    assert Config.load(tmp_path / "config.yaml") == config
+
+
+def test_paper_preset_is_the_published_training():
+    train = get_preset("paper").train
+    assert (train.learning_rate, train.batch_size) == (1e-4, 16)
+    assert (train.epochs, train.warmup_epochs, train.clip_frames) == (800, 20, 157)
+
+
+def test_named_weights_are_the_published_ones():
+    assert dataclasses.astuple(LOSS_WEIGHTS["genremert"]) == (
+        0.7,
+        1.0,
+        0.6,
+        2.0,
+        2.0,
+        1.5,
+    )
+
+
+def test_int_is_taken_for_float_and_missing_fields_are_defaults():
+    config = Config.from_dict({"version": 1, "loss": {"main": 2}})
+    assert config.loss.main == 2.0
+    assert config.train == Config().train
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"version": 99}, "version 99 is not 1"),
+        ({}, "version None is not 1"),
+        ({"version": 1, "trian": {}}, r"unknown sections \['trian'\]"),
+        ({"version": 1, "train": {"epoch": 3}}, r"unknown fields \['epoch'\]"),
+        ({"version": 1, "train": {"epochs": "3"}}, "train.epochs: expected int"),
+        ({"version": 1, "train": {"epochs": True}}, "train.epochs: expected int"),
+        ({"version": 1, "train": {"epochs": 0}}, "epochs must be >= 1"),
+        ({"version": 1, "train": {"clip_seconds": 4}}, r"one of \[3, 5, 10\]"),
+        ({"version": 1, "train": {"deterministic": 1}}, "expected bool"),
+        ({"version": 1, "model": {"filters": [64, 128]}}, "four positive ints"),
+        ({"version": 1, "model": {"filters": 64}}, "expected a list of ints"),
+        ({"version": 1, "model": {"name": "crnn"}}, "--method none"),
+        ({"version": 1, "loss": {"cf": -1}}, "cf must be a finite number"),
+        ({"version": 1, "loss": {"cf": float("nan")}}, "cf must be a finite number"),
+        ({"version": 1, "features": {"fmax": 9000}}, "fmax=9000"),
+        ({"version": 1, "split": {"file": 3}}, "split.file: expected"),
+    ],
+)
+def test_names_what_is_wrong(raw, message):
+    with pytest.raises(ConfigError, match=message):
+        Config.from_dict(raw)
+
+
+def test_load_names_the_file(tmp_path):
+    path = tmp_path / "my config.yaml"
+    with pytest.raises(ConfigError, match=r"my config.yaml: No such file"):
+        Config.load(path)
+    path.write_text("version: [1")
+    with pytest.raises(ConfigError, match=r"my config.yaml is not YAML"):
+        Config.load(path)
+    path.write_text("version: 7\n")
+    with pytest.raises(ConfigError, match=r"my config.yaml: config version 7"):
+        Config.load(path)
+
+
+def test_digest_changes_with_every_field():
+    changes = {
+        "sample_rate": 22050,
+        "n_fft": 1024,
+        "hop_length": 256,
+        "mel_bins": 64,
+        "fmin": 20.0,
+        "fmax": 7000.0,
+        "decibel": "power",
+        "top_db": 60.0,
+    }
+    digests = {FeatureConfig().digest}
+    for name, value in changes.items():
+        digests.add(FeatureConfig(**{name: value}).digest)
+    assert len(digests) == 1 + len(dataclasses.fields(FeatureConfig))
