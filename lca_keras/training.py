@@ -132,10 +132,21 @@ def fit(config, job, resume=False):
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    folder = _open_run(config, job, resume)
-    with _locked(folder):
-        corpus = prepare_corpus(job.data, config, job.features, job.strict)
-        part_of, artists = _split(config, corpus, folder)
+    folder = job.folder
+    if resume and not (folder / "config.yaml").exists():
+        raise UserError(f"{folder}: no run to resume (config.yaml is missing)")
+    if not resume and folder.exists():
+        raise UserError(
+            f"{folder} exists already. Choose another --name, continue it with "
+            f"--resume {folder}, or delete it."
+        )
+    # The data comes first: a corpus that cannot be used leaves no run behind.
+    corpus = prepare_corpus(job.data, config, job.features, job.strict)
+    part_of, artists = _split(config, corpus, folder)
+    if not resume:
+        _make_run_folder(config, job)
+    with _locked(folder), _corrupt_shards_named(corpus.store):
+        split.write_split(folder / "split.csv", corpus.songs, part_of)
         sources = _sources(corpus, part_of, artists, config.train.clip_frames)
         for part, source in sources.items():
             songs, clips = len(source.labels), source.num_clips
@@ -146,23 +157,30 @@ def fit(config, job, resume=False):
         return _export(config, job, model, artists, results)
 
 
-def _open_run(config, job, resume):
-    """Makes the run folder, or checks that it can be continued."""
-    folder = job.folder
-    if resume:
-        if not (folder / "config.yaml").exists():
-            raise UserError(f"{folder}: no run to resume (config.yaml is missing)")
-        return folder
-    if folder.exists():
+def _make_run_folder(config, job):
+    """Makes the folder of a new run with what is needed to resume it."""
+    job.folder.mkdir(parents=True)
+    files.write_json(job.folder / "environment.json", environment(config))
+    files.write_json(job.folder / "job.json", dataclasses.asdict(job))
+    config.save(job.folder / "config.yaml")  # Last: with it the run can be resumed.
+
+
+@contextlib.contextmanager
+def _corrupt_shards_named(store):
+    """Turns TensorFlow's 'corrupted record' into the shard's name and what to do."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        corrupt = store.corrupt_shards()
+        if not corrupt:
+            raise
         raise UserError(
-            f"{folder} exists already. Choose another --name, continue it with "
-            f"--resume {folder}, or delete it."
-        )
-    folder.mkdir(parents=True)
-    files.write_json(folder / "environment.json", environment(config))
-    files.write_json(folder / "job.json", dataclasses.asdict(job))
-    config.save(folder / "config.yaml")  # Last: with it the run can be resumed.
-    return folder
+            f"feature store damaged: {', '.join(map(str, corrupt))}. Delete "
+            f"{'these files' if len(corrupt) > 1 else 'this file'} and continue: the "
+            "songs in it are computed again."
+        ) from error
 
 
 def load_job(folder):
@@ -235,7 +253,7 @@ def environment(config):
 
 
 def _split(config, corpus, folder):
-    """Reads or draws the split, checks it, and writes it to the run folder."""
+    """Reads the split of the run or of the user, or draws it; and checks it."""
     own = folder / "split.csv"
     path = own if own.exists() else config.split.file
     if path:
@@ -243,9 +261,7 @@ def _split(config, corpus, folder):
     else:
         part_of = split.split_songs(corpus.songs, config.split.kind, config.train.seed)
     hashes = {key: r.content_hash for key, r in corpus.store.records.items()}
-    kind = config.split.kind
-    split.check_split(corpus.songs, part_of, hashes, kind)
-    split.write_split(own, corpus.songs, part_of)
+    split.check_split(corpus.songs, part_of, hashes, config.split.kind)
     return part_of, sorted({song.artist for song in corpus.songs})
 
 

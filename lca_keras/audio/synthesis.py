@@ -62,11 +62,11 @@ class Corpus:
     """
 
     artists: int = 8
-    albums: int = 5
-    songs: int = 4
-    seconds: float = 24.0
+    albums: int = 6
+    songs: int = 6
+    seconds: float = 16.0
     confounding: float = 0.5
-    voice_db: float = 3.0
+    voice_db: float = 6.0
     sample_rate: int = 16000
     seed: int = 0
 
@@ -88,6 +88,10 @@ class Corpus:
     def rng(self, *key):
         """Random generator of one part of the corpus, independent of all others."""
         return np.random.default_rng([self.seed, *key])
+
+    def singer(self, artist):
+        """Voice of an artist; it depends on the number of artists too."""
+        return voice.draw_cast(self.artists, self.rng(1))[artist]
 
     def style_of(self, artist, album, song):
         """Index of the band that accompanies a song; band i is artist i's own."""
@@ -124,7 +128,7 @@ def synthesize(corpus, artist, album, song):
     """
     rng = corpus.rng(4, artist, album, song)
     count = int(corpus.seconds * corpus.sample_rate)
-    singer = voice.Singer.draw(corpus.rng(1, artist))
+    singer = corpus.singer(artist)
     index = corpus.style_of(artist, album, song)
     style = accompaniment.Style.draw(corpus.rng(2, index))
     tempo = style.tempo * rng.uniform(0.92, 1.08)
@@ -182,7 +186,7 @@ def _produce(stems, corpus, artist, album):
     from scipy import fft, signal
 
     rng = corpus.rng(5, artist, album)
-    tilt_db, decay = rng.uniform(-1.8, 1.8), rng.uniform(0.15, 0.6)
+    tilt_db, decay = rng.uniform(-1.5, 1.5), rng.uniform(0.15, 0.6)
     wet, level_db = rng.uniform(0.05, 0.35), rng.uniform(-22, -14)
     rate, count = corpus.sample_rate, stems.shape[1]
     size = fft.next_fast_len(count, real=True)

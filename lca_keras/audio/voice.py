@@ -58,30 +58,52 @@ class Singer:
     scoop_cents: float
     sibilance_hz: float
 
-    @classmethod
-    def draw(cls, rng):
-        """Draws a singer.
 
-        Args:
-            rng: `numpy.random.Generator`.
-        """
-        # Range and tract go together, loosely, as they do in people.
-        size = rng.uniform(-1, 1)
-        return cls(
-            center_midi=57 + 6 * size + rng.uniform(-2.5, 2.5),
-            tract=1.04 + 0.12 * size + rng.uniform(-0.09, 0.09),
-            formant_offsets=tuple(rng.uniform(0.88, 1.12, 5)),
-            bandwidth=rng.uniform(0.7, 1.6),
-            tilt_db=rng.uniform(-9, -3),
-            breath=10 ** rng.uniform(-2.2, -0.9),
-            jitter=10 ** rng.uniform(-3.0, -2.2),
-            vibrato_hz=rng.uniform(4.2, 7.2),
-            vibrato_cents=rng.uniform(5, 110),
-            vibrato_delay=rng.uniform(0.05, 0.4),
-            glide=10 ** rng.uniform(-2.0, -1.1),
-            scoop_cents=rng.choice([0.0, 60.0, 150.0, 250.0]),
-            sibilance_hz=rng.uniform(3800, 6800),
+def draw_cast(count, rng):
+    """Draws singers that differ from each other.
+
+    Every attribute's range is cut into `count` slices, and each singer gets one of
+    them (a Latin hypercube): independent draws would leave some pair of singers with
+    nearly the same voice.
+
+    Args:
+        count: Int, number of singers.
+        rng: `numpy.random.Generator`.
+
+    Returns:
+        List of `Singer`.
+    """
+
+    def spread(low, high):
+        slices = (rng.permutation(count) + rng.random(count)) / count
+        return low + (high - low) * slices
+
+    # Range and tract go together, loosely, as they do in people.
+    size = spread(-1, 1)
+    columns = {
+        "center_midi": 57 + 6 * size + spread(-2.5, 2.5),
+        "tract": 1.04 + 0.12 * size + spread(-0.09, 0.09),
+        "formant_offsets": np.stack([spread(0.88, 1.12) for _ in range(5)], axis=1),
+        "bandwidth": spread(0.7, 1.6),
+        "tilt_db": spread(-9, -3),
+        "breath": 10 ** spread(-2.2, -0.9),
+        "jitter": 10 ** spread(-3.0, -2.2),
+        "vibrato_hz": spread(4.2, 7.2),
+        "vibrato_cents": spread(5, 110),
+        "vibrato_delay": spread(0.05, 0.4),
+        "glide": 10 ** spread(-2.0, -1.1),
+        "scoop_cents": spread(0, 250),
+        "sibilance_hz": spread(3800, 6800),
+    }
+    return [
+        Singer(
+            **{
+                name: tuple(column[i].tolist()) if column.ndim > 1 else float(column[i])
+                for name, column in columns.items()
+            }
         )
+        for i in range(count)
+    ]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,7 +54,8 @@ def load(path):
     Raises:
         UserError: Nothing there, no audio in it, or a manifest that is wrong.
     """
-    path = pathlib.Path(path)
+    # Absolute, so that a store knows its songs however the corpus is spelled.
+    path = pathlib.Path(path).absolute()
     if not path.exists():
         raise UserError(f"{path}: no such folder or manifest")
     songs = _scan(path) if path.is_dir() else _read_manifest(path)

@@ -220,6 +220,19 @@ class FeatureStore:
             if _size(self.folder / name) != size
         ]
 
+    def corrupt_shards(self):
+        """Reads all shards; returns the paths of those that cannot be read."""
+        import tensorflow as tf
+
+        corrupt = []
+        for name in self._shards:
+            try:
+                for _ in tf.data.TFRecordDataset(os.fspath(self.folder / name)):
+                    pass
+            except tf.errors.OpError:
+                corrupt.append(self.folder / name)
+        return corrupt
+
     def update(self, songs, progress=None):
         """Makes the store hold exactly these songs, computing what is new or changed.
 

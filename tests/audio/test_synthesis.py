@@ -44,7 +44,7 @@ def test_voice_level_is_what_was_asked_for():
 
 
 def test_songs_differ_and_singers_stay():
-    voices = [synthesis.voice.Singer.draw(TINY.rng(1, artist)) for artist in (0, 0, 1)]
+    voices = [TINY.singer(artist) for artist in (0, 0, 1)]
     assert voices[0] == voices[1] != voices[2]
     songs = [synthesis.synthesize(TINY, 0, 0, song).mixture for song in (0, 1)]
     assert not np.array_equal(*songs)

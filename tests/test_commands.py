@@ -1,0 +1,398 @@
+"""The commands as a user types them: what they print, write and refuse."""
+
+import csv
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import soundfile
+
+from lca_keras import evaluate, files, fit, predict, training
+from lca_keras.config import Config
+from tests.audio.signals import music
+
+TINY_OPTIONS = ["--runs", "runs", "--exports", "models", "--features", "features"]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_corpus, tiny_config, tmp_path_factory):
+    """A folder with a finished run `runs/first try` and its export."""
+    folder = tmp_path_factory.mktemp("work")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        tiny_config.save(folder / "tiny.yaml")
+        split = ["--split-file", str(tiny_corpus / "split.csv")]
+        arguments = ["--data", str(tiny_corpus), "--config", "tiny.yaml", *split]
+        assert fit.main([*arguments, "--name", "first try", *TINY_OPTIONS]) == 0
+    return folder
+
+
+@pytest.fixture
+def workplace(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    return finished
+
+
+def test_help_needs_no_tensorflow():
+    program = (
+        "import sys; from lca_keras import fit\n"
+        "try: fit.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'tensorflow', 'keras', 'librosa', 'matplotlib', 'sklearn'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith("[]\n")
+
+
+# === fit ===
+
+
+def test_run_folder_is_complete(workplace):
+    run = workplace / "runs" / "first try"
+    for name in (
+        "config.yaml",
+        "environment.json",
+        "split.csv",
+        "history.csv",
+        "metrics.json",
+        "model.keras",
+        "predictions_test_frame.csv",
+        "predictions_test_song.csv",
+        "confusion_test.png",
+        "artists_test.txt",
+        "checkpoints/state.json",
+    ):
+        assert (run / name).stat().st_size > 0, name
+    assert list(run.glob("tensorboard/**/events*"))
+    assert not [p for p in run.rglob("*") if "tmp" in p.name]
+    config = Config.load(run / "config.yaml")
+    assert config.train.epochs == 2
+    environment = files.read_json(run / "environment.json")
+    assert environment["packages"]["keras"] == keras.__version__
+    with open(run / "history.csv", newline="") as file:
+        history = list(csv.DictReader(file))
+    assert [row["weight_effect"] for row in history] == ["0.0", "1.0"]
+    assert {"val_f1", "val_cf_f1", "val_att_term", "learning_rate"} <= set(history[0])
+
+
+def test_metrics_follow_from_the_written_predictions(workplace):
+    from sklearn.metrics import f1_score
+
+    run = workplace / "runs" / "first try"
+    results = files.read_json(run / "metrics.json")
+    for level in ("frame", "song"):
+        with open(run / f"predictions_test_{level}.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        truth = [row["artist"] for row in rows]
+        predicted = [row["predicted"] for row in rows]
+        expected = f1_score(truth, predicted, average="weighted")
+        assert results["test"][level]["f1"] == pytest.approx(expected)
+        assert results["test"][level]["count"] == len(rows)
+
+
+def test_fit_refuses_a_run_that_exists(workplace, tiny_corpus, capsys):
+    before = files.read_json("runs/first try/metrics.json")
+    arguments = ["--data", str(tiny_corpus), "--name", "first try", *TINY_OPTIONS]
+    assert fit.main(arguments) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert files.read_json("runs/first try/metrics.json") == before
+
+
+def test_resuming_a_finished_run_trains_nothing(workplace, capsys):
+    state = files.read_json("runs/first try/checkpoints/state.json")
+    assert fit.main(["--resume", "runs/first try"]) == 0
+    assert "training was finished (2 epochs)" in capsys.readouterr().out
+    assert files.read_json("runs/first try/checkpoints/state.json") == state
+    shutil.rmtree("models/first try/2")
+
+
+@pytest.mark.slow
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    tiny_corpus, tiny_config, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    config = tiny_config.replace(
+        train={"epochs": 3, "batch_size": 4, "deterministic": True},
+        split={"file": str(tiny_corpus / "split.csv")},
+    )
+    weights = []
+    for name, stops in (("whole", []), ("stopped", [5, 5])):
+        job = training.Job(str(tiny_corpus), name)
+        for attempt, stop in enumerate(stops):
+            # Power failure in the middle of the second and of the third epoch.
+            with monkeypatch.context() as patch:
+                patch.setattr(
+                    training.callbacks,
+                    "StopOnDivergence",
+                    lambda stop=stop: FailAt(stop),
+                )
+                with pytest.raises(PowerFailure):
+                    training.fit(config, job, resume=attempt > 0)
+        training.fit(config, job, resume=bool(stops))
+        folder = tmp_path / "runs" / name
+        state = files.read_json(folder / "checkpoints" / "state.json")
+        model = keras.saving.load_model(folder / "checkpoints" / state["last"])
+        weights.append((model.get_weights(), state["history"]))
+    assert weights[0][1] == weights[1][1]
+    for whole, stopped in zip(weights[0][0], weights[1][0], strict=True):
+        np.testing.assert_array_equal(whole, stopped)
+
+
+class PowerFailure(Exception):
+    pass
+
+
+class FailAt(keras.callbacks.Callback):
+    def __init__(self, step):
+        super().__init__()
+        self.step, self.seen = step, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen += 1
+        if self.seen == self.step:
+            raise PowerFailure
+
+
+def test_divergence_stops_with_a_message_and_keeps_the_checkpoint(
+    tiny_corpus, tiny_config, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    config = tiny_config.replace(train={"epochs": 2, "warmup_epochs": 1})
+    job = training.Job(str(tiny_corpus), "wild")
+
+    class Poison(training.callbacks.WarmUp):
+        def on_epoch_begin(self, epoch, logs=None):
+            super().on_epoch_begin(epoch, logs)
+            if epoch == 1:
+                bias = self.model.backbone.classifier.bias
+                bias.assign(np.full(bias.shape, np.nan))
+
+    monkeypatch.setattr(training.callbacks, "WarmUp", Poison)
+    with pytest.raises(training.callbacks.DivergenceError, match="loss became nan"):
+        training.fit(config, job)
+    state = files.read_json("runs/wild/checkpoints/state.json")
+    assert state["epoch"] == 1
+    model = keras.saving.load_model(f"runs/wild/checkpoints/{state['last']}")
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
+def make_corpus(folder, artists=2, albums=3, seconds=4.0):
+    """A corpus of tones, quicker than singing."""
+    for artist in range(artists):
+        for album in range(albums):
+            path = folder / f"artist {artist}" / f"album {album}" / "song.wav"
+            path.parent.mkdir(parents=True)
+            samples = music(16000, seconds, seed=10 * artist + album)
+            soundfile.write(path, samples, 16000)
+    return folder
+
+
+def refuse(arguments, capsys):
+    """Runs fit on something unusable; returns the one line that it printed."""
+    if "--config" not in arguments:
+        arguments = [*arguments, "--clip-seconds", "3"]
+    assert fit.main([*arguments, *TINY_OPTIONS]) == 1
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    (line,) = [x for x in captured.err.splitlines() if x.startswith("error:")]
+    return line
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_missing_and_empty_folder(elsewhere, capsys):
+    assert "no such folder" in refuse(["--data", "nowhere"], capsys)
+    (elsewhere / "empty").mkdir()
+    assert "no songs found" in refuse(["--data", "empty"], capsys)
+
+
+def test_one_artist_and_too_few_albums(elsewhere, capsys):
+    make_corpus(elsewhere / "one", artists=1)
+    assert "at least two artist" in refuse(["--data", "one"], capsys)
+    make_corpus(elsewhere / "few", albums=2)
+    line = refuse(["--data", "few", "--name", "b"], capsys)
+    assert "artist 0 (2), artist 1 (2)" in line
+    assert "--split song" in line
+
+
+def test_unusable_files_are_named_counted_and_skipped(
+    elsewhere, tiny_config, tiny_corpus, capsys
+):
+    corpus = elsewhere / "my 'songs' 🎵"
+    shutil.copytree(tiny_corpus, corpus, ignore=shutil.ignore_patterns("stems"))
+    album = corpus / "Ada Quill" / "Album 01"
+    (album / "zero.mp3").write_bytes(b"")
+    (album / "text.mp3").write_text("these are lyrics, not music\n" * 200)
+    soundfile.write(album / "silence.wav", np.zeros(99999), 16000)
+    soundfile.write(album / "short.wav", music(16000, 0.5), 16000)
+    whole = (album / "Song 01.flac").read_bytes()
+    (album / "truncated.flac").write_bytes(whole[: len(whole) // 2])
+    soundfile.write(album / "wide.wav", music(192000, 4, channels=8, seed=5), 192000)
+    tiny_config.replace(train={"epochs": 1}).save("c.yaml")
+    split = ["--split-file", str(write_split(corpus))]
+    arguments = ["--data", str(corpus), "--config", "c.yaml", *split]
+    line = refuse([*arguments, "--name", "a b", "--strict"], capsys)
+    assert "--strict: 5 files" in line
+    assert fit.main([*arguments, "--name", "a b", *TINY_OPTIONS]) == 0
+    out = capsys.readouterr().out
+    assert "19 songs ready" in out
+    assert "5 skipped" in out
+    for name, reason in (
+        ("zero.mp3", "empty file"),
+        ("text.mp3", "not decodable"),
+        ("silence.wav", "silent"),
+        ("short.wav", "too short: 0.5 s"),
+        ("truncated.flac", "not decodable"),
+    ):
+        (line,) = [x for x in out.splitlines() if name in x]
+        assert reason in line
+
+
+def write_split(corpus):
+    """A split file with a part for every song of the tree, by album."""
+    parts = ("train", "validation", "test")
+    path = corpus.parent / "split.csv"
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["artist", "album", "song", "part"])
+        for song in sorted(corpus.glob("*/*/*.*")):
+            part = parts[int(song.parent.name[-1]) - 1]
+            writer.writerow([song.parts[-3], song.parts[-2], song.stem, part])
+    return path
+
+
+def test_same_recording_in_two_parts(elsewhere, capsys):
+    corpus = make_corpus(elsewhere / "c")
+    songs = sorted(corpus.glob("artist 0/*/song.wav"))
+    for song in songs[1:]:
+        shutil.copy(songs[0], song)
+    assert "the same recording is in the parts" in refuse(["--data", "c"], capsys)
+
+
+def test_configs_and_options_that_cannot_be(elsewhere, capsys):
+    pathlib.Path("old.yaml").write_text("version: 0\n")
+    assert "version 0 is not 1" in refuse(["--config", "old.yaml"], capsys)
+    crnn = ["--model", "crnn", "--method", "lca"]
+    assert "no attention" in refuse(["--data", "x", *crnn], capsys)
+    assert "epochs must be" in refuse(["--data", "x", "--epochs", "0"], capsys)
+    assert "--name" in refuse(["--data", "x", "--name", "../up"], capsys)
+    assert "not a run folder" in refuse(["--resume", "nowhere"], capsys)
+    assert not list(elsewhere.glob("runs/*"))  # Nothing that was refused is left.
+
+
+def test_damaged_feature_store(elsewhere, tiny_config, capsys):
+    corpus = make_corpus(elsewhere / "c", artists=2, albums=3)
+    config = tiny_config.replace(train={"epochs": 1})
+    training.prepare_corpus(corpus, config, "features")
+    (store,) = (elsewhere / "features").iterdir()
+    (shard,) = store.glob("songs-*")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-500])
+    training.prepare_corpus(corpus, config, "features")
+    assert "missing or truncated: computing" in capsys.readouterr().out
+    assert shard.read_bytes() == whole
+    # Damage that keeps the size is found by TFRecord's checksums.
+    shard.write_bytes(whole[:-500] + bytes(400) + whole[-100:])
+    config.save("c.yaml")
+    line = refuse(["--data", "c", "--config", "c.yaml", "--name", "x"], capsys)
+    assert str(shard.name) in line
+    (store / "index.json").write_text("[]")
+    assert "index.json is damaged" in refuse(["--data", "c", "--name", "y"], capsys)
+
+
+# === predict ===
+
+
+def test_predict_runs_from_the_export_alone(workplace, tiny_corpus, tmp_path, capsys):
+    shutil.copytree("models/first try", tmp_path / "m")
+    song = tmp_path / "my 'best' song 🎵.mp3"
+    samples, _ = soundfile.read(next(tiny_corpus.glob("*/*/*.flac")))
+    soundfile.write(song, np.stack([samples, samples], axis=1), 16000)
+    picture = tmp_path / "vote.png"
+    arguments = ["--model", str(tmp_path / "m"), str(song), "--plot", str(picture)]
+    assert predict.main([*arguments, "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert result["song"] == str(song)
+    assert sum(result["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert sum(result["votes"].values()) == len(result["clips"]) == 2
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert predict.main([*arguments[:3], "--top", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{song}: {result['singer']}"
+    assert len(lines) == 3
+
+
+def test_predict_agrees_with_the_evaluation_of_the_run(workplace, tiny_corpus, capsys):
+    with open("runs/first try/predictions_test_song.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    songs = [
+        str(tiny_corpus / row["artist"] / row["album"] / f"{row['song']}.flac")
+        for row in rows
+    ]
+    assert predict.main(["--model", "models/first try", "--json", *songs]) == 0
+    results = json.loads(capsys.readouterr().out)
+    for row, result in zip(rows, results, strict=True):
+        assert result["singer"] == row["predicted"]
+        probability = result["probabilities"][result["singer"]]
+        # The store keeps features in float16.
+        assert probability == pytest.approx(float(row["probability"]), abs=5e-3)
+
+
+def test_predict_reports_bad_files_and_goes_on(workplace, tiny_corpus, capsys):
+    good = str(next(tiny_corpus.glob("*/*/*.flac")))
+    soundfile.write("short.wav", music(16000, 0.5), 16000)
+    pathlib.Path("lyrics.mp3").write_text("la la la " * 99)
+    songs = ["nowhere.mp3", "short.wav", "lyrics.mp3", good]
+    assert predict.main(["--model", "models/first try", *songs]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.startswith(good)
+    assert "nowhere.mp3: cannot be read: No such file" in captured.err
+    assert "short.wav: too short: 0.5 s" in captured.err
+    assert "lyrics.mp3: not decodable" in captured.err
+
+
+def test_predict_without_a_model(elsewhere, capsys):
+    assert predict.main(["--model", "models/none", "a.wav"]) == 1
+    assert "no exported model" in capsys.readouterr().err
+    (elsewhere / "half" / "1").mkdir(parents=True)
+    assert predict.main(["--model", "half", "a.wav"]) == 1
+    assert "not a whole export" in capsys.readouterr().err
+
+
+# === evaluate ===
+
+
+def test_evaluate_repeats_the_scores_of_fit(workplace, capsys):
+    before = files.read_json("runs/first try/metrics.json")
+    assert evaluate.main(["--run", "runs/first try", "--out", "again"]) == 0
+    after = files.read_json("again/metrics.json")
+    assert after["test"] == before["test"]
+    assert after["validation"] == before["validation"]
+    assert "Ada Quill" in capsys.readouterr().out
+
+
+def test_evaluate_on_another_corpus(workplace, tiny_corpus, capsys):
+    other = workplace / "other songs"
+    shutil.copytree(tiny_corpus / "Ada Quill", other / "Ada Quill")
+    shutil.copytree(tiny_corpus / "Björn Talvik", other / "Somebody Else")
+    assert evaluate.main(["--run", "runs/first try", "--data", str(other)]) == 0
+    assert "6 songs of artists that the model does not know" in capsys.readouterr().out
+    results = files.read_json("runs/first try/evaluation-other songs/metrics.json")
+    assert results["other songs"]["song"]["count"] == 6
+
+
+def test_evaluate_refuses_other_folders(elsewhere, capsys):
+    assert evaluate.main(["--run", "nowhere"]) == 1
+    assert "not a run folder" in capsys.readouterr().err

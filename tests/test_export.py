@@ -1,0 +1,233 @@
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lca_keras import export, files
+from lca_keras.audio.features import mel_spectrogram
+from lca_keras.config import FeatureConfig, get_preset
+from lca_keras.console import UserError
+from lca_keras.data import catalogue, store
+from lca_keras.export import export_model, find_version, versions
+from lca_keras.metrics import vote
+from lca_keras.models import CRNNFGNL
+from tests.audio.signals import music
+from tests.models.test_networks import randomize
+
+ARTISTS = ["Ada", "Björn", 'C\'est "moi" 🎤', "Дима"]
+
+
+@pytest.fixture(scope="module")
+def network():
+    model = CRNNFGNL(4, 94, filters=(4, 8, 8, 8), reduction=4, temperature=0.5)
+    randomize(model, seed=2)
+    return model
+
+
+@pytest.fixture(scope="module")
+def exported(network, tmp_path_factory):
+    config = get_preset("demo")
+    return export_model(
+        network, ARTISTS, config, tmp_path_factory.mktemp("root"), "my model", {}
+    )
+
+
+@pytest.fixture(scope="module")
+def loaded(exported):
+    return tf.saved_model.load(str(exported.folder))
+
+
+def song(seconds=14.0, seed=0):
+    return music(16000, seconds=seconds, seed=seed)
+
+
+def clips_of(samples):
+    """Independent path: NumPy features, cut by slicing."""
+    mel = mel_spectrogram(samples, FeatureConfig())
+    count = mel.shape[1] // 94
+    return np.stack([mel[:, 94 * i : 94 * i + 94, None] for i in range(count)])
+
+
+def test_waveform_equals_the_network_on_librosa_features(network, loaded):
+    samples = song()
+    outputs = loaded.signatures["serving_default"](waveform=samples[None])
+    expected = network.predict(clips_of(samples), verbose=0)
+    assert outputs["frame_probabilities"].shape == (1, 4, 4)
+    np.testing.assert_allclose(outputs["frame_probabilities"][0], expected, atol=1e-4)
+    np.testing.assert_allclose(
+        outputs["probabilities"][0], expected.mean(axis=0), atol=1e-4
+    )
+    singer = outputs["singer"][0].numpy().decode()
+    assert singer == ARTISTS[vote(expected)]
+
+
+def test_mel_of_a_clip_equals_the_network(network, loaded):
+    clips = clips_of(song())
+    outputs = loaded.signatures["mel"](mel_spectrogram=clips)
+    expected = network.predict(clips, verbose=0)
+    np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-5)
+
+
+def test_mel_equals_waveform(loaded):
+    samples = song()
+    mel = mel_spectrogram(samples, FeatureConfig())[None, ..., None]
+    by_mel = loaded.signatures["mel"](mel_spectrogram=mel)
+    by_waveform = loaded.signatures["serving_default"](waveform=samples[None])
+    for name in ("probabilities", "frame_probabilities"):
+        np.testing.assert_allclose(by_mel[name], by_waveform[name], atol=1e-4)
+
+
+def test_results_do_not_depend_on_batch_mates(loaded):
+    songs = [song(seed=0), 0.01 * song(seed=1), song(seed=2)]
+    serve = loaded.signatures["serving_default"]
+    together = serve(waveform=np.stack(songs))
+    for index, samples in enumerate(songs):
+        alone = serve(waveform=samples[None])
+        for name in ("probabilities", "frame_probabilities"):
+            np.testing.assert_allclose(together[name][index], alone[name][0], atol=1e-5)
+        assert together["singer"][index] == alone["singer"][0]
+
+
+def test_long_songs_go_through_in_pieces(network, loaded):
+    samples = song(seconds=60)  # 19 clips: more than the network takes at once.
+    outputs = loaded.signatures["serving_default"](waveform=samples[None])
+    expected = network.predict(clips_of(samples), verbose=0)
+    assert len(expected) == 19
+    np.testing.assert_allclose(outputs["frame_probabilities"][0], expected, atol=1e-4)
+
+
+def test_embedding(network, loaded):
+    samples = song()
+    outputs = loaded.signatures["embed"](waveform=samples[None])
+    maps = network.encoder.predict(clips_of(samples), verbose=0)["maps"]
+    expected = network.embedder.predict(maps, verbose=0)
+    np.testing.assert_allclose(outputs["frame_embeddings"][0], expected, atol=1e-4)
+    np.testing.assert_allclose(
+        outputs["embedding"][0], expected.mean(axis=0), atol=1e-4
+    )
+
+
+def test_examples_of_the_feature_store(network, loaded, tiny_corpus):
+    songs = catalogue.load(tiny_corpus)[:3]
+    config = FeatureConfig()
+    extracted = [store.extract_song(s.path, config) for s in songs]
+    # Different lengths in one batch.
+    extracted[1].mel.resize((128, 100), refcheck=False)
+    examples = [
+        store.to_example(s, e, config) for s, e in zip(songs, extracted, strict=True)
+    ]
+    outputs = loaded.signatures["examples"](examples=tf.constant(examples))
+    for row, features in enumerate(extracted):
+        count = features.mel.shape[1] // 94
+        mel = features.mel.astype("float32")
+        clips = np.stack([mel[:, 94 * i : 94 * i + 94, None] for i in range(count)])
+        expected = network.predict(clips, verbose=0)
+        np.testing.assert_allclose(
+            outputs["probabilities"][row], expected.mean(axis=0), atol=1e-4
+        )
+        assert outputs["singer"][row].numpy().decode() == ARTISTS[vote(expected)]
+
+
+def test_too_short_is_an_error_that_says_so(loaded):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="too short"):
+        loaded.signatures["serving_default"](waveform=tf.zeros((1, 16000)))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="too short"):
+        loaded.signatures["mel"](mel_spectrogram=tf.zeros((1, 128, 93, 1)))
+
+
+def test_tflite_equals_the_network(network, exported):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(exported.folder / "model.tflite"))
+    operators = {op["op_name"] for op in interpreter._get_ops_details()}
+    assert not {name for name in operators if name.startswith("Flex")}
+    runner = interpreter.get_signature_runner("serving_default")
+    clips = clips_of(song())
+    expected = network.predict(clips, verbose=0)
+    for clip, row in zip(clips, expected, strict=True):
+        outputs = runner(mel_spectrogram=clip[None])
+        np.testing.assert_allclose(outputs["probabilities"][0], row, atol=1e-5)
+        assert outputs["embedding"].shape == (1, 32)
+
+
+def test_loads_without_this_package(exported):
+    """In a process where importing lca_keras or keras fails."""
+    program = """
+        import sys
+        sys.modules["lca_keras"] = None
+        import numpy as np, tensorflow as tf
+        model = tf.saved_model.load(sys.argv[1])
+        outputs = model.signatures["serving_default"](
+            waveform=tf.constant(np.random.randn(2, 80000).astype("float32")))
+        assert sorted(model.signatures) == [
+            "embed", "examples", "mel", "serving_default"], model.signatures
+        print(outputs["probabilities"].shape)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), str(exported.folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=exported.folder,
+        env={**os.environ, "PYTHONPATH": ""},
+    )
+    assert "(2, 4)" in done.stdout, done.stderr
+
+
+def test_warm_up_requests_can_be_served(exported, loaded):
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    path = exported.folder / "assets.extra" / "tf_serving_warmup_requests"
+    seen = set()
+    for record in tf.data.TFRecordDataset(str(path)):
+        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+        request = log.predict_log.request
+        name = request.model_spec.signature_name
+        inputs = {k: tf.make_ndarray(v) for k, v in request.inputs.items()}
+        loaded.signatures[name](**{k: tf.constant(v) for k, v in inputs.items()})
+        seen.add(name)
+    assert seen == {"serving_default", "mel", "embed"}
+
+
+def test_labels_card_and_metadata(exported, network):
+    labels = (exported.folder / "labels.txt").read_text(encoding="utf-8")
+    assert labels.splitlines() == ARTISTS
+    metadata = files.read_json(exported.folder / export.METADATA)
+    assert metadata["artists"] == ARTISTS
+    assert metadata["parameters"] == network.count_params()
+    assert metadata["temperature"] == 0.5
+    card = (exported.folder / "model_card.md").read_text(encoding="utf-8")
+    assert all(artist in card for artist in ARTISTS)
+
+
+def test_versions_count_up_and_appear_whole(network, tmp_path, monkeypatch):
+    config = get_preset("demo")
+    (tmp_path / "m" / "7").mkdir(parents=True)
+    monkeypatch.setattr(export, "_write_saved_model", lambda *args: None)
+    monkeypatch.setattr(export, "convert_to_tflite", lambda network: b"x")
+    assert export_model(network, ARTISTS, config, tmp_path, "m", {}).version == 8
+    monkeypatch.setattr(export, "convert_to_tflite", lambda network: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export_model(network, ARTISTS, config, tmp_path, "m", {})
+    assert sorted(os.listdir(tmp_path / "m")) == ["7", "8"]
+
+
+def test_find_version(tmp_path, exported):
+    model = exported.folder.parent
+    assert versions(model) == [1]
+    assert find_version(model) == find_version(model, 1) == exported.folder
+    assert find_version(exported.folder) == exported.folder
+    with pytest.raises(UserError, match=r"no version 3; available: \[1\]"):
+        find_version(model, 3)
+    with pytest.raises(UserError, match="no exported model"):
+        find_version(tmp_path / "nothing")
+
+
+def test_metadata_is_json_for_any_reader(exported):
+    text = (exported.folder / export.METADATA).read_text(encoding="utf-8")
+    assert json.loads(text)["config"]["version"] == 1
