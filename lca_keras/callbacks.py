@@ -1,6 +1,5 @@
 """Callbacks of a training run."""
 
-import csv
 import dataclasses
 import math
 import os
@@ -160,13 +159,8 @@ class HistoryFile(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Rewrites the file."""
-        with (
-            files.atomic_path(self.path) as temporary,
-            open(temporary, "w", encoding="utf-8", newline="") as file,
-        ):
-            writer = csv.DictWriter(file, fieldnames=list(self.state.history[-1]))
-            writer.writeheader()
-            writer.writerows(self.state.history)
+        history = self.state.history
+        files.write_csv(self.path, list(history[-1]), history)
 
 
 class LossWeightLog(keras.callbacks.Callback):

@@ -359,7 +359,7 @@ _PRESETS = {
     "demo": Config(
         model=ModelConfig(filters=(16, 32, 32, 32), reduction=8),
         train=TrainConfig(
-            epochs=30, warmup_epochs=6, learning_rate=1e-3, clip_seconds=3
+            epochs=20, warmup_epochs=6, learning_rate=1e-3, clip_seconds=3
         ),
     ),
 }

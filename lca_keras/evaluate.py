@@ -5,7 +5,6 @@ data or on `--data PATH`.
 """
 
 import argparse
-import csv
 import dataclasses
 import sys
 
@@ -174,13 +173,7 @@ def write_predictions(folder, part, predictions, temperature, artists, records):
     }
     for level, (columns, rows) in tables.items():
         path = folder / f"predictions_{part}_{level}.csv"
-        with (
-            files.atomic_path(path) as temporary,
-            open(temporary, "w", encoding="utf-8", newline="") as file,
-        ):
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows(sorted(rows, key=lambda row: row[:3]))
+        files.write_csv(path, columns, sorted(rows, key=lambda row: row[:3]))
 
 
 def artist_table(predictions, temperature, artists):

@@ -16,8 +16,9 @@ import tempfile
 from lca_keras import files
 from lca_keras.console import UserError
 
-# Clips that go through the network together: bounds memory for long songs.
-_CLIPS_AT_ONCE = 16
+# Clips that go through the network together: bounds memory for long songs. More are
+# not faster on a CPU, and their memory makes the first song slow.
+_CLIPS_AT_ONCE = 8
 
 METADATA = "lca_keras.json"
 

@@ -1,9 +1,12 @@
 """Files that are either whole or not there."""
 
 import contextlib
+import csv
 import json
 import os
 import pathlib
+
+from lca_keras.console import UserError
 
 
 @contextlib.contextmanager
@@ -38,3 +41,53 @@ def write_json(path, content):
 def read_json(path):
     """Reads JSON."""
     return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+
+
+def read_csv(path, columns=()):
+    """Reads a CSV with a header.
+
+    Args:
+        path: File, UTF-8 (a byte order mark is allowed).
+        columns: Names that the header must have, and every row a value for.
+
+    Returns:
+        List of dicts, one a row.
+
+    Raises:
+        UserError: The file cannot be read or lacks columns.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = sorted(set(columns) - set(reader.fieldnames or ()))
+            if missing:
+                raise UserError(
+                    f"{path}: columns {missing} are missing; expected {list(columns)}"
+                )
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as CSV ({error})") from error
+    for number, row in enumerate(rows, start=2):
+        if any(row[column] is None for column in columns):
+            raise UserError(f"{path}, line {number}: too few fields")
+    return rows
+
+
+def write_csv(path, columns, rows):
+    """Writes CSV atomically.
+
+    Args:
+        path: File.
+        columns: Header.
+        rows: Lists of values, or dicts by column; missing values are left empty.
+    """
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for row in rows:
+            if isinstance(row, dict):
+                row = [row.get(column, "") for column in columns]
+            writer.writerow(row)

@@ -8,9 +8,10 @@ import argparse
 import datetime
 import pathlib
 import re
+import shlex
 import sys
 
-from lca_keras import console
+from lca_keras import console, predict
 from lca_keras.config import CLIP_FRAMES, LOSS_WEIGHTS, PRESETS, Config, get_preset
 
 BUILT_IN_CORPUS = "corpus/built-in"
@@ -160,10 +161,14 @@ def run(args):
             str(data), name, args.runs, args.exports, args.features, args.strict
         )
     results = training.fit(config, job, resume=bool(args.resume))
-    print(f"run        {job.folder}")
+    song = training.held_out_song(job, config)
+    model = shlex.quote(results["export"])
+    print(f"\nThe exported model on a held-out song by {song.artist}:")
+    predict.run_songs(results["export"], [str(song.path)], top=3)
+    print(f"\nrun        {job.folder}")
     print(f"model      {results['export']}")
-    print(f"try it     python -m lca_keras.predict --model {results['export']} SONG")
-    print(f"watch it   tensorboard --logdir {job.folder}")
+    print(f"try it     python -m lca_keras.predict --model {model} SONG")
+    print(f"watch it   tensorboard --logdir {shlex.quote(str(job.folder))}")
 
 
 def default_name(config):

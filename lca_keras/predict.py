@@ -24,6 +24,8 @@ class Identifier:
     """
 
     def __init__(self, folder):
+        import soundfile  # noqa: F401  Loaded now, not with the first song.
+        import soxr  # noqa: F401
         import tensorflow as tf
 
         folder = pathlib.Path(folder)
@@ -36,6 +38,13 @@ class Identifier:
             ) from error
         self.artists = self.metadata["artists"]
         self._serve = self._model.signatures["serving_default"]
+        # The first call optimises the graph and takes memory: part of starting up,
+        # not of a song. Nine clips pass in two pieces, as those of a song do.
+        hop = self.metadata["config"]["features"]["hop_length"]
+        noise = tf.random.stateless_normal(
+            (1, 9 * self.metadata["clip_frames"] * hop), (0, 0)
+        )
+        self._serve(waveform=noise)
 
     def identify(self, path):
         """Identifies the singer of an audio file.
@@ -46,8 +55,8 @@ class Identifier:
         Returns:
             Dict: `singer`, `probabilities` (artist to float, highest first),
             `votes` (artist to number of clips), `clip_seconds`, and `clips`, a list
-            with `start` (seconds), `singer` and `probabilities` (list in the order of
-            `artists`) of every clip.
+            with `start` (seconds), `singer` and `probabilities` (artist to float) of
+            every clip.
 
         Raises:
             AudioError: The file cannot be decoded, is silent or too short.
@@ -76,7 +85,7 @@ class Identifier:
                 {
                     "start": round(number * seconds, 3),
                     "singer": winner,
-                    "probabilities": row.tolist(),
+                    "probabilities": dict(zip(self.artists, row.tolist(), strict=True)),
                 }
                 for number, (winner, row) in enumerate(zip(winners, clips, strict=True))
             ],
@@ -109,23 +118,24 @@ def format_result(path, result, top):
     return "\n".join(lines)
 
 
-def plot(results, artists, path):
+def plot(results, path):
     """Draws the vote of songs over time: probabilities clip by clip.
 
     Args:
         results: Dict from audio file to what `Identifier.identify` returned.
-        artists: List of class names.
         path: PNG to write.
     """
     import numpy as np
 
     from lca_keras import plots
 
+    artists = sorted(next(iter(results.values()))["probabilities"])
     figure = plots.new_figure(10, len(results) * (1.2 + 0.22 * len(artists)))
     with plots.style():
         rows = np.atleast_1d(figure.subplots(len(results), 1))
         for axes, (name, result) in zip(rows, results.items(), strict=True):
-            grid = np.array([clip["probabilities"] for clip in result["clips"]]).T
+            clips = [clip["probabilities"] for clip in result["clips"]]
+            grid = np.array([[clip[name] for clip in clips] for name in artists])
             edges = np.arange(grid.shape[1] + 1) * result["clip_seconds"]
             image = axes.pcolormesh(
                 edges, np.arange(len(artists) + 1), grid, vmin=0, vmax=1, cmap="Blues"
@@ -162,27 +172,44 @@ def main(argv=None):
 
 def run(args):
     """Runs the job that the parsed arguments describe; returns an exit code."""
-    from lca_keras.audio.decode import AudioError
     from lca_keras.export import find_version
 
     folder = find_version(args.model, args.version)
+    results = run_songs(folder, args.songs, args.top, print_text=not args.json)
+    if args.json:
+        listed = [{"song": song, **result} for song, result in results.items()]
+        print(json.dumps(listed, indent=2, ensure_ascii=False))
+    if args.plot and results:
+        plot(results, args.plot)
+    return 0 if len(results) == len(set(args.songs)) else 1
+
+
+def run_songs(folder, songs, top, print_text=True):
+    """Identifies songs; those that cannot be used are reported on standard error.
+
+    Args:
+        folder: Folder of an exported version.
+        songs: Audio files.
+        top: Int, number of artists to list.
+        print_text: Whether to print each result as it comes.
+
+    Returns:
+        Dict from audio file to what `Identifier.identify` returned.
+    """
+    from lca_keras.audio.decode import AudioError
+
     console.quiet_tensorflow()
     identifier = Identifier(folder)
     results = {}
-    for song in args.songs:
+    for song in songs:
         try:
             results[song] = identifier.identify(song)
         except AudioError as error:
             print(f"error: {song}: {error}", file=sys.stderr)
             continue
-        if not args.json:
-            print(format_result(song, results[song], args.top))
-    if args.json:
-        listed = [{"song": song, **result} for song, result in results.items()]
-        print(json.dumps(listed, indent=2, ensure_ascii=False))
-    if args.plot and results:
-        plot(results, identifier.artists, args.plot)
-    return 0 if len(results) == len(set(args.songs)) else 1
+        if print_text:
+            print(format_result(song, results[song], top))
+    return results
 
 
 if __name__ == "__main__":

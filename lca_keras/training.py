@@ -441,6 +441,22 @@ def _export(config, job, model, artists, results):
     return results
 
 
+def held_out_song(job, config):
+    """Returns a song of the run's test part.
+
+    Args:
+        job: `Job`.
+        config: `Config`.
+
+    Returns:
+        `lca_keras.data.catalogue.Song`.
+    """
+    tested = files.read_csv(job.folder / "predictions_test_song.csv")
+    names = {(row["artist"], row["album"], row["song"]) for row in tested}
+    songs = catalogue.load(job.data)
+    return next(s for s in songs if (s.artist, s.album, s.song) in names)
+
+
 def evaluate_run(run, data=None, out=None):
     """Evaluates a finished run again.
 

@@ -10,7 +10,6 @@ them into the test part and one into validation.
 
 import argparse
 import concurrent.futures
-import csv
 import dataclasses
 import os
 import pathlib
@@ -186,7 +185,7 @@ def _produce(stems, corpus, artist, album):
     from scipy import fft, signal
 
     rng = corpus.rng(5, artist, album)
-    tilt_db, decay = rng.uniform(-1.5, 1.5), rng.uniform(0.15, 0.6)
+    tilt_db, decay = rng.uniform(-2.0, 2.0), rng.uniform(0.15, 0.6)
     wet, level_db = rng.uniform(0.05, 0.35), rng.uniform(-22, -14)
     rate, count = corpus.sample_rate, stems.shape[1]
     size = fft.next_fast_len(count, real=True)
@@ -285,7 +284,7 @@ def write_corpus(corpus, out, stems=False, jobs=None, progress=None):
             if progress is not None:
                 progress(len(rows), len(keys))
     ordered = [rows[key] for key in keys]
-    _write_csv(out / "manifest.csv", ordered)
+    files.write_csv(out / "manifest.csv", list(ordered[0]), ordered)
     parts = []
     for artist in range(corpus.artists):
         held_out = corpus.rng(6, artist).permutation(
@@ -298,18 +297,8 @@ def write_corpus(corpus, out, stems=False, jobs=None, progress=None):
                 part = part_of.get(album, "train")
                 parts.append({k: row[k] for k in ("artist", "album", "song")})
                 parts[-1]["part"] = part
-    _write_csv(out / "split.csv", parts)
+    files.write_csv(out / "split.csv", list(parts[0]), parts)
     return ordered
-
-
-def _write_csv(path, rows):
-    with (
-        files.atomic_path(path) as temporary,
-        open(temporary, "w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def main(argv=None):

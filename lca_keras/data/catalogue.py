@@ -1,12 +1,12 @@
 """The songs of a corpus: a folder tree or a CSV manifest."""
 
 import collections
-import csv
 import dataclasses
 import hashlib
 import os
 import pathlib
 
+from lca_keras import files
 from lca_keras.audio.decode import EXTENSIONS
 from lca_keras.console import UserError
 
@@ -98,7 +98,7 @@ def _folders(path):
 def _read_manifest(path):
     root = path.parent.resolve()
     songs, lines = [], {}
-    for number, row in enumerate(read_csv(path, _COLUMNS), start=2):
+    for number, row in enumerate(files.read_csv(path, _COLUMNS), start=2):
         names = [row[column].strip() for column in _COLUMNS]
         if not all(names):
             raise UserError(f"{path}, line {number}: empty field in {row}")
@@ -119,33 +119,3 @@ def _read_manifest(path):
     if not songs:
         raise UserError(f"{path}: the manifest lists no songs")
     return songs
-
-
-def read_csv(path, columns):
-    """Reads a CSV with a header.
-
-    Args:
-        path: File, UTF-8 (a byte order mark is allowed).
-        columns: Names that the header must have.
-
-    Returns:
-        List of dicts, one a row.
-
-    Raises:
-        UserError: The file cannot be read or lacks columns.
-    """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = sorted(set(columns) - set(reader.fieldnames or ()))
-            if missing:
-                raise UserError(
-                    f"{path}: columns {missing} are missing; expected {list(columns)}"
-                )
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as CSV ({error})") from error
-    for number, row in enumerate(rows, start=2):
-        if any(row[column] is None for column in columns):
-            raise UserError(f"{path}, line {number}: too few fields")
-    return rows

@@ -1,13 +1,11 @@
 """Division of a corpus into training, validation and test songs."""
 
 import collections
-import csv
 
 import numpy as np
 
 from lca_keras import files
 from lca_keras.console import UserError
-from lca_keras.data.catalogue import read_csv
 
 PARTS = ("train", "validation", "test")
 _COLUMNS = ("artist", "album", "song", "part")
@@ -93,7 +91,7 @@ def read_split(path, songs):
     """
     known = {(song.artist, song.album, song.song): song for song in songs}
     part_of = {}
-    for number, row in enumerate(read_csv(path, _COLUMNS), start=2):
+    for number, row in enumerate(files.read_csv(path, _COLUMNS), start=2):
         song = known.get((row["artist"], row["album"], row["song"]))
         if row["part"] not in PARTS:
             raise UserError(
@@ -113,15 +111,9 @@ def read_split(path, songs):
 
 
 def write_split(path, songs, part_of):
-    """Writes a split as CSV, atomically."""
-    with (
-        files.atomic_path(path) as temporary,
-        open(temporary, "w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(_COLUMNS)
-        for song in sorted(songs):
-            writer.writerow([song.artist, song.album, song.song, part_of[song.key]])
+    """Writes a split as CSV."""
+    rows = [[s.artist, s.album, s.song, part_of[s.key]] for s in sorted(songs)]
+    files.write_csv(path, _COLUMNS, rows)
 
 
 def check_split(songs, part_of, content_hashes, kind):
