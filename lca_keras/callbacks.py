@@ -139,7 +139,7 @@ class Checkpoint(keras.callbacks.Callback):
                 name,
             )
         files.write_json(self.folder / "state.json", dataclasses.asdict(state))
-        for path in self.folder.glob("epoch-*.keras"):
+        for path in self.folder.glob("*epoch-*.keras"):  # Temporary ones too.
             if path.name not in (state.last, state.best):
                 path.unlink()
 

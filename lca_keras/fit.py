@@ -141,6 +141,16 @@ def main(argv=None):
 def run(args):
     """Runs the job that the parsed arguments describe."""
     if args.resume:
+        given = [
+            "--" + name.replace("_", "-")
+            for name, value in vars(args).items()
+            if name not in ("resume", "debug")
+            and value != getattr(parse_args([]), name)
+        ]
+        if given:
+            raise console.UserError(
+                f"--resume continues with the run's own options; without {given}"
+            )
         console.quiet_tensorflow()
         from lca_keras import training
 

@@ -11,6 +11,7 @@ import pathlib
 import platform
 import subprocess
 import sys
+import time
 
 from lca_keras import callbacks, console, evaluate, files, plots
 from lca_keras.config import Config
@@ -371,7 +372,11 @@ def _evaluate(folder, model, sources, artists, state):
         "artists": artists,
     }
     for part in ("validation", "test"):
+        start = time.perf_counter()
         results[part] = report_part(folder, part, model, sources[part], artists)
+        seconds = time.perf_counter() - start
+    # From features on, and on the last part: the first one traces the graph.
+    results["seconds_per_song"] = seconds / results["test"]["song"]["count"]
     files.write_json(folder / "metrics.json", results)
     return results
 
@@ -474,6 +479,8 @@ def evaluate_run(run, data=None, out=None):
         UserError: The run is not finished, or the corpus has no known artist.
     """
     import keras
+
+    import lca_keras.models  # noqa: F401  Registers the classes of the saved model.
 
     job, config = load_job(run)
     model_path = job.folder / "model.keras"

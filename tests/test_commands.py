@@ -288,7 +288,10 @@ def test_configs_and_options_that_cannot_be(elsewhere, capsys):
     assert "no attention" in refuse(["--data", "x", *crnn], capsys)
     assert "epochs must be" in refuse(["--data", "x", "--epochs", "0"], capsys)
     assert "--name" in refuse(["--data", "x", "--name", "../up"], capsys)
-    assert "not a run folder" in refuse(["--resume", "nowhere"], capsys)
+    assert fit.main(["--resume", "nowhere"]) == 1
+    assert "not a run folder" in capsys.readouterr().err
+    assert fit.main(["--resume", "nowhere", "--epochs", "5"]) == 1
+    assert "without ['--epochs']" in capsys.readouterr().err
     assert not list(elsewhere.glob("runs/*"))  # Nothing that was refused is left.
 
 

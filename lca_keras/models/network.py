@@ -80,11 +80,12 @@ class SingerNetwork(keras.Model):
         x = layers.Permute((2, 1, 3), name="time_major")(maps)
         # (batch, time, mel, channels) -> (batch, time, mel * channels), mel outer.
         x = layers.Reshape((time, mel * channels), name="flatten_mel")(x)
-        # Rounding errors add up along a recurrence, and these layers are small.
-        x = layers.GRU(gru_units, return_sequences=True, dtype="float32", name="gru1")(
-            x
-        )
-        x = layers.GRU(gru_units, dtype="float32", name="gru2")(x)
+        # Rounding errors add up along a recurrence, and these layers are small: full
+        # precision. Without cuDNN, since an export from a GPU has to run on a CPU,
+        # and a recurrence of a few dozen steps compiles with the rest.
+        settings = {"dtype": "float32", "use_cudnn": False}
+        x = layers.GRU(gru_units, return_sequences=True, name="gru1", **settings)(x)
+        x = layers.GRU(gru_units, name="gru2", **settings)(x)
         embedder = keras.Model(maps, x, name="embedder")
         dropout = layers.Dropout(head_dropout, dtype="float32", name="head_dropout")
         classifier = layers.Dense(
