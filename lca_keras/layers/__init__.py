@@ -7,6 +7,7 @@ from lca_keras.layers.fgnl import FGNL
 from lca_keras.layers.gaussian_filter import GaussianFilter2D
 from lca_keras.layers.mel_front_end import MelFrontEnd
 from lca_keras.layers.mose import MoSE
+from lca_keras.layers.short_dropout import ShortDropout
 
 __all__ = [
     "FGNL",
@@ -16,4 +17,5 @@ __all__ = [
     "GaussianFilter2D",
     "MelFrontEnd",
     "MoSE",
+    "ShortDropout",
 ]

@@ -4,6 +4,7 @@ import keras
 from keras import layers
 
 from lca_keras.layers.batch_norm import FusedBatchNormalization
+from lca_keras.layers.short_dropout import ShortDropout
 
 
 @keras.saving.register_keras_serializable(package="lca_keras")
@@ -41,7 +42,7 @@ class ConvBlock(layers.Layer):
             self.pool = layers.MaxPooling2D(
                 self.pool_size, dtype=self.dtype_policy, name="pool"
             )
-        self.drop = layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
+        self.drop = ShortDropout(dropout, dtype=self.dtype_policy, name="dropout")
 
     def build(self, input_shape):
         """Builds convolution and normalisation."""
