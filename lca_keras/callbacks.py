@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import pathlib
+import time
 
 import keras
 import numpy as np
@@ -183,6 +184,8 @@ class LossWeightLog(keras.callbacks.Callback):
 class EpochProgress(keras.callbacks.Callback):
     """Shows a bar over the epoch's steps and leaves one line for every epoch.
 
+    A context manager: the bar is on the screen within it.
+
     Args:
         epochs: Int, total number of epochs.
         steps: Int, steps an epoch.
@@ -195,8 +198,7 @@ class EpochProgress(keras.callbacks.Callback):
         self.steps = steps
         self.warmup_epochs = warmup_epochs
 
-    def on_train_begin(self, logs=None):
-        """Opens the bar."""
+    def __enter__(self):
         from rich import progress
 
         self.bar = progress.Progress(
@@ -208,11 +210,14 @@ class EpochProgress(keras.callbacks.Callback):
         )
         self.task = self.bar.add_task("", total=self.steps)
         self.bar.start()
+        return self
+
+    def __exit__(self, *exception):
+        # Also after an error or Ctrl-C: an open bar hides the cursor.
+        self.bar.stop()
 
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the bar of this epoch."""
-        import time
-
         self.started = time.monotonic()
         name = f"epoch {epoch + 1}/{self.epochs}"
         self.bar.reset(self.task, total=self.steps, description=name)
@@ -223,8 +228,6 @@ class EpochProgress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Prints the epoch's line."""
-        import time
-
         stage = "warm-up" if epoch < self.warmup_epochs else self.model.method
         shown = [
             ("loss", "loss"),
@@ -244,10 +247,6 @@ class EpochProgress(keras.callbacks.Callback):
             highlight=False,
             soft_wrap=True,
         )
-
-    def on_train_end(self, logs=None):
-        """Closes the bar."""
-        self.bar.stop()
 
 
 def tensorboard(folder):

@@ -303,25 +303,27 @@ def _train(config, folder, sources, artists):
     tensorboard = folder / "tensorboard"
     if not state.epoch:
         write_spectrograms(tensorboard, sources["train"])
-    model.fit(
-        training,
-        steps_per_epoch=steps,
-        initial_epoch=state.epoch,
-        epochs=train.epochs,
-        validation_data=validation.map(lambda mel, label, key: (mel, label)),
-        callbacks=[
-            callbacks.WarmUp(train.warmup_epochs),
-            callbacks.EpochSeed(train.seed),
-            callbacks.StopOnDivergence(),
-            callbacks.LossWeightLog(),
-            callbacks.Checkpoint(checkpoints, state),
-            callbacks.HistoryFile(folder / "history.csv", state),
-            callbacks.tensorboard(tensorboard),
-            callbacks.EpochProgress(train.epochs, steps, train.warmup_epochs),
-        ],
-        shuffle=False,  # The pipeline shuffles.
-        verbose=0,
-    )
+    progress = callbacks.EpochProgress(train.epochs, steps, train.warmup_epochs)
+    with progress:
+        model.fit(
+            training,
+            steps_per_epoch=steps,
+            initial_epoch=state.epoch,
+            epochs=train.epochs,
+            validation_data=validation.map(lambda mel, label, key: (mel, label)),
+            callbacks=[
+                callbacks.WarmUp(train.warmup_epochs),
+                callbacks.EpochSeed(train.seed),
+                callbacks.StopOnDivergence(),
+                callbacks.LossWeightLog(),
+                callbacks.Checkpoint(checkpoints, state),
+                callbacks.HistoryFile(folder / "history.csv", state),
+                callbacks.tensorboard(tensorboard),
+                progress,
+            ],
+            shuffle=False,  # The pipeline shuffles.
+            verbose=0,
+        )
     return state
 
 
