@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import fcntl
 import json
 import os
 import pathlib
@@ -28,6 +29,26 @@ def atomic_path(path):
     finally:
         if temporary.is_file():
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def lock(path, wait=True):
+    """Holds a lock file; the operating system frees it when the process ends.
+
+    Args:
+        path: Lock file, made if it is missing.
+        wait: Whether to wait until another process frees it.
+
+    Raises:
+        UserError: Another process holds it, and `wait` is false.
+    """
+    with open(path, "w", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            folder = pathlib.Path(path).parent
+            raise UserError(f"{folder}: another process is at work here") from error
+        yield
 
 
 def write_json(path, content):

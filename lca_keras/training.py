@@ -4,7 +4,6 @@ import collections
 import contextlib
 import dataclasses
 import datetime
-import fcntl
 import hashlib
 import os
 import pathlib
@@ -146,7 +145,7 @@ def fit(config, job, resume=False):
     part_of, artists = _split(config, corpus, folder)
     if not resume:
         _make_run_folder(config, job)
-    with _locked(folder), _corrupt_shards_named(corpus.store):
+    with files.lock(folder / ".lock", wait=False), _corrupt_shards_named(corpus.store):
         split.write_split(folder / "split.csv", corpus.songs, part_of)
         sources = _sources(corpus, part_of, artists, config.train.clip_frames)
         for part, source in sources.items():
@@ -204,17 +203,6 @@ def load_job(folder):
     # The folder may have been moved or renamed since.
     job = dataclasses.replace(job, runs=str(folder.parent), name=folder.name)
     return job, Config.load(folder / "config.yaml")
-
-
-@contextlib.contextmanager
-def _locked(folder):
-    """Holds the run for one process; the lock ends with the process."""
-    with open(folder / ".lock", "w", encoding="ascii") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{folder}: another process is training here") from error
-        yield
 
 
 def environment(config):

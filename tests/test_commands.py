@@ -114,6 +114,12 @@ def test_resuming_a_finished_run_trains_nothing(workplace, capsys):
     shutil.rmtree("models/first try/2")
 
 
+def test_a_run_belongs_to_one_process(workplace, capsys):
+    with files.lock(workplace / "runs" / "first try" / ".lock"):
+        assert fit.main(["--resume", "runs/first try"]) == 1
+    assert "another process is at work" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(
     tiny_corpus, tiny_config, tmp_path, monkeypatch

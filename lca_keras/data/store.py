@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 
 import numpy as np
 
@@ -171,7 +172,7 @@ class FeatureStore:
         self._shards = {}
         if self._index_path.exists():
             self._read_index()
-        elif self.folder.is_dir() and set(os.listdir(self.folder)) - {"parts"}:
+        elif self.folder.is_dir() and set(os.listdir(self.folder)) - {".lock"}:
             raise StoreError(
                 f"{self.folder} exists and is not a feature store (no index.json): "
                 "choose another folder for the features."
@@ -206,6 +207,7 @@ class FeatureStore:
                 f"wanted): {changed}. Use another folder, or that configuration."
             )
         self._failures = {key: (tuple(s), r) for key, (s, r) in failures.items()}
+        self.records, self._shards = {}, {}
         for name, shard in shards.items():
             self._shards[name] = shard["size"]
             for key, record in shard["records"].items():
@@ -249,9 +251,15 @@ class FeatureStore:
         Raises:
             OSError: The folder cannot be written to.
         """
-        self._parts.mkdir(parents=True, exist_ok=True)
-        if not self._index_path.exists():
-            self._write_index({}, {})  # From now on the folder is a store.
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with files.lock(self.folder / ".lock"):
+            if self._index_path.exists():
+                self._read_index()  # Another process may have updated it meanwhile.
+            else:
+                self._write_index({}, {})  # From now on the folder is a store.
+            return self._update(songs, progress)
+
+    def _update(self, songs, progress):
         lost = {key for path in self.damaged_shards() for key in self._members(path)}
         computed = reused = 0
         records, failed, pending = {}, {}, set()
@@ -295,6 +303,7 @@ class FeatureStore:
         import tensorflow as tf
 
         extracted = extract_song(song.path, self.config)
+        self._parts.mkdir(exist_ok=True)
         record = Record(
             song.artist,
             song.album,
@@ -354,9 +363,8 @@ class FeatureStore:
         for path in self.folder.glob("*songs-*.tfrecord"):  # Temporary ones too.
             if path.name not in shards:
                 path.unlink()
-        for path in self._parts.iterdir():
-            path.unlink()
-        self._parts.rmdir()
+        if self._parts.exists():
+            shutil.rmtree(self._parts)
         self.records, self._failures = records, failed
         self._shards = {name: shard["size"] for name, shard in shards.items()}
 
