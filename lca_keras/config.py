@@ -14,6 +14,8 @@ import typing
 
 import yaml
 
+from lca_keras.console import UserError
+
 # Raised when a field changes its meaning, so that an old file is not misread.
 CONFIG_VERSION = 1
 
@@ -21,7 +23,7 @@ CONFIG_VERSION = 1
 CLIP_FRAMES = {3: 94, 5: 157, 10: 313}
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A configuration that cannot be used; the message says which field and why."""
 
 
@@ -342,11 +344,10 @@ def _typed(where, expected, value):
         return tuple(value)
     if expected is float and type(value) is int:
         value = float(value)
+    # To Python a bool is an int.
+    fits = isinstance(value, expected) and isinstance(value, bool) <= (expected is bool)
     _require(
-        isinstance(value, expected)
-        and not (
-            expected is int and value in (True, False) and isinstance(value, bool)
-        ),
+        fits,
         f"{where}: expected {getattr(expected, '__name__', expected)}, "
         f"received {value!r}",
     )

@@ -32,8 +32,11 @@ def guard(job, debug=False):
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return 130
-    except (UserError, ValueError, OSError) as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:
+        print(f"error: {error} (--debug shows where)", file=sys.stderr)
         return 1
 
 

@@ -161,7 +161,7 @@ def run(args):
         data = args.data
         if data is None:
             data = make_built_in_corpus()
-            if args.split_file is None and args.config is None:
+            if (args.split, args.split_file, args.config) == (None, None, None):
                 # Its own split: the albums whose bands do not tell the artist.
                 config = config.replace(split={"file": str(data / "split.csv")})
         console.quiet_tensorflow()
