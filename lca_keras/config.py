@@ -156,7 +156,7 @@ class LossWeights:
 
     main: float = 1.0
     effect: float = 1.0
-    cf: float = 0.3
+    cf: float = 0.6
     ent_cf: float = 0.5
     att: float = 0.5
     ent_main: float = 0.05
