@@ -228,7 +228,9 @@ class EpochProgress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Prints the epoch's line."""
-        stage = "warm-up" if epoch < self.warmup_epochs else self.model.method
+        method = self.model.method
+        stage = "warm-up" if epoch < self.warmup_epochs else method
+        stage = "plain" if method == "none" else stage
         shown = [
             ("loss", "loss"),
             ("F1", "f1"),

@@ -185,17 +185,19 @@ def artist_table(predictions, temperature, artists):
         artists: List of class names.
 
     Returns:
-        String with precision, recall and F1 of every artist.
+        String with precision, recall and F1 of every artist who sings a song or is
+        taken for its singer.
     """
     from sklearn.metrics import classification_report
 
     probabilities = metrics.softmax(predictions.logits, temperature)
     labels, votes, _ = song_decisions(predictions, probabilities)
+    present = np.union1d(labels, votes)
     return classification_report(
         labels,
         votes,
-        labels=np.arange(len(artists)),
-        target_names=artists,
+        labels=present,
+        target_names=[artists[index] for index in present],
         zero_division=0,
     )
 

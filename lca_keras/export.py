@@ -118,6 +118,9 @@ def find_version(folder, version=None):
     if version is None and (folder / "saved_model.pb").exists():
         return folder
     available = versions(folder)
+    if not available and (folder / "metrics.json").exists():
+        exported = files.read_json(folder / "metrics.json").get("export")
+        raise UserError(f"{folder} is a run; its exported model is {exported}")
     if not available:
         raise UserError(
             f"{folder}: no exported model. Expected saved_models/NAME, as printed at "

@@ -5,6 +5,7 @@ manifest. Without `--data` it makes and uses the built-in corpus.
 """
 
 import argparse
+import dataclasses
 import datetime
 import pathlib
 import re
@@ -31,24 +32,43 @@ def parse_args(argv=None):
     )
     data = parser.add_argument_group("data")
     data.add_argument("--data", help="artist/album/song.ext folder, or a CSV manifest")
-    data.add_argument("--split", choices=["album", "song"])
+    data.add_argument(
+        "--split", choices=["album", "song"], help="what is held out; default: album"
+    )
     data.add_argument("--split-file", help="CSV: artist, album, song, part")
     data.add_argument(
         "--strict", action="store_true", help="an unusable song is an error"
     )
     what = parser.add_argument_group("model and training")
-    what.add_argument("--preset", choices=PRESETS, help="default: demo without --data")
+    what.add_argument(
+        "--preset",
+        choices=PRESETS,
+        help="paper: the published training; demo: a narrow network, minutes. "
+        "Default: paper with --data, demo without",
+    )
     what.add_argument("--config", help="YAML, such as runs/NAME/config.yaml")
-    what.add_argument("--model", choices=["crnn", "crnn_fgnl"])
-    what.add_argument("--method", choices=["none", "cal", "lca"])
+    what.add_argument(
+        "--model", choices=["crnn", "crnn_fgnl"], help="default: crnn_fgnl"
+    )
+    what.add_argument(
+        "--method",
+        choices=["none", "cal", "lca"],
+        help="no counterfactual, a random or a learned one; default: lca",
+    )
     what.add_argument("--loss-weights", choices=LOSS_WEIGHTS, help="a named set")
     what.add_argument("--clip-seconds", type=int, choices=sorted(CLIP_FRAMES))
-    what.add_argument("--epochs", type=int)
-    what.add_argument("--warmup-epochs", type=int)
-    what.add_argument("--batch-size", type=int)
-    what.add_argument("--learning-rate", type=float)
-    what.add_argument("--seed", type=int)
-    what.add_argument("--precision", choices=["auto", "float32", "mixed_bfloat16"])
+    what.add_argument("--epochs", type=int, help="warm-up included")
+    what.add_argument(
+        "--warmup-epochs", type=int, help="first epochs, without counterfactual terms"
+    )
+    what.add_argument("--batch-size", type=int, help="default: 16")
+    what.add_argument("--learning-rate", type=float, help="of Adam")
+    what.add_argument("--seed", type=int, help="of everything; default: 0")
+    what.add_argument(
+        "--precision",
+        choices=["auto", "float32", "mixed_bfloat16"],
+        help="default: auto, bfloat16 where the processor multiplies it",
+    )
     what.add_argument(
         "--deterministic",
         action="store_true",
@@ -141,23 +161,28 @@ def main(argv=None):
 def run(args):
     """Runs the job that the parsed arguments describe."""
     if args.resume:
-        given = [
-            "--" + name.replace("_", "-")
+        defaults = parse_args([])
+        given = {
+            name
             for name, value in vars(args).items()
-            if name not in ("resume", "debug")
-            and value != getattr(parse_args([]), name)
-        ]
-        if given:
+            if value != getattr(defaults, name) and name not in ("resume", "debug")
+        }
+        # Where things are may change between two starts; what they are may not.
+        moved = given & {"data", "exports", "features"}
+        if given - moved:
+            options = ["--" + name.replace("_", "-") for name in sorted(given - moved)]
             raise console.UserError(
-                f"--resume continues with the run's own options; without {given}"
+                "--resume continues with the run's own options; leave out "
+                + ", ".join(options)
             )
         console.quiet_tensorflow()
         from lca_keras import training
 
         job, config = training.load_job(args.resume)
+        job = dataclasses.replace(job, **{name: getattr(args, name) for name in moved})
     else:
         config = config_from(args)
-        name = check_name(args.name or default_name(config))
+        name = default_name(config) if args.name is None else check_name(args.name)
         data = args.data
         if data is None:
             data = make_built_in_corpus()

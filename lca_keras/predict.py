@@ -174,6 +174,10 @@ def run(args):
     """Runs the job that the parsed arguments describe; returns an exit code."""
     from lca_keras.export import find_version
 
+    if args.top < 1:
+        raise console.UserError(f"--top must be at least 1, not {args.top}")
+    if args.plot and not pathlib.Path(args.plot).absolute().parent.is_dir():
+        raise console.UserError(f"--plot {args.plot}: no such folder")
     folder = find_version(args.model, args.version)
     results = run_songs(folder, args.songs, args.top, print_text=not args.json)
     if args.json:

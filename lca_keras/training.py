@@ -98,8 +98,8 @@ def prepare_corpus(data, config, features, strict=False):
         else:
             usable.append(song)
     print(
-        f"{len(usable)} songs ready ({report.computed} computed, {report.reused} "
-        f"reused), {len(skipped)} skipped"
+        f"{len(usable)} songs ready, {len(skipped)} skipped (features: "
+        f"{report.computed} computed, {report.reused} reused)"
     )
     for path, reason in skipped.items():
         print(f"  skipped {path}: {reason}")
@@ -140,6 +140,12 @@ def fit(config, job, resume=False):
             f"{folder} exists already. Choose another --name, continue it with "
             f"--resume {folder}, or delete it."
         )
+    for option, path in (("--exports", job.exports), ("--runs", job.runs)):
+        _check_writable(option, path)
+    if not resume and not config.split.file:
+        # Needs only the names: said before hours of feature extraction.
+        songs = catalogue.load(job.data)
+        split.split_songs(songs, config.split.kind, config.train.seed)
     # The data comes first: a corpus that cannot be used leaves no run behind.
     corpus = prepare_corpus(job.data, config, job.features, job.strict)
     part_of, artists = _split(config, corpus, folder)
@@ -151,10 +157,31 @@ def fit(config, job, resume=False):
         for part, source in sources.items():
             songs, clips = len(source.labels), source.num_clips
             print(f"  {part:<10} {songs:5d} songs {clips:7d} clips")
-        state = _train(config, folder, sources, artists)
+        train = config.train
+        if train.method != "none" and train.warmup_epochs >= train.epochs:
+            print(
+                f"note: warm-up ({train.warmup_epochs} epochs) outlasts training "
+                f"({train.epochs}): the counterfactual terms never act"
+            )
+        try:
+            state = _train(config, folder, sources, artists)
+        except KeyboardInterrupt:
+            print(f"Stopped. Continue with: python -m lca_keras.fit --resume {folder}")
+            raise
         model = _calibrated_best(config, folder, state, sources, artists)
         results = _evaluate(folder, model, sources, artists, state)
         return _export(config, job, model, artists, results)
+
+
+def _check_writable(option, path):
+    """Raises if a folder cannot be made or written to, naming the option."""
+    try:
+        pathlib.Path(path).mkdir(parents=True, exist_ok=True)
+        writable = os.access(path, os.W_OK)
+    except OSError as error:
+        raise UserError(f"{option} {path}: {error.strerror}") from error
+    if not writable:
+        raise UserError(f"{option} {path}: no permission to write there")
 
 
 def _make_run_folder(config, job):
@@ -247,6 +274,12 @@ def _split(config, corpus, folder):
     path = own if own.exists() else config.split.file
     if path:
         part_of = split.read_split(path, corpus.songs)
+        unknown = split.unknown_songs(path, corpus.songs)
+        if unknown:
+            print(
+                f"note: {len(unknown)} lines of {path} name no usable song of the "
+                f"corpus, the first is {unknown[0]}"
+            )
     else:
         part_of = split.split_songs(corpus.songs, config.split.kind, config.train.seed)
     hashes = {key: r.content_hash for key, r in corpus.store.records.items()}
@@ -348,6 +381,12 @@ def _calibrated_best(config, folder, state, sources, artists):
     model.set_weights(best.get_weights())
     predictions = evaluate.predict_clips(model, sources["validation"])
     model.temperature = metrics.fit_temperature(predictions.logits, predictions.labels)
+    if not 0.021 < model.temperature < 49:
+        print(
+            f"note: the fitted temperature, {model.temperature:.3g}, is at its limit: "
+            "on validation the network is at chance or never wrong, and its "
+            "probabilities mean little"
+        )
     with files.atomic_path(folder / "model.keras") as temporary:
         model.save(temporary)
     return model
@@ -484,9 +523,9 @@ def evaluate_run(run, data=None, out=None):
     corpus = prepare_corpus(data or job.data, config, job.features)
     if data:
         known = [song for song in corpus.songs if song.artist in artists]
-        unknown = len(corpus.songs) - len(known)
+        unknown = sorted({s.artist for s in corpus.songs} - set(artists))
         if unknown:
-            print(f"{unknown} songs of artists that the model does not know: left out")
+            print(f"left out, unknown to the model: {', '.join(unknown)}")
         if not known:
             raise UserError(f"{data}: no song of an artist that the model knows")
         labels = {song.key: artists.index(song.artist) for song in known}

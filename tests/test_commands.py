@@ -255,6 +255,8 @@ def test_unusable_files_are_named_counted_and_skipped(
     out = capsys.readouterr().out
     assert "19 songs ready" in out
     assert "5 skipped" in out
+    assert "warm-up (1 epochs) outlasts training (1)" in out
+    assert "5 lines of" in out  # The split file has parts for unusable songs too.
     for name, reason in (
         ("zero.mp3", "empty file"),
         ("text.mp3", "not decodable"),
@@ -293,11 +295,15 @@ def test_configs_and_options_that_cannot_be(elsewhere, capsys):
     crnn = ["--model", "crnn", "--method", "lca"]
     assert "no attention" in refuse(["--data", "x", *crnn], capsys)
     assert "epochs must be" in refuse(["--data", "x", "--epochs", "0"], capsys)
-    assert "--name" in refuse(["--data", "x", "--name", "../up"], capsys)
+    for name in ("../up", "", ".hidden"):
+        assert "--name" in refuse(["--data", "x", "--name", name], capsys)
+    pathlib.Path("a file").write_text("")
+    assert fit.main(["--data", "x", "--exports", "a file"]) == 1
+    assert "--exports a file: File exists" in capsys.readouterr().err
     assert fit.main(["--resume", "nowhere"]) == 1
     assert "not a run folder" in capsys.readouterr().err
     assert fit.main(["--resume", "nowhere", "--epochs", "5"]) == 1
-    assert "without ['--epochs']" in capsys.readouterr().err
+    assert "leave out --epochs" in capsys.readouterr().err
     assert not list(elsewhere.glob("runs/*"))  # Nothing that was refused is left.
 
 
@@ -372,6 +378,18 @@ def test_predict_reports_bad_files_and_goes_on(workplace, tiny_corpus, capsys):
     assert "lyrics.mp3: not decodable" in captured.err
 
 
+def test_predict_checks_its_options_first(workplace, capsys):
+    arguments = ["--model", "models/first try", "x.wav"]
+    assert predict.main([*arguments, "--plot", "no/where.png"]) == 1
+    assert "--plot no/where.png: no such folder" in capsys.readouterr().err
+    assert predict.main([*arguments, "--top", "0"]) == 1
+    assert "--top must be at least 1" in capsys.readouterr().err
+    assert predict.main(["--model", "runs/first try", "x.wav"]) == 1
+    assert "is a run; its exported model is models/first try/" in (
+        capsys.readouterr().err
+    )
+
+
 def test_predict_without_a_model(elsewhere, capsys):
     assert predict.main(["--model", "models/none", "a.wav"]) == 1
     assert "no exported model" in capsys.readouterr().err
@@ -397,7 +415,7 @@ def test_evaluate_on_another_corpus(workplace, tiny_corpus, capsys):
     shutil.copytree(tiny_corpus / "Ada Quill", other / "Ada Quill")
     shutil.copytree(tiny_corpus / "Björn Talvik", other / "Somebody Else")
     assert evaluate.main(["--run", "runs/first try", "--data", str(other)]) == 0
-    assert "6 songs of artists that the model does not know" in capsys.readouterr().out
+    assert "unknown to the model: Somebody Else" in capsys.readouterr().out
     results = files.read_json("runs/first try/evaluation-other songs/metrics.json")
     assert results["other songs"]["song"]["count"] == 6
 

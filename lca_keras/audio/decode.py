@@ -1,5 +1,9 @@
 """Audio files of any format, rate and channel count to mono samples."""
 
+import contextlib
+import os
+import sys
+
 import numpy as np
 
 # Frames read at a time: eight channels at 192 kHz stay within a few MiB.
@@ -35,13 +39,13 @@ def decode(path, sample_rate=16000):
 
     blocks = []
     try:
-        with soundfile.SoundFile(path) as file:
+        with _silent_decoders(), soundfile.SoundFile(path) as file:
             rate = file.samplerate
             for block in file.blocks(_BLOCK_FRAMES, dtype="float32", always_2d=True):
                 # The mean of librosa.to_mono, in the same precision.
                 blocks.append(np.mean(block.T, axis=0))
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        raise AudioError(_reason(path, error)) from error
+        raise AudioError(_reason(path)) from error
     samples = np.concatenate(blocks) if blocks else np.zeros(0, "float32")
     if not samples.size:
         raise AudioError("no audio in the file")
@@ -56,13 +60,28 @@ def decode(path, sample_rate=16000):
     return samples
 
 
-def _reason(path, error):
-    """What went wrong, in words that help; decoders say only 'format unknown'."""
+def _reason(path):
+    """What went wrong; the decoders' own words mislead more than they help."""
     try:
         with open(path, "rb") as file:
             if not file.read(1):
                 return "empty file (0 bytes)"
     except OSError as cause:
         return f"cannot be read: {cause.strerror}"
-    reason = getattr(error, "error_string", None) or str(error)
-    return f"not decodable as wav, flac, ogg, opus, mp3 or aiff ({reason.strip(' .')})"
+    return (
+        "not decodable as wav, flac, ogg, opus, mp3 or aiff: damaged or another format"
+    )
+
+
+@contextlib.contextmanager
+def _silent_decoders():
+    """Hides what C libraries write to standard error about damaged files."""
+    sys.stderr.flush()
+    visible, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(visible, 2)
+        os.close(visible)
+        os.close(nowhere)

@@ -95,11 +95,11 @@ def read_split(path, songs):
         song = known.get((row["artist"], row["album"], row["song"]))
         if row["part"] not in PARTS:
             raise UserError(
-                f"{path}, line {number}: part must be one of {PARTS}, not "
+                f"{path}, line {number}: part must be one of {', '.join(PARTS)}; not "
                 f"{row['part']!r}"
             )
         if song is None:
-            continue  # Reported as unreadable already, or of a larger corpus.
+            continue  # Unreadable, or of a larger corpus: see `unknown_songs`.
         part_of[song.key] = row["part"]
     missing = [song.label for song in songs if song.key not in part_of]
     if missing:
@@ -108,6 +108,14 @@ def read_split(path, songs):
             "Add them to the file or take them out of the corpus."
         )
     return part_of
+
+
+def unknown_songs(path, songs):
+    """Returns the songs of a split file that a corpus does not have, for people."""
+    known = {(song.artist, song.album, song.song) for song in songs}
+    rows = files.read_csv(path, _COLUMNS)
+    names = [(row["artist"], row["album"], row["song"]) for row in rows]
+    return [" / ".join(name) for name in names if name not in known]
 
 
 def write_split(path, songs, part_of):

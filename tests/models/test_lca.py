@@ -223,6 +223,7 @@ def test_default_weights_keep_the_principles():
     assert weights["ent_cf"] > weights["ent_main"]
 
 
+@pytest.mark.slow
 def test_trains_on_jax():
     pytest.importorskip("jax")
     program = """
