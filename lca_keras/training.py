@@ -185,11 +185,12 @@ def _check_writable(option, path):
 
 
 def _make_run_folder(config, job):
-    """Makes the folder of a new run with what is needed to resume it."""
-    job.folder.mkdir(parents=True)
-    files.write_json(job.folder / "environment.json", environment(config))
-    files.write_json(job.folder / "job.json", dataclasses.asdict(job))
-    config.save(job.folder / "config.yaml")  # Last: with it the run can be resumed.
+    """Makes the folder of a new run with what is needed to resume it, in one step."""
+    with files.atomic_path(job.folder) as temporary:
+        temporary.mkdir(parents=True)
+        files.write_json(temporary / "environment.json", environment(config))
+        files.write_json(temporary / "job.json", dataclasses.asdict(job))
+        config.save(temporary / "config.yaml")
 
 
 @contextlib.contextmanager
