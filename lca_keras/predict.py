@@ -28,9 +28,11 @@ class Identifier:
         import soxr  # noqa: F401
         import tensorflow as tf
 
+        from lca_keras.export import METADATA
+
         folder = pathlib.Path(folder)
         try:
-            self.metadata = files.read_json(folder / "lca_keras.json")
+            self.metadata = files.read_json(folder / METADATA)
             self._model = tf.saved_model.load(str(folder))
         except (OSError, ValueError) as error:
             raise console.UserError(
@@ -75,7 +77,9 @@ class Identifier:
         means = outputs["probabilities"][0].numpy()
         clips = outputs["frame_probabilities"][0].numpy()
         winners = [self.artists[index] for index in clips.argmax(axis=1)]
-        ranked = sorted(zip(self.artists, means.tolist(), strict=True), key=_second)
+        ranked = sorted(
+            zip(self.artists, means.tolist(), strict=True), key=lambda pair: -pair[1]
+        )
         return {
             "singer": outputs["singer"][0].numpy().decode(),
             "probabilities": dict(ranked),
@@ -90,10 +94,6 @@ class Identifier:
                 for number, (winner, row) in enumerate(zip(winners, clips, strict=True))
             ],
         }
-
-
-def _second(pair):
-    return -pair[1]
 
 
 def format_result(path, result, top):

@@ -39,11 +39,6 @@ def decibel_scale(config):
     return 20.0 if config.decibel == "amplitude" else 10.0
 
 
-def num_frames(num_samples, config):
-    """Frames of a centred STFT: `1 + samples // hop_length`."""
-    return 1 + num_samples // config.hop_length
-
-
 def mel_spectrogram(samples, config):
     """Log mel-spectrogram of a song.
 

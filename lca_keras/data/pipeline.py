@@ -1,6 +1,5 @@
 """tf.data pipelines: clips of a feature store, in batches."""
 
-import collections
 import dataclasses
 
 # Clips in the shuffle buffer; 5 s clips take 40 KiB each in float16.
@@ -29,14 +28,6 @@ class ClipSource:
         """Number of clips in one pass."""
         frames = (self.store.records[key].frames for key in self.labels)
         return sum(count // self.clip_frames for count in frames)
-
-    @property
-    def clips_per_class(self):
-        """Counter from class index to number of clips."""
-        counts = collections.Counter()
-        for key, label in self.labels.items():
-            counts[label] += self.store.records[key].frames // self.clip_frames
-        return counts
 
     def _songs(self, shards):
         """Dataset of (mel float16 `(mel_bins, frames)`, label, key)."""

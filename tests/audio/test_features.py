@@ -4,7 +4,7 @@ import pytest
 import soundfile
 
 from lca_keras.audio.decode import AudioError, decode
-from lca_keras.audio.features import hann_window, mel_spectrogram, num_frames
+from lca_keras.audio.features import hann_window, mel_spectrogram
 from lca_keras.config import FeatureConfig
 from tests.audio.signals import music
 
@@ -22,7 +22,7 @@ def test_equals_librosa_from_the_file_on(rate, channels, tmp_path):
     np.testing.assert_allclose(ours, samples, atol=1e-6)
     mel = mel_spectrogram(ours, FeatureConfig())
     assert mel.dtype == np.float32
-    assert mel.shape == (128, num_frames(len(samples), FeatureConfig()))
+    assert mel.shape == (128, 1 + len(samples) // 512)
     np.testing.assert_allclose(mel, librosa.amplitude_to_db(power), atol=1e-3)
     mel = mel_spectrogram(ours, FeatureConfig(decibel="power"))
     expected = librosa.power_to_db(power, amin=1e-5)
