@@ -22,6 +22,10 @@ CONFIG_VERSION = 1
 # Clip lengths of the papers: seconds -> spectrogram frames (hop 512 at 16 kHz).
 CLIP_FRAMES = {3: 94, 5: 157, 10: 313}
 
+SOURCES = ("mixture", "vocals")
+MELODIES = ("none", "pyin", "crepe")
+MODELS = ("crnn", "crnnm", "crnn_fgnl")
+
 
 class ConfigError(UserError):
     """A configuration that cannot be used; the message says which field and why."""
@@ -46,6 +50,11 @@ class FeatureConfig:
         decibel: `"amplitude"` is the published chain, `20 log10` of the *power*
             spectrogram; `"power"` is the usual `10 log10`.
         top_db: Dynamic range kept below the song's maximum, in decibels.
+        source: What is heard, the whole `"mixture"` or the `"vocals"` alone.
+        separator: What takes the vocals out of a mixture: `"umxl"`, `"umxhq"`, or
+            `"local-"` and the hash of a folder of weights, as
+            `lca_keras.audio.separation.identify` gives it. Empty for `"mixture"`.
+        melody: Tracker of the melody contour, `"none"`, `"pyin"` or `"crepe"`.
     """
 
     sample_rate: int = 16000
@@ -56,6 +65,9 @@ class FeatureConfig:
     fmax: float = 8000.0
     decibel: str = "amplitude"
     top_db: float = 80.0
+    source: str = "mixture"
+    separator: str = ""
+    melody: str = "none"
 
     def __post_init__(self):
         _require(
@@ -73,6 +85,21 @@ class FeatureConfig:
             f"Received: decibel={self.decibel!r}",
         )
         _require(self.top_db > 0, f"features: top_db must be > 0: {self.top_db}")
+        _require(
+            self.source in SOURCES,
+            f"features: source must be one of {', '.join(SOURCES)}. "
+            f"Received: source={self.source!r}",
+        )
+        _require(
+            bool(self.separator) == (self.source == "vocals"),
+            "features: a separator goes with source 'vocals' and only with it. "
+            f"Received: source={self.source!r}, separator={self.separator!r}",
+        )
+        _require(
+            self.melody in MELODIES,
+            f"features: melody must be one of {', '.join(MELODIES)}. "
+            f"Received: melody={self.melody!r}",
+        )
 
     @property
     def digest(self):
@@ -106,7 +133,7 @@ class ModelConfig:
     """The network; the defaults are the published CRNN_FGNL.
 
     Attributes:
-        name: `"crnn"` or `"crnn_fgnl"`.
+        name: `"crnn"`, `"crnnm"` (which also takes the melody) or `"crnn_fgnl"`.
         filters: Channels of the four convolution blocks.
         reduction: Divides the last block's channels to give the attention's C'.
         gru_units: Width of both recurrent layers, the size of the embedding.
@@ -125,8 +152,8 @@ class ModelConfig:
 
     def __post_init__(self):
         _require(
-            self.name in ("crnn", "crnn_fgnl"),
-            f"model: name must be 'crnn' or 'crnn_fgnl'. Received: {self.name!r}",
+            self.name in MODELS,
+            f"model: name must be one of {', '.join(MODELS)}. Received: {self.name!r}",
         )
         _require(
             len(self.filters) == 4 and min(self.filters) > 0,
@@ -254,9 +281,14 @@ class Config:
 
     def __post_init__(self):
         _require(
-            self.model.name != "crnn" or self.train.method == "none",
-            "The 'crnn' model has no attention to train against a counterfactual: "
-            "use --method none with it, or --model crnn_fgnl.",
+            self.model.name == "crnn_fgnl" or self.train.method == "none",
+            f"The {self.model.name!r} model has no attention to train against a "
+            "counterfactual: use --method none with it, or --model crnn_fgnl.",
+        )
+        _require(
+            self.model.name != "crnnm" or self.features.melody != "none",
+            "The 'crnnm' model takes the melody beside the spectrogram: choose "
+            "--melody pyin or crepe.",
         )
 
     def replace(self, **sections):

@@ -41,8 +41,16 @@ def guard(job, debug=False):
 
 
 @contextlib.contextmanager
-def progress(description):
-    """Shows a progress bar; yields a function to call with (done, total)."""
+def progress(description, screen=None):
+    """Shows a progress bar.
+
+    Args:
+        description: What is going on.
+        screen: Optional text stream; default is standard error.
+
+    Yields:
+        Function to call with (done, total).
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -58,7 +66,7 @@ def progress(description):
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=Console(file=screen, stderr=screen is None)) as bar:
         task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -69,6 +77,8 @@ def quiet_tensorflow():
     They are written by C++ libraries while these load, before any setting of
     TensorFlow's logging takes effect. An import that fails shows everything.
     """
+    if "tensorflow" in sys.modules:
+        return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     visible = os.dup(2)
@@ -85,3 +95,23 @@ def quiet_tensorflow():
         finally:
             os.dup2(visible, 2)
             os.close(visible)
+
+
+@contextlib.contextmanager
+def stderr_to(path):
+    """Sends standard error to a file, that of child processes and libraries too.
+
+    Args:
+        path: File to append to.
+
+    Yields:
+        Text stream to the screen.
+    """
+    sys.stderr.flush()
+    with open(path, "ab") as log, os.fdopen(os.dup(2), "w") as screen:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield screen
+        finally:
+            sys.stderr.flush()
+            os.dup2(screen.fileno(), 2)

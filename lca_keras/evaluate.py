@@ -44,8 +44,8 @@ def predict_clips(model, source, batch_size=32):
         `ClipPredictions`.
     """
     clips = source.ordered(batch_size)
-    outputs = model.predict(clips.map(lambda mel, label, key: mel), verbose=0)
-    rows = clips.map(lambda mel, label, key: (label, key)).unbatch()
+    outputs = model.predict(clips.map(lambda inputs, label, key: inputs), verbose=0)
+    rows = clips.map(lambda inputs, label, key: (label, key)).unbatch()
     labels, keys = zip(*rows.as_numpy_iterator(), strict=True)
     songs = {}
     for index, key in enumerate(keys):
@@ -249,6 +249,9 @@ def main(argv=None):
         "--data", help="corpus to evaluate on; default: the run's validation and test"
     )
     parser.add_argument("--out", help="folder for the results; default: the run's own")
+    parser.add_argument(
+        "--separator", metavar="FOLDER", help="where the run's separator is now"
+    )
     console.add_debug_flag(parser)
     args = parser.parse_args(argv)
 
@@ -256,7 +259,7 @@ def main(argv=None):
         console.quiet_tensorflow()
         from lca_keras import training
 
-        training.evaluate_run(args.run, args.data, args.out)
+        training.evaluate_run(args.run, args.data, args.out, args.separator)
 
     return console.guard(run, args.debug)
 

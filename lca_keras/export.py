@@ -34,6 +34,10 @@ class Export:
 def export_model(network, artists, config, root, name, metrics, about=None):
     """Writes the next version of a model.
 
+    A network that takes the melody too is exported with both inputs: every signature
+    that takes a waveform or a spectrogram then also takes `melody`, float32 `(batch,
+    mel_bins, frames, 1)` on the spectrogram's frames.
+
     Args:
         network: `SingerNetwork` for inference, as `LCAModel.main_branch()` gives.
         artists: List of class names, in class order.
@@ -131,6 +135,18 @@ def find_version(folder, version=None):
     return folder / str(version or available[-1])
 
 
+def takes_melody(network):
+    """Whether a network takes the melody beside the spectrogram."""
+    return isinstance(network.input, dict)
+
+
+def _encoder_input(network, clips):
+    """What the encoder takes, of clips with the inputs as channels."""
+    if not takes_melody(network):
+        return clips
+    return {"mel_spectrogram": clips[..., :1], "melody": clips[..., 1:]}
+
+
 def _write_saved_model(network, artists, config, folder):
     import keras
     import tensorflow as tf
@@ -140,11 +156,13 @@ def _write_saved_model(network, artists, config, folder):
 
     features, clip_frames = config.features, config.train.clip_frames
     front_end = MelFrontEnd(features)
-    encoder, embedder = network.encoder, network.embedder
+    embedder = network.embedder
     names = tf.constant(artists)
+    # Spectrogram and melody travel as the channels of one tensor.
+    channels = 2 if takes_melody(network) else 1
 
     def embed_clips(clips):
-        """(clips, mel_bins, clip_frames) -> (clips, units), a few at a time."""
+        """(clips, mel_bins, clip_frames, channels) -> (clips, units), a few at once."""
         count = tf.shape(clips)[0]
         steps = -(-count // _CLIPS_AT_ONCE)
         outputs = tf.TensorArray(
@@ -152,38 +170,39 @@ def _write_saved_model(network, artists, config, folder):
         )
         for step in tf.range(steps):
             start = step * _CLIPS_AT_ONCE
-            batch = clips[start : start + _CLIPS_AT_ONCE, ..., None]
-            embedding = embedder(encoder(batch, training=False)["maps"])
-            outputs = outputs.write(step, embedding)
+            batch = clips[start : start + _CLIPS_AT_ONCE]
+            maps = network.encoder(_encoder_input(network, batch), training=False)
+            outputs = outputs.write(step, embedder(maps["maps"]))
         return outputs.concat()
 
     units = embedder.output.shape[-1]
+    clip_shape = (None, features.mel_bins, clip_frames, channels)
     embed_clips = tf.autograph.experimental.do_not_convert(
         tf.function(
-            embed_clips,
-            input_signature=[
-                tf.TensorSpec((None, features.mel_bins, clip_frames), tf.float32)
-            ],
+            embed_clips, input_signature=[tf.TensorSpec(clip_shape, tf.float32)]
         )
     )
 
-    def embed_songs(mel):
-        """(batch, mel_bins, frames, 1) -> (batch, clips, units)."""
+    def embed_songs(mel, melody):
+        """(batch, mel_bins, frames, 1) of both -> (batch, clips, units)."""
         # The C++ interface does not check shapes against the signature.
-        mel = tf.ensure_shape(mel, (None, features.mel_bins, None, 1))[..., 0]
-        batch, clips = tf.shape(mel)[0], tf.shape(mel)[2] // clip_frames
+        song_shape = (None, features.mel_bins, None, 1)
+        songs = tf.ensure_shape(mel, song_shape)
+        if melody is not None:
+            songs = tf.concat([songs, tf.ensure_shape(melody, song_shape)], axis=-1)
+        batch, clips = tf.shape(songs)[0], tf.shape(songs)[2] // clip_frames
         long_enough = tf.debugging.Assert(
             clips > 0,
             [
                 f"too short: a clip is {clip_frames} frames, received",
-                tf.shape(mel)[2],
+                tf.shape(songs)[2],
             ],
         )
         with tf.control_dependencies([long_enough]):
-            pieces = mel[:, :, : clips * clip_frames]
-        pieces = tf.reshape(pieces, (batch, features.mel_bins, clips, clip_frames))
-        pieces = tf.transpose(pieces, (0, 2, 1, 3))
-        pieces = tf.reshape(pieces, (-1, features.mel_bins, clip_frames))
+            pieces = songs[:, :, : clips * clip_frames]
+        shape = (batch, features.mel_bins, clips, clip_frames, channels)
+        pieces = tf.transpose(tf.reshape(pieces, shape), (0, 2, 1, 3, 4))
+        pieces = tf.reshape(pieces, (-1, *clip_shape[1:]))
         return tf.reshape(embed_clips(pieces), (batch, clips, units))
 
     def classify(embeddings):
@@ -200,14 +219,14 @@ def _write_saved_model(network, artists, config, folder):
     def mel_of(waveform):
         return front_end(tf.ensure_shape(waveform, (None, None)))
 
-    def from_waveform(waveform):
-        return decide(classify(embed_songs(mel_of(waveform))))
+    def from_waveform(waveform, melody=None):
+        return decide(classify(embed_songs(mel_of(waveform), melody)))
 
-    def from_mel(mel_spectrogram):
-        return decide(classify(embed_songs(mel_spectrogram)))
+    def from_mel(mel_spectrogram, melody=None):
+        return decide(classify(embed_songs(mel_spectrogram, melody)))
 
-    def embed(waveform):
-        embeddings = embed_songs(mel_of(waveform))
+    def embed(waveform, melody=None):
+        embeddings = embed_songs(mel_of(waveform), melody)
         return {
             "embedding": tf.reduce_mean(embeddings, axis=1),
             "frame_embeddings": embeddings,
@@ -215,9 +234,15 @@ def _write_saved_model(network, artists, config, folder):
 
     def from_examples(examples):
         def one(serialized):
-            mel = parse_example(serialized)["mel"]
-            mel = tf.cast(tf.ensure_shape(mel, (features.mel_bins, None)), tf.float32)
-            probabilities = classify(embed_songs(mel[None, ..., None]))[0]
+            example = parse_example(serialized, melody=channels == 2)
+            mel = tf.cast(
+                tf.ensure_shape(example["mel"], (features.mel_bins, None)), tf.float32
+            )
+            melody = None
+            if channels == 2:
+                bands = tf.cast(example["melody"], tf.int32)
+                melody = tf.one_hot(bands, features.mel_bins, axis=0)[None, ..., None]
+            probabilities = classify(embed_songs(mel[None, ..., None], melody))[0]
             winner = vote(probabilities[None])[0]
             return tf.reduce_mean(probabilities, axis=0), winner
 
@@ -228,18 +253,18 @@ def _write_saved_model(network, artists, config, folder):
         return {"probabilities": probabilities, "singer": tf.gather(names, winners)}
 
     waveform = tf.TensorSpec((None, None), tf.float32, "waveform")
-    mel = tf.TensorSpec(
-        (None, features.mel_bins, None, 1), tf.float32, "mel_spectrogram"
-    )
+    song_shape = (None, features.mel_bins, None, 1)
+    mel = tf.TensorSpec(song_shape, tf.float32, "mel_spectrogram")
+    melody = [tf.TensorSpec(song_shape, tf.float32, "melody")][: channels - 1]
     examples = tf.TensorSpec((None,), tf.string, "examples")
     archive = keras.export.ExportArchive()
     archive.track(network)
-    archive.add_endpoint("serving_default", from_waveform, [waveform])
-    archive.add_endpoint("mel", from_mel, [mel])
-    archive.add_endpoint("embed", embed, [waveform])
+    archive.add_endpoint("serving_default", from_waveform, [waveform, *melody])
+    archive.add_endpoint("mel", from_mel, [mel, *melody])
+    archive.add_endpoint("embed", embed, [waveform, *melody])
     archive.add_endpoint("examples", from_examples, [examples])
     archive.write_out(os.fspath(folder), verbose=False)
-    _write_warmup(folder, config)
+    _write_warmup(folder, config, takes_melody(network))
 
 
 def vote(clip_probabilities):
@@ -261,7 +286,7 @@ def vote(clip_probabilities):
     return tf.argmax(tf.where(tied, sums, -1.0), axis=-1)
 
 
-def _write_warmup(folder, config):
+def _write_warmup(folder, config, melody):
     """Requests that TF Serving runs before it serves: the first one is slow."""
     import numpy as np
     import tensorflow as tf
@@ -269,13 +294,15 @@ def _write_warmup(folder, config):
 
     features, frames = config.features, config.train.clip_frames
     noise = np.random.default_rng(0).normal(0, 0.1, (1, frames * features.hop_length))
+    # As many frames as the front end makes of the waveform.
+    silence = np.zeros((1, features.mel_bins, frames + 1, 1), "float32")
     inputs = {
         "serving_default": {"waveform": noise.astype("float32")},
-        "mel": {
-            "mel_spectrogram": np.zeros((1, features.mel_bins, frames, 1), "float32")
-        },
+        "mel": {"mel_spectrogram": silence},
         "embed": {"waveform": noise.astype("float32")},
     }
+    if melody:
+        inputs = {name: {**x, "melody": silence} for name, x in inputs.items()}
     path = folder / "assets.extra" / "tf_serving_warmup_requests"
     path.parent.mkdir()
     with tf.io.TFRecordWriter(os.fspath(path)) as writer:
@@ -297,28 +324,42 @@ def convert_to_tflite(network):
         network: `SingerNetwork` for inference.
 
     Returns:
-        Bytes; input `mel_spectrogram` `(1, mel_bins, clip_frames, 1)`, outputs
+        Bytes; input `mel_spectrogram` `(1, mel_bins, clip_frames, 1)` (and `melody`
+        of the same shape, where the network takes it), outputs
         `probabilities` `(1, classes)` and `embedding` `(1, units)`.
     """
     import keras
     import tensorflow as tf
 
-    def identify(mel_spectrogram):
-        maps = network.encoder(mel_spectrogram, training=False)["maps"]
+    def identify(*inputs):
+        both = tf.concat(inputs, axis=-1)
+        maps = network.encoder(_encoder_input(network, both), training=False)["maps"]
         embedding = network.embedder(maps)
         logits = network.classifier(embedding)
         return {"probabilities": network.probabilities(logits), "embedding": embedding}
 
-    shape = (1, *network.input.shape[1:])
-    spec = tf.TensorSpec(shape, tf.float32, "mel_spectrogram")
+    shape = (1, *keras.tree.flatten(network.input)[0].shape[1:])
+    names = ["mel_spectrogram", "melody"][: 2 if takes_melody(network) else 1]
+    specs = [tf.TensorSpec(shape, tf.float32, name) for name in names]
     with tempfile.TemporaryDirectory() as folder:
         archive = keras.export.ExportArchive()
         archive.track(network)
-        archive.add_endpoint("serving_default", identify, [spec])
+        archive.add_endpoint("serving_default", identify, specs)
         archive.write_out(folder, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         return converter.convert()
+
+
+def _heard(config):
+    """What a model listens to, in words."""
+    features = config["features"]
+    heard = "the song"
+    if features["source"] == "vocals":
+        heard = f"the song's vocals alone (separator `{features['separator']}`)"
+    if config["model"]["name"] == "crnnm":
+        heard += f" and its melody (`{features['melody']}`)"
+    return heard
 
 
 def model_card(metadata):
@@ -350,8 +391,8 @@ def model_card(metadata):
             "",
             f"- Network: `{config['model']['name']}`, {metadata['parameters']:,} "
             f"parameters, trained with method `{config['train']['method']}`",
-            f"- Input: mono at {metadata['sample_rate']} Hz, at least "
-            f"{metadata['clip_seconds']:.2f} s",
+            f"- Input: {_heard(config)}, mono at {metadata['sample_rate']} Hz, at "
+            f"least {metadata['clip_seconds']:.2f} s",
             f"- Softmax temperature: {metadata['temperature']:.3f}, fitted on "
             "validation clips",
             f"- Split: by {config['split']['kind']}",

@@ -12,8 +12,15 @@ import re
 import shlex
 import sys
 
-from lca_keras import console, predict
-from lca_keras.config import CLIP_FRAMES, LOSS_WEIGHTS, PRESETS, Config, get_preset
+from lca_keras import console, feature_options, predict
+from lca_keras.config import (
+    CLIP_FRAMES,
+    LOSS_WEIGHTS,
+    MODELS,
+    PRESETS,
+    Config,
+    get_preset,
+)
 
 BUILT_IN_CORPUS = "corpus/built-in"
 
@@ -33,6 +40,10 @@ def parse_args(argv=None):
     data = parser.add_argument_group("data")
     data.add_argument("--data", help="artist/album/song.ext folder, or a CSV manifest")
     data.add_argument(
+        "--store", help="feature store of `python -m pipelines.extract`, instead"
+    )
+    feature_options.add_feature_options(data)
+    data.add_argument(
         "--split", choices=["album", "song"], help="what is held out; default: album"
     )
     data.add_argument("--split-file", help="CSV: artist, album, song, part")
@@ -44,12 +55,10 @@ def parse_args(argv=None):
         "--preset",
         choices=PRESETS,
         help="paper: the published training; demo: a narrow network, minutes. "
-        "Default: paper with --data, demo without",
+        "Default: paper for your own songs, demo for the built-in ones",
     )
     what.add_argument("--config", help="YAML, such as runs/NAME/config.yaml")
-    what.add_argument(
-        "--model", choices=["crnn", "crnn_fgnl"], help="default: crnn_fgnl"
-    )
+    what.add_argument("--model", choices=MODELS, help="default: crnn_fgnl")
     what.add_argument(
         "--method",
         choices=["none", "cal", "lca"],
@@ -94,21 +103,31 @@ def config_from(args):
         args: What `parse_args` returned.
 
     Returns:
-        `lca_keras.config.Config`.
+        Tuple of `lca_keras.config.Config` and the separator's folder, or `None`.
 
     Raises:
-        ConfigError: A combination that cannot be used.
+        UserError: A combination that cannot be used.
     """
     if args.config and args.preset:
         raise console.UserError("--config and --preset exclude each other")
+    if args.data and args.store:
+        raise console.UserError("--data and --store exclude each other")
     if args.config:
         config = Config.load(args.config)
     else:
-        config = get_preset(args.preset or ("paper" if args.data else "demo"))
+        own = args.data or args.store
+        config = get_preset(args.preset or ("paper" if own else "demo"))
     method = args.method
-    if args.model == "crnn" and method is None:
-        method = "none"  # The one method that this network can be trained with.
+    if args.model in ("crnn", "crnnm") and method is None:
+        method = "none"  # The one method that these networks can be trained with.
+    if args.store:
+        features, separator = _stored_features(args, config), args.separator
+    else:
+        features, separator = feature_options.resolve(args, config.features)
+        if (args.model, config.features.melody, args.melody) == ("crnnm", "none", None):
+            features["melody"] = "pyin"
     sections = {
+        "features": features,
         "split": {"kind": args.split, "file": args.split_file},
         "train": {
             "method": method,
@@ -125,7 +144,30 @@ def config_from(args):
     }
     if args.loss_weights:
         sections["loss"] = vars(LOSS_WEIGHTS[args.loss_weights])
-    return config.replace(**sections)
+    return config.replace(**sections), separator
+
+
+def _stored_features(args, config):
+    """Fields of the features in `--store`, which decides them."""
+    from lca_keras.data.store import FeatureStore, StoreError
+
+    stored = dataclasses.asdict(FeatureStore.open(args.store).config)
+    wanted = {"source": args.source, "melody": args.melody}
+    if args.config:
+        # A run is repeated with its own features or not at all.
+        wanted = {**dataclasses.asdict(config.features), **_given(wanted)}
+    for name, value in _given(wanted).items():
+        if stored[name] != value:
+            raise StoreError(
+                f"{args.store} holds features with {name} {stored[name]!r}, but "
+                f"{value!r} was asked for. Extract those with `python -m "
+                "pipelines.extract` into another folder."
+            )
+    return stored
+
+
+def _given(options):
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def check_name(name):
@@ -168,7 +210,7 @@ def run(args):
             if value != getattr(defaults, name) and name not in ("resume", "debug")
         }
         # Where things are may change between two starts; what they are may not.
-        moved = given & {"data", "exports", "features"}
+        moved = given & {"data", "exports", "features", "separator", "store"}
         if given - moved:
             options = ["--" + name.replace("_", "-") for name in sorted(given - moved)]
             raise console.UserError(
@@ -181,10 +223,10 @@ def run(args):
         job, config = training.load_job(args.resume)
         job = dataclasses.replace(job, **{name: getattr(args, name) for name in moved})
     else:
-        config = config_from(args)
+        config, separator = config_from(args)
         name = default_name(config) if args.name is None else check_name(args.name)
         data = args.data
-        if data is None:
+        if data is None and args.store is None:
             data = make_built_in_corpus()
             if (args.split, args.split_file, args.config) == (None, None, None):
                 # Its own split: the albums whose bands do not tell the artist.
@@ -193,13 +235,27 @@ def run(args):
         from lca_keras import training
 
         job = training.Job(
-            str(data), name, args.runs, args.exports, args.features, args.strict
+            data and str(data),
+            name,
+            args.runs,
+            args.exports,
+            args.features,
+            args.strict,
+            args.store,
+            separator,
         )
     results = training.fit(config, job, resume=bool(args.resume))
-    song = training.held_out_song(job, config)
+    song = training.held_out_song(job)
     model = shlex.quote(results["export"])
-    print(f"\nThe exported model on a held-out song by {song.artist}:")
-    predict.run_songs(results["export"], [str(song.path)], top=3)
+    if song is not None:
+        print(f"\nThe exported model on a held-out song by {song.artist}:")
+        predict.run_songs(
+            results["export"],
+            [song.path],
+            top=3,
+            separator=job.separator,
+            vocals={song.path: song.vocals_path},
+        )
     print(f"\nrun        {job.folder}")
     print(f"model      {results['export']}")
     print(f"try it     python -m lca_keras.predict --model {model} SONG")

@@ -1,7 +1,8 @@
 """Names the singer of songs, with an exported model.
 
 `python -m lca_keras.predict --model saved_models/NAME SONG…` prints the singer with
-probabilities. Everything but decoding happens inside the SavedModel.
+probabilities. Everything but decoding happens inside the SavedModel; vocals are
+separated and melodies tracked before it, if the model was trained on these.
 """
 
 import argparse
@@ -17,22 +18,26 @@ class Identifier:
 
     Args:
         folder: Folder of an exported version.
+        separator: Optional folder of the separator that the model was trained with.
 
     Attributes:
         artists: List of class names.
         metadata: Dict; what `lca_keras.json` beside the model says.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, separator=None):
         import soundfile  # noqa: F401  Loaded now, not with the first song.
         import soxr  # noqa: F401
         import tensorflow as tf
 
+        from lca_keras.config import Config
+        from lca_keras.data.extraction import Extractor
         from lca_keras.export import METADATA
 
         folder = pathlib.Path(folder)
         try:
             self.metadata = files.read_json(folder / METADATA)
+            config = Config.from_dict(self.metadata["config"])
             self._model = tf.saved_model.load(str(folder))
         except (OSError, ValueError) as error:
             raise console.UserError(
@@ -40,19 +45,56 @@ class Identifier:
             ) from error
         self.artists = self.metadata["artists"]
         self._serve = self._model.signatures["serving_default"]
+        self._features = config.features
+        self._extractor = Extractor(config.features, separator, threads=None)
         # The first call optimises the graph and takes memory: part of starting up,
         # not of a song. Nine clips pass in two pieces, as those of a song do.
-        hop = self.metadata["config"]["features"]["hop_length"]
-        noise = tf.random.stateless_normal(
-            (1, 9 * self.metadata["clip_frames"] * hop), (0, 0)
-        )
-        self._serve(waveform=noise)
+        count = 9 * self.metadata["clip_frames"] * config.features.hop_length
+        noise = tf.random.stateless_normal((count,), (0, 0))
+        self._identify(noise, self._contour([-1] * (1 + count // self._hop)))
 
-    def identify(self, path):
+    @property
+    def _hop(self):
+        return self._features.hop_length
+
+    def _contour(self, bands):
+        """The melody as the network takes it."""
+        from lca_keras.audio.melody import contour
+
+        return contour(bands, self._features.mel_bins)
+
+    def _identify(self, samples, melody):
+        """Runs the model on one song; `melody` is left out if it takes none."""
+        inputs = {"waveform": samples[None]}
+        if self.takes_melody:
+            inputs["melody"] = melody[None, ..., None]
+        return self._serve(**inputs)
+
+    @property
+    def takes_melody(self):
+        """Whether the model takes the melody beside the waveform."""
+        return "melody" in self._serve.structured_input_signature[1]
+
+    def check(self, vocals):
+        """Raises early if vocals have to be separated and cannot be.
+
+        Args:
+            vocals: Iterable with the vocals' path of every song, or `None`.
+
+        Raises:
+            UserError: The separator is missing, or not the model's own.
+        """
+        from lca_keras.data.catalogue import Song
+
+        self._extractor.check([Song("", "", "", "", path) for path in vocals])
+
+    def identify(self, path, vocals_path=None):
         """Identifies the singer of an audio file.
 
         Args:
             path: Audio file of any format, rate and channel count.
+            vocals_path: Optional file of the voice alone, for a model that was trained
+                on vocals; without one the vocals are separated.
 
         Returns:
             Dict: `singer`, `probabilities` (artist to float, highest first),
@@ -62,18 +104,21 @@ class Identifier:
 
         Raises:
             AudioError: The file cannot be decoded, is silent or too short.
+            UserError: The vocals have to be separated and cannot be.
         """
         import tensorflow as tf
 
-        from lca_keras.audio.decode import AudioError, decode
+        from lca_keras.audio.decode import AudioError
 
-        samples = decode(path, self.metadata["sample_rate"])
+        _, samples = self._extractor.waveform(path, vocals_path)
         seconds = self.metadata["clip_seconds"]
-        hop = self.metadata["config"]["features"]["hop_length"]
-        if 1 + samples.size // hop < self.metadata["clip_frames"]:
+        if 1 + samples.size // self._hop < self.metadata["clip_frames"]:
             length = samples.size / self.metadata["sample_rate"]
             raise AudioError(f"too short: {length:.1f} s, a clip takes {seconds:.1f} s")
-        outputs = self._serve(waveform=tf.constant(samples[None]))
+        melody = None
+        if self.takes_melody:
+            melody = self._contour(self._extractor.melody(samples))
+        outputs = self._identify(tf.constant(samples), melody)
         means = outputs["probabilities"][0].numpy()
         clips = outputs["frame_probabilities"][0].numpy()
         winners = [self.artists[index] for index in clips.argmax(axis=1)]
@@ -163,6 +208,14 @@ def main(argv=None):
     parser.add_argument("--model", required=True, help="saved_models/NAME")
     parser.add_argument("--version", type=int, help="default: the newest")
     parser.add_argument("--top", type=int, default=5, help="artists to list")
+    parser.add_argument(
+        "--separator", metavar="FOLDER", help="of a model that was trained on vocals"
+    )
+    parser.add_argument(
+        "--vocals",
+        action="store_true",
+        help="the files are vocals already: nothing is separated",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the vote over time")
     console.add_debug_flag(parser)
@@ -179,7 +232,10 @@ def run(args):
     if args.plot and not pathlib.Path(args.plot).absolute().parent.is_dir():
         raise console.UserError(f"--plot {args.plot}: no such folder")
     folder = find_version(args.model, args.version)
-    results = run_songs(folder, args.songs, args.top, print_text=not args.json)
+    vocals = {song: song for song in args.songs} if args.vocals else None
+    results = run_songs(
+        folder, args.songs, args.top, not args.json, args.separator, vocals
+    )
     if args.json:
         listed = [{"song": song, **result} for song, result in results.items()]
         print(json.dumps(listed, indent=2, ensure_ascii=False))
@@ -188,7 +244,7 @@ def run(args):
     return 0 if len(results) == len(set(args.songs)) else 1
 
 
-def run_songs(folder, songs, top, print_text=True):
+def run_songs(folder, songs, top, print_text=True, separator=None, vocals=None):
     """Identifies songs; those that cannot be used are reported on standard error.
 
     Args:
@@ -196,6 +252,8 @@ def run_songs(folder, songs, top, print_text=True):
         songs: Audio files.
         top: Int, number of artists to list.
         print_text: Whether to print each result as it comes.
+        separator: Optional folder of the model's separator.
+        vocals: Optional dict from audio file to the file of its vocals.
 
     Returns:
         Dict from audio file to what `Identifier.identify` returned.
@@ -203,11 +261,13 @@ def run_songs(folder, songs, top, print_text=True):
     from lca_keras.audio.decode import AudioError
 
     console.quiet_tensorflow()
-    identifier = Identifier(folder)
+    identifier = Identifier(folder, separator)
+    vocals = vocals or {}
+    identifier.check([vocals.get(song) for song in songs])
     results = {}
     for song in songs:
         try:
-            results[song] = identifier.identify(song)
+            results[song] = identifier.identify(song, vocals.get(song))
         except AudioError as error:
             print(f"error: {song}: {error}", file=sys.stderr)
             continue

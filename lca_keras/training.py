@@ -16,6 +16,7 @@ from lca_keras import callbacks, console, evaluate, files, plots
 from lca_keras.config import Config
 from lca_keras.console import UserError
 from lca_keras.data import catalogue, split
+from lca_keras.data.extraction import Extractor
 from lca_keras.data.pipeline import ClipSource
 from lca_keras.data.store import FeatureStore
 
@@ -25,20 +26,24 @@ class Job:
     """What `fit` was asked to do, apart from what decides the result (`Config`).
 
     Attributes:
-        data: Corpus, a folder or a manifest.
+        data: Corpus, a folder or a manifest; or `None`, with `store`.
         name: Name of the run and of the exported model.
         runs: Folder of all runs.
         exports: Folder of all exports.
         features: Folder of all feature stores.
         strict: Whether an unusable song is an error.
+        store: Optional feature store that takes the place of `data`.
+        separator: Optional folder of the separator that the features need.
     """
 
-    data: str
+    data: str | None
     name: str
     runs: str = "runs"
     exports: str = "saved_models"
     features: str = "features"
     strict: bool = False
+    store: str | None = None
+    separator: str | None = None
 
     @property
     def folder(self):
@@ -61,14 +66,12 @@ class Corpus:
     skipped: dict[str, str]
 
 
-def prepare_corpus(data, config, features, strict=False):
-    """Lists the songs of a corpus and brings its feature store up to date.
+def prepare_corpus(job, config):
+    """Lists the songs of a job and brings their features up to date.
 
     Args:
-        data: Folder or manifest.
+        job: `Job`.
         config: `lca_keras.config.Config`.
-        features: Folder of all feature stores.
-        strict: Whether an unusable song is an error.
 
     Returns:
         `Corpus`.
@@ -76,38 +79,70 @@ def prepare_corpus(data, config, features, strict=False):
     Raises:
         UserError: No songs, none usable, or unusable ones under `strict`.
     """
-    songs = catalogue.load(data)
-    where = pathlib.Path(data).resolve()
-    tag = hashlib.sha256(os.fsencode(where)).hexdigest()[:8]
-    folder = pathlib.Path(features, f"{where.name}-{tag}-{config.features.digest}")
-    store = FeatureStore(folder, config.features)
-    for path in store.damaged_shards():
-        print(f"{path} is missing or truncated: computing its songs again")
-    with console.progress("Features") as progress:
-        report = store.update(songs, progress)
-    skipped, usable = {}, []
+    if job.store:
+        store = _open_store(job.store, config)
+        songs = [record.as_song for record in store.records.values()]
+        skipped = {failure.path: failure.reason for failure in store.failed.values()}
+        how = f"features: {job.store}"
+    else:
+        store, songs, skipped, how = _extract(job, config)
+    usable = []
     clip_frames = config.train.clip_frames
     clip = clip_frames * config.features.hop_length / config.features.sample_rate
-    for song in songs:
-        if song.key in report.failed:
-            skipped[str(song.path)] = report.failed[song.key]
-        elif store.records[song.key].frames < clip_frames:
+    for song in sorted(songs):
+        if store.records[song.key].frames < clip_frames:
             seconds = store.records[song.key].duration
             reason = f"too short: {seconds:.1f} s, a clip takes {clip:.1f} s"
             skipped[str(song.path)] = reason
         else:
             usable.append(song)
-    print(
-        f"{len(usable)} songs ready, {len(skipped)} skipped (features: "
-        f"{report.computed} computed, {report.reused} reused)"
-    )
+    print(f"{len(usable)} songs ready, {len(skipped)} skipped ({how})")
     for path, reason in skipped.items():
         print(f"  skipped {path}: {reason}")
-    if skipped and strict:
+    if skipped and job.strict:
         raise UserError(f"--strict: {len(skipped)} files cannot be used, see above")
     if not usable:
-        raise UserError(f"{data}: none of {len(songs)} songs can be used")
+        total = len(songs) + len(skipped)
+        raise UserError(f"{job.data or job.store}: none of {total} songs can be used")
     return Corpus(store, usable, skipped)
+
+
+def _open_store(folder, config):
+    """Opens a store to train from, without the shards that cannot be read."""
+    store = FeatureStore(folder, config.features)
+    corrupt = store.corrupt_shards()
+    if not corrupt:
+        return store
+    rest = store.without_shards(corrupt)
+    for path in corrupt:
+        print(f"{path} is damaged or missing")
+    print(
+        f"{len(store.records) - len(rest.records)} songs are left out for that. "
+        "`python -m pipelines.extract` computes them again once the damaged files "
+        "are deleted."
+    )
+    return rest
+
+
+def _extract(job, config):
+    """Computes missing features; returns store, songs, skipped files, summary."""
+    songs = catalogue.load(job.data)
+    where = pathlib.Path(job.data).resolve()
+    tag = hashlib.sha256(os.fsencode(where)).hexdigest()[:8]
+    name = f"{where.name}-{tag}-{config.features.digest}"
+    store = FeatureStore(pathlib.Path(job.features, name), config.features)
+    for path in store.damaged_shards():
+        print(f"{path} is missing or truncated: computing its songs again")
+    with console.progress("Features") as progress:
+        extractor = Extractor(config.features, job.separator)
+        report = store.update(songs, progress, extractor)
+    skipped = {
+        str(song.path): report.failed[song.key]
+        for song in songs
+        if song.key in report.failed
+    }
+    how = f"features: {report.computed} computed, {report.reused} reused"
+    return store, [s for s in songs if s.key not in report.failed], skipped, how
 
 
 def fit(config, job, resume=False):
@@ -142,18 +177,18 @@ def fit(config, job, resume=False):
         )
     for option, path in (("--exports", job.exports), ("--runs", job.runs)):
         _check_writable(option, path)
-    if not resume and not config.split.file:
+    if job.data and not resume and not config.split.file:
         # Needs only the names: said before hours of feature extraction.
         songs = catalogue.load(job.data)
         split.split_songs(songs, config.split.kind, config.train.seed)
     # The data comes first: a corpus that cannot be used leaves no run behind.
-    corpus = prepare_corpus(job.data, config, job.features, job.strict)
+    corpus = prepare_corpus(job, config)
     part_of, artists = _split(config, corpus, folder)
     if not resume:
         _make_run_folder(config, job)
     with files.lock(folder / ".lock", wait=False), _corrupt_shards_named(corpus.store):
         split.write_split(folder / "split.csv", corpus.songs, part_of)
-        sources = _sources(corpus, part_of, artists, config.train.clip_frames)
+        sources = _sources(corpus, part_of, artists, config)
         for part, source in sources.items():
             songs, clips = len(source.labels), source.num_clips
             print(f"  {part:<10} {songs:5d} songs {clips:7d} clips")
@@ -288,15 +323,29 @@ def _split(config, corpus, folder):
     return part_of, sorted({song.artist for song in corpus.songs})
 
 
-def _sources(corpus, part_of, artists, clip_frames):
+def _sources(corpus, part_of, artists, config):
     """One `ClipSource` for each part."""
     labels = collections.defaultdict(dict)
     for song in corpus.songs:
         labels[part_of[song.key]][song.key] = artists.index(song.artist)
     return {
-        part: ClipSource(corpus.store, labels[part], clip_frames)
-        for part in split.PARTS
+        part: clip_source(corpus.store, labels[part], config) for part in split.PARTS
     }
+
+
+def clip_source(store, labels, config):
+    """The clips of some songs as the configured network takes them.
+
+    Args:
+        store: `FeatureStore`.
+        labels: Dict from song key to class index.
+        config: `Config`.
+
+    Returns:
+        `ClipSource`.
+    """
+    melody = config.model.name == "crnnm"
+    return ClipSource(store, labels, config.train.clip_frames, melody)
 
 
 def _train(config, folder, sources, artists):
@@ -332,7 +381,7 @@ def _train(config, folder, sources, artists):
             steps_per_epoch=steps,
             initial_epoch=state.epoch,
             epochs=train.epochs,
-            validation_data=validation.map(lambda mel, label, key: (mel, label)),
+            validation_data=validation.map(lambda inputs, label, key: (inputs, label)),
             callbacks=[
                 callbacks.WarmUp(train.warmup_epochs),
                 callbacks.EpochSeed(train.seed),
@@ -359,7 +408,8 @@ def write_spectrograms(folder, source, count=4):
     """
     import tensorflow as tf
 
-    mel, *_ = next(iter(source.ordered(count)))
+    clips = dataclasses.replace(source, melody=False)
+    mel, *_ = next(iter(clips.ordered(count)))
     low, high = tf.reduce_min(mel), tf.reduce_max(mel)
     images = (mel - low) / (high - low + 1e-6)
     with tf.summary.create_file_writer(os.fspath(folder)).as_default():
@@ -476,23 +526,28 @@ def _export(config, job, model, artists, results):
     return results
 
 
-def held_out_song(job, config):
-    """Returns a song of the run's test part.
+def held_out_song(job):
+    """Returns a song of the run's test part whose audio is at hand.
 
     Args:
         job: `Job`.
-        config: `Config`.
 
     Returns:
-        `lca_keras.data.catalogue.Song`.
+        `lca_keras.data.catalogue.Song`, or `None`: a store may have travelled without
+        the music.
     """
     tested = files.read_csv(job.folder / "predictions_test_song.csv")
     names = {(row["artist"], row["album"], row["song"]) for row in tested}
-    songs = catalogue.load(job.data)
-    return next(s for s in songs if (s.artist, s.album, s.song) in names)
+    if job.data:
+        songs = catalogue.load(job.data)
+    else:
+        records = FeatureStore.open(job.store).records.values()
+        songs = [record.as_song for record in records]
+    named = (s for s in songs if (s.artist, s.album, s.song) in names)
+    return next((song for song in named if song.path.exists()), None)
 
 
-def evaluate_run(run, data=None, out=None):
+def evaluate_run(run, data=None, out=None, separator=None):
     """Evaluates a finished run again.
 
     Args:
@@ -501,6 +556,7 @@ def evaluate_run(run, data=None, out=None):
             songs of a given corpus whose artist the model knows are scored.
         out: Optional folder for the results; default is the run folder, or a folder
             in it for another corpus.
+        separator: Optional folder of the separator; default is the run's.
 
     Returns:
         Dict of scores by part.
@@ -521,7 +577,11 @@ def evaluate_run(run, data=None, out=None):
         )
     model = keras.saving.load_model(model_path)
     artists = files.read_json(job.folder / "metrics.json")["artists"]
-    corpus = prepare_corpus(data or job.data, config, job.features)
+    if data:
+        job = dataclasses.replace(job, data=data, store=None)
+    if separator:
+        job = dataclasses.replace(job, separator=separator)
+    corpus = prepare_corpus(job, config)
     if data:
         known = [song for song in corpus.songs if song.artist in artists]
         unknown = sorted({s.artist for s in corpus.songs} - set(artists))
@@ -531,11 +591,11 @@ def evaluate_run(run, data=None, out=None):
             raise UserError(f"{data}: no song of an artist that the model knows")
         labels = {song.key: artists.index(song.artist) for song in known}
         name = pathlib.Path(data).resolve().name
-        sources = {name: ClipSource(corpus.store, labels, config.train.clip_frames)}
+        sources = {name: clip_source(corpus.store, labels, config)}
         folder = pathlib.Path(out or job.folder / f"evaluation-{name}")
     else:
         part_of = split.read_split(job.folder / "split.csv", corpus.songs)
-        sources = _sources(corpus, part_of, artists, config.train.clip_frames)
+        sources = _sources(corpus, part_of, artists, config)
         sources.pop("train")
         folder = pathlib.Path(out or job.folder)
     folder.mkdir(parents=True, exist_ok=True)

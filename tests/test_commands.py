@@ -310,12 +310,13 @@ def test_configs_and_options_that_cannot_be(elsewhere, capsys):
 def test_damaged_feature_store(elsewhere, tiny_config, capsys):
     corpus = make_corpus(elsewhere / "c", artists=2, albums=3)
     config = tiny_config.replace(train={"epochs": 1})
-    training.prepare_corpus(corpus, config, "features")
+    job = training.Job(str(corpus), "x")
+    training.prepare_corpus(job, config)
     (store,) = (elsewhere / "features").iterdir()
     (shard,) = store.glob("songs-*")
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-500])
-    training.prepare_corpus(corpus, config, "features")
+    training.prepare_corpus(job, config)
     assert "missing or truncated: computing" in capsys.readouterr().out
     assert shard.read_bytes() == whole
     # Damage that keeps the size is found by TFRecord's checksums.

@@ -57,6 +57,13 @@ def test_int_is_taken_for_float_and_missing_fields_are_defaults():
         ({"version": 1, "model": {"filters": [64, 128]}}, "four positive ints"),
         ({"version": 1, "model": {"filters": 64}}, "expected a list of ints"),
         ({"version": 1, "model": {"name": "crnn"}}, "--method none"),
+        (
+            {"version": 1, "model": {"name": "crnnm"}, "train": {"method": "none"}},
+            "--melody pyin or crepe",
+        ),
+        ({"version": 1, "features": {"source": "vocals"}}, "a separator goes with"),
+        ({"version": 1, "features": {"separator": "umxl"}}, "a separator goes with"),
+        ({"version": 1, "features": {"melody": "praat"}}, "none, pyin, crepe"),
         ({"version": 1, "loss": {"cf": -1}}, "cf must be a finite number"),
         ({"version": 1, "loss": {"cf": float("nan")}}, "cf must be a finite number"),
         ({"version": 1, "features": {"fmax": 9000}}, "fmax=9000"),
@@ -91,7 +98,14 @@ def test_digest_changes_with_every_field():
         "decibel": "power",
         "top_db": 60.0,
     }
-    digests = {FeatureConfig().digest}
-    for name, value in changes.items():
-        digests.add(FeatureConfig(**{name: value}).digest)
-    assert len(digests) == 1 + len(dataclasses.fields(FeatureConfig))
+    changed = [FeatureConfig(**{name: value}) for name, value in changes.items()]
+    vocals = {"source": "vocals", "separator": "umxl"}
+    changed += [
+        FeatureConfig(melody="pyin"),
+        FeatureConfig(melody="crepe"),
+        FeatureConfig(**vocals),
+        FeatureConfig(**{**vocals, "separator": "umxhq"}),
+    ]
+    assert len({c.digest for c in [FeatureConfig(), *changed]}) == 1 + len(changed)
+    varied = {*changes, "source", "separator", "melody"}
+    assert varied == {field.name for field in dataclasses.fields(FeatureConfig)}

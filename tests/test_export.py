@@ -13,6 +13,7 @@ from lca_keras.audio.features import mel_spectrogram
 from lca_keras.config import FeatureConfig, get_preset
 from lca_keras.console import UserError
 from lca_keras.data import catalogue, store
+from lca_keras.data.extraction import Extractor
 from lca_keras.export import export_model, find_version, versions
 from lca_keras.metrics import vote
 from lca_keras.models import CRNNFGNL
@@ -112,15 +113,21 @@ def test_embedding(network, loaded):
     )
 
 
+def to_example(song, features):
+    names = (song.artist, song.album, song.song)
+    record = store.Record(*names, str(song.path), 0, 7.0, "hash", (0, 0))
+    return store.to_example(
+        song.key, record, features.mel, features.melody, FeatureConfig()
+    )
+
+
 def test_examples_of_the_feature_store(network, loaded, tiny_corpus):
     songs = catalogue.load(tiny_corpus)[:3]
     config = FeatureConfig()
-    extracted = [store.extract_song(s.path, config) for s in songs]
+    extracted = [Extractor(config).extract(s) for s in songs]
     # Different lengths in one batch.
     extracted[1].mel.resize((128, 100), refcheck=False)
-    examples = [
-        store.to_example(s, e, config) for s, e in zip(songs, extracted, strict=True)
-    ]
+    examples = [to_example(s, e) for s, e in zip(songs, extracted, strict=True)]
     outputs = loaded.signatures["examples"](examples=tf.constant(examples))
     for row, features in enumerate(extracted):
         count = features.mel.shape[1] // 94

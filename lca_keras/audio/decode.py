@@ -3,13 +3,14 @@
 import contextlib
 import os
 import sys
+import threading
 
 import numpy as np
 
 # Frames read at a time: eight channels at 192 kHz stay within a few MiB.
 _BLOCK_FRAMES = 1 << 18
 # 16-bit rounding noise is about 1e-5; a recording whose peak stays below is silent.
-_SILENCE_PEAK = 2e-5
+SILENCE_PEAK = 2e-5
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
 
@@ -34,30 +35,56 @@ def decode(path, sample_rate=16000):
     Raises:
         AudioError: The file cannot be read or decoded, or holds no sound.
     """
-    import soundfile
     import soxr
 
-    blocks = []
-    try:
-        with _silent_decoders(), soundfile.SoundFile(path) as file:
-            rate = file.samplerate
-            for block in file.blocks(_BLOCK_FRAMES, dtype="float32", always_2d=True):
-                # The mean of librosa.to_mono, in the same precision.
-                blocks.append(np.mean(block.T, axis=0))
-    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        raise AudioError(_reason(path)) from error
-    samples = np.concatenate(blocks) if blocks else np.zeros(0, "float32")
-    if not samples.size:
+    # The mean of librosa.to_mono, in the same precision.
+    blocks = [(rate, np.mean(block.T, axis=0)) for rate, block in read_blocks(path)]
+    if not blocks:
         raise AudioError("no audio in the file")
-    if not np.isfinite(samples).all():
-        raise AudioError("samples are NaN or infinite")
-    if np.abs(samples).max() < _SILENCE_PEAK:
-        raise AudioError("silent from beginning to end")
+    rate = blocks[0][0]
+    samples = np.concatenate([block for _, block in blocks])
+    check_sound(samples)
     if rate != sample_rate:
         length = int(np.ceil(samples.size * sample_rate / rate))
         samples = soxr.resample(samples, rate, sample_rate, quality="HQ")[:length]
         samples = np.pad(samples, (0, length - samples.size))
     return samples
+
+
+def read_blocks(path):
+    """Decodes a file piece by piece.
+
+    Args:
+        path: Path of an audio file.
+
+    Yields:
+        Tuples of the file's sample rate and a float32 array `(samples, channels)`.
+
+    Raises:
+        AudioError: The file cannot be read or decoded.
+    """
+    import soundfile
+
+    try:
+        with _silent_decoders():
+            file = soundfile.SoundFile(path)
+        with file:
+            while True:
+                with _silent_decoders():
+                    block = file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
+                if not len(block):
+                    return
+                yield file.samplerate, block
+    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+        raise AudioError(_reason(path)) from error
+
+
+def check_sound(samples):
+    """Raises an `AudioError` for samples that are not finite or silent."""
+    if not np.isfinite(samples).all():
+        raise AudioError("samples are NaN or infinite")
+    if np.abs(samples).max() < SILENCE_PEAK:
+        raise AudioError("silent from beginning to end")
 
 
 def _reason(path):
@@ -73,15 +100,20 @@ def _reason(path):
     )
 
 
+_silence = threading.Lock()
+
+
 @contextlib.contextmanager
 def _silent_decoders():
     """Hides what C libraries write to standard error about damaged files."""
-    sys.stderr.flush()
-    visible, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(visible, 2)
-        os.close(visible)
-        os.close(nowhere)
+    # File descriptors belong to the process: two threads must not swap them at once.
+    with _silence:
+        sys.stderr.flush()
+        visible, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        try:
+            yield
+        finally:
+            os.dup2(visible, 2)
+            os.close(visible)
+            os.close(nowhere)

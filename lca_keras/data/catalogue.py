@@ -22,12 +22,14 @@ class Song:
         album: Album's name, unique within the artist.
         song: Song's name, unique within the album.
         path: Audio file.
+        vocals_path: Audio file of the voice alone, as long as `path`, if there is one.
     """
 
     artist: str
     album: str
     song: str
     path: pathlib.Path
+    vocals_path: pathlib.Path | None = dataclasses.field(default=None, compare=False)
 
     @property
     def key(self):
@@ -46,7 +48,8 @@ def load(path):
 
     Args:
         path: Folder `artist/album/song.ext`, or a CSV manifest with the columns
-            `path` (relative to the CSV's folder), `artist`, `album` and `song`.
+            `path` (relative to the CSV's folder), `artist`, `album` and `song`, and
+            optionally `vocals_path`, a file of the voice alone.
 
     Returns:
         List of `Song`, sorted.
@@ -102,13 +105,11 @@ def _read_manifest(path):
         names = [row[column].strip() for column in _COLUMNS]
         if not all(names):
             raise UserError(f"{path}, line {number}: empty field in {row}")
-        audio = (root / names[0]).resolve()
-        if not audio.is_relative_to(root):
-            raise UserError(
-                f"{path}, line {number}: {names[0]} lies outside {root}. Paths are "
-                "relative to the manifest's folder and stay within it."
-            )
-        song = Song(*names[1:], audio)
+        audio = _within(root, names[0], f"{path}, line {number}")
+        vocals = (row.get("vocals_path") or "").strip()
+        if vocals:
+            vocals = _within(root, vocals, f"{path}, line {number}")
+        song = Song(*names[1:], audio, vocals or None)
         if song.key in lines:
             raise UserError(
                 f"{path}, line {number}: {song.label} is in line {lines[song.key]} "
@@ -119,3 +120,14 @@ def _read_manifest(path):
     if not songs:
         raise UserError(f"{path}: the manifest lists no songs")
     return songs
+
+
+def _within(root, name, where):
+    """The path of a file below the manifest's folder."""
+    path = (root / name).resolve()
+    if not path.is_relative_to(root):
+        raise UserError(
+            f"{where}: {name} lies outside {root}. Paths are relative to the "
+            "manifest's folder and stay within it."
+        )
+    return path

@@ -17,11 +17,14 @@ class ClipSource:
         store: `lca_keras.data.store.FeatureStore`.
         labels: Dict from song key to class index; other songs are left out.
         clip_frames: Int, frames of a clip.
+        melody: Whether the clips carry the melody too. A clip is then a dict of
+            `"mel_spectrogram"` and `"melody"`, otherwise the spectrogram alone.
     """
 
     store: object
     labels: dict[str, int]
     clip_frames: int
+    melody: bool = False
 
     @property
     def num_clips(self):
@@ -30,7 +33,7 @@ class ClipSource:
         return sum(count // self.clip_frames for count in frames)
 
     def _songs(self, shards):
-        """Dataset of (mel float16 `(mel_bins, frames)`, label, key)."""
+        """Dataset of (features, label, key), features as `parse_example` gives them."""
         import tensorflow as tf
 
         from lca_keras.data.store import parse_example
@@ -42,8 +45,9 @@ class ClipSource:
         )
 
         def parse(serialized):
-            example = parse_example(serialized)
-            return example["mel"], table.lookup(example["key"]), example["key"]
+            example = parse_example(serialized, self.melody)
+            key = example.pop("key")
+            return example, table.lookup(key), key
 
         songs = shards.interleave(
             tf.data.TFRecordDataset,
@@ -52,16 +56,32 @@ class ClipSource:
             deterministic=True,
         )
         songs = songs.map(parse, num_parallel_calls=2, deterministic=True)
-        return songs.filter(lambda mel, label, key: label >= 0)
+        return songs.filter(lambda features, label, key: label >= 0)
 
-    def _cut(self, mel, label, key):
-        """Dataset of a song's clips, float16 `(mel_bins, clip_frames)`."""
+    def _cut(self, features, label, key):
+        """Dataset of a song's clips, features as in `_songs`."""
         import tensorflow as tf
 
-        clips = cut_clips(mel, self.clip_frames)
-        count = tf.shape(clips)[0]
+        clips = {"mel": cut_clips(features["mel"], self.clip_frames)}
+        if self.melody:
+            melody = cut_clips(features["melody"][None], self.clip_frames)
+            clips["melody"] = melody[:, 0]
+        count = tf.shape(clips["mel"])[0]
         label = tf.repeat(tf.cast(label, tf.int32), count)
         return tf.data.Dataset.from_tensor_slices((clips, label, tf.repeat(key, count)))
+
+    def _network_input(self, clips, label, key):
+        """A batch of stored clips as float32, with a channel axis."""
+        import tensorflow as tf
+
+        mel = tf.cast(clips["mel"], tf.float32)[..., None]
+        if not self.melody:
+            return mel, label, key
+        # The band -1, unvoiced, becomes a column of zeros.
+        bands = tf.cast(clips["melody"], tf.int32)
+        melody = tf.one_hot(bands, tf.shape(mel)[1], axis=1)[..., None]
+        melody = tf.ensure_shape(melody, mel.shape)
+        return {"mel_spectrogram": mel, "melody": melody}, label, key
 
     def training(self, batch_size, seed, first_epoch, epochs):
         """Shuffled batches of many epochs, one after the other.
@@ -76,8 +96,8 @@ class ClipSource:
             epochs: Int, epoch to end before.
 
         Yields:
-            Tuples of float32 `(batch, mel_bins, clip_frames, 1)` and int32
-            `(batch,)` tensors, `steps(batch_size)` of them an epoch.
+            Tuples of float32 `(batch, mel_bins, clip_frames, 1)` (two of them with
+            the melody) and int32 `(batch,)`, `steps(batch_size)` an epoch.
         """
         # A generator of pipelines, since `tf.data` takes no epoch-dependent seed.
         for epoch in range(first_epoch, epochs):
@@ -91,8 +111,8 @@ class ClipSource:
         shards = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths), seed)
         clips = self._songs(shards).flat_map(self._cut)
         clips = clips.shuffle(max(1, min(self.num_clips, _SHUFFLE_CLIPS)), seed + 1)
-        batches = clips.batch(batch_size).map(_network_input, num_parallel_calls=2)
-        return batches.map(lambda mel, label, key: (mel, label)).prefetch(4)
+        batches = clips.batch(batch_size).map(self._network_input, num_parallel_calls=2)
+        return batches.map(lambda clips, label, key: (clips, label)).prefetch(4)
 
     def ordered(self, batch_size):
         """All clips once, songs in store order, clips in time order.
@@ -101,14 +121,14 @@ class ClipSource:
             batch_size: Int.
 
         Returns:
-            `tf.data.Dataset` of (mel, label, key) as in `training`, with the song's
+            `tf.data.Dataset` of (clips, label, key) as in `training`, with the song's
             key (string) for every clip.
         """
         import tensorflow as tf
 
         shards = tf.data.Dataset.from_tensor_slices(self.store.shard_paths())
         clips = self._songs(shards).flat_map(self._cut).batch(batch_size)
-        clips = clips.map(_network_input, num_parallel_calls=2).prefetch(2)
+        clips = clips.map(self._network_input, num_parallel_calls=2).prefetch(2)
         # Known to Keras, it does not warn of data that ran out.
         size = tf.data.experimental.assert_cardinality(self.steps(batch_size))
         return clips.apply(size)
@@ -122,7 +142,7 @@ def cut_clips(mel, clip_frames):
     """Cuts a spectrogram into its full, non-overlapping clips, inside a graph.
 
     Args:
-        mel: Tensor `(mel_bins, frames)`.
+        mel: Tensor `(mel_bins, frames)`, of any type.
         clip_frames: Int.
 
     Returns:
@@ -134,10 +154,3 @@ def cut_clips(mel, clip_frames):
     count = tf.shape(mel)[1] // clip_frames
     clips = tf.reshape(mel[:, : count * clip_frames], (bins, count, clip_frames))
     return tf.transpose(clips, (1, 0, 2))
-
-
-def _network_input(mel, label, key):
-    """Float16 clips to float32 with a channel axis."""
-    import tensorflow as tf
-
-    return tf.cast(mel, tf.float32)[..., None], label, key

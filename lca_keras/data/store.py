@@ -1,4 +1,4 @@
-"""Feature store: the mel-spectrograms of a corpus as TFRecord shards.
+"""Feature store: the features of a corpus as TFRecord shards.
 
 A store is a folder with an `index.json` and shards of about 64 songs. Every file is
 written under a temporary name and renamed. A finished song first becomes a file in
@@ -6,8 +6,14 @@ written under a temporary name and renamed. A finished song first becomes a file
 become new shards, the index is renamed into place, and what it no longer names is
 deleted. A killed extraction therefore leaves the old store whole and the finished
 songs in `parts/`, and the next call continues from there.
+
+`FeatureStore.update` does all of it in one process. `pipelines.extract` spreads the
+same steps over many: `plan`, then `compute_part` for every song that is pending,
+`write_shard` for every shard, and `commit`.
 """
 
+import contextlib
+import copy
 import dataclasses
 import hashlib
 import json
@@ -17,33 +23,19 @@ import shutil
 
 import numpy as np
 
-from lca_keras import files
-from lca_keras.audio.decode import AudioError, decode
-from lca_keras.audio.features import mel_spectrogram
+from lca_keras import console, files
+from lca_keras.audio.decode import AudioError
 from lca_keras.config import FeatureConfig
 from lca_keras.console import UserError
+from lca_keras.data.catalogue import Song
+from lca_keras.data.extraction import Extractor, fingerprint
 
-_FORMAT = 1
+_FORMAT = 2
 _SONGS_PER_SHARD = 64
 
 
 class StoreError(UserError):
     """A store that cannot be used as it is; the message says what to do."""
-
-
-@dataclasses.dataclass(frozen=True)
-class SongFeatures:
-    """What extraction yields for a song.
-
-    Attributes:
-        mel: Float16 array `(mel_bins, frames)`, decibels.
-        duration: Seconds.
-        content_hash: Hash of the decoded samples, the same for copies of a file.
-    """
-
-    mel: np.ndarray
-    duration: float
-    content_hash: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +49,61 @@ class Record:
     frames: int
     duration: float
     content_hash: str
-    source: tuple[int, int]
+    source: tuple[int, ...]
+    vocals_path: str | None = None
+
+    @property
+    def as_song(self):
+        """The `lca_keras.data.catalogue.Song` that the features are of."""
+        vocals = self.vocals_path and pathlib.Path(self.vocals_path)
+        path = pathlib.Path(self.path)
+        return Song(self.artist, self.album, self.song, path, vocals)
+
+    @classmethod
+    def from_json(cls, raw):
+        """Builds a record from `dataclasses.asdict`'s form, read as JSON."""
+        return cls(**{**raw, "source": tuple(raw["source"])})
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """Why a song has no features, and the state of its file then."""
+
+    path: str
+    source: tuple[int, ...]
+    reason: str
+
+    @classmethod
+    def from_json(cls, raw):
+        """Builds a failure from `dataclasses.asdict`'s form, read as JSON."""
+        return cls(**{**raw, "source": tuple(raw["source"])})
+
+
+@dataclasses.dataclass
+class Plan:
+    """Where an update stands.
+
+    Attributes:
+        songs: All songs that the store is to hold.
+        records: Dict from song key to `Record`, features that exist.
+        failed: Dict from song key to `Failure`.
+        parts: Keys of the records whose features are in `parts/`.
+        pending: Songs whose features have to be computed.
+    """
+
+    songs: list
+    records: dict = dataclasses.field(default_factory=dict)
+    failed: dict = dataclasses.field(default_factory=dict)
+    parts: set = dataclasses.field(default_factory=set)
+    pending: list = dataclasses.field(default_factory=list)
+
+    @property
+    def num_shards(self):
+        """Shards of the updated store."""
+        count = 1
+        while count * _SONGS_PER_SHARD < len(self.songs):
+            count *= 2  # A power of two: most growth leaves most shards as they are.
+        return count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,32 +115,14 @@ class Report:
     failed: dict[str, str]
 
 
-def extract_song(path, config):
-    """Decodes a song and computes its features; the unit of every extraction.
-
-    Args:
-        path: Audio file.
-        config: `lca_keras.config.FeatureConfig`.
-
-    Returns:
-        `SongFeatures`.
-
-    Raises:
-        AudioError: The file holds no usable audio.
-    """
-    samples = decode(path, config.sample_rate)
-    # Float16 is the store's contract: half the disk, and decibels keep 0.03 dB.
-    mel = mel_spectrogram(samples, config).astype("float16")
-    content_hash = hashlib.sha256(samples.tobytes()).hexdigest()[:32]
-    return SongFeatures(mel, samples.size / config.sample_rate, content_hash)
-
-
-def to_example(song, song_features, config):
+def to_example(key, record, mel, melody, config):
     """Serialises a song as a `tf.train.Example`.
 
     Args:
-        song: `lca_keras.data.catalogue.Song`.
-        song_features: `SongFeatures`.
+        key: Song key.
+        record: `Record`.
+        mel: Float16 array `(mel_bins, frames)`.
+        melody: Int16 array `(frames,)`, or `None`.
         config: `lca_keras.config.FeatureConfig`.
 
     Returns:
@@ -102,51 +130,117 @@ def to_example(song, song_features, config):
     """
     import tensorflow as tf
 
-    def text(value):
-        value = value.encode("utf-8", "surrogateescape")
+    def data(value):
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
-    mel = np.ascontiguousarray(song_features.mel, dtype="<f2")
+    def text(value):
+        return data(value.encode("utf-8", "surrogateescape"))
+
     feature = {
-        "key": text(song.key),
-        "artist": text(song.artist),
-        "album": text(song.album),
-        "song": text(song.song),
-        "source_path": text(os.fspath(song.path)),
-        "content_hash": text(song_features.content_hash),
+        "key": text(key),
+        "artist": text(record.artist),
+        "album": text(record.album),
+        "song": text(record.song),
+        "source_path": text(record.path),
+        "content_hash": text(record.content_hash),
         "feature_config": text(config.digest),
         "duration": tf.train.Feature(
-            float_list=tf.train.FloatList(value=[song_features.duration])
+            float_list=tf.train.FloatList(value=[record.duration])
         ),
-        "mel": tf.train.Feature(bytes_list=tf.train.BytesList(value=[mel.tobytes()])),
+        "mel": data(np.ascontiguousarray(mel, dtype="<f2").tobytes()),
         "mel_shape": tf.train.Feature(int64_list=tf.train.Int64List(value=mel.shape)),
     }
+    if melody is not None:
+        feature["melody"] = data(np.ascontiguousarray(melody, dtype="<i2").tobytes())
     example = tf.train.Example(features=tf.train.Features(feature=feature))
     # Deterministic, so that equal stores are equal files.
     return example.SerializeToString(deterministic=True)
 
 
-def parse_example(serialized):
+def parse_example(serialized, melody=False):
     """Reads `to_example`'s form inside a graph.
 
     Args:
         serialized: String tensor, scalar.
+        melody: Whether to read the melody too; the song must have one.
 
     Returns:
-        Dict with `"key"` (string) and `"mel"`, float16 `(mel_bins, frames)`.
+        Dict with `"key"` (string), `"mel"`, float16 `(mel_bins, frames)` and, if
+        asked for, `"melody"`, int16 `(frames,)`.
     """
     import tensorflow as tf
 
-    parsed = tf.io.parse_single_example(
-        serialized,
-        {
-            "key": tf.io.FixedLenFeature([], tf.string, ""),
-            "mel": tf.io.FixedLenFeature([], tf.string),
-            "mel_shape": tf.io.FixedLenFeature([2], tf.int64),
-        },
-    )
+    spec = {
+        "key": tf.io.FixedLenFeature([], tf.string, ""),
+        "mel": tf.io.FixedLenFeature([], tf.string),
+        "mel_shape": tf.io.FixedLenFeature([2], tf.int64),
+    }
+    if melody:
+        spec["melody"] = tf.io.FixedLenFeature([], tf.string)
+    parsed = tf.io.parse_single_example(serialized, spec)
     mel = tf.reshape(tf.io.decode_raw(parsed["mel"], tf.float16), parsed["mel_shape"])
-    return {"key": parsed["key"], "mel": mel}
+    example = {"key": parsed["key"], "mel": mel}
+    if melody:
+        example["melody"] = tf.io.decode_raw(parsed["melody"], tf.int16)
+    return example
+
+
+def compute_part(folder, song, extractor):
+    """Extracts a song into `parts/` of a store.
+
+    Safe to repeat and to run in many processes: files appear whole, and the same
+    song gives the same file.
+
+    Args:
+        folder: Folder of the store.
+        song: `lca_keras.data.catalogue.Song`.
+        extractor: `lca_keras.data.extraction.Extractor`.
+
+    Returns:
+        `Record`, or `Failure` if the song holds no usable audio.
+
+    Raises:
+        OSError: The folder cannot be written to, or the disk is full.
+    """
+    parts = pathlib.Path(folder, "parts")
+    parts.mkdir(exist_ok=True)
+    source, path = fingerprint(song), os.fspath(song.path)
+    try:
+        extracted = extractor.extract(song)
+    except AudioError as error:
+        result = Failure(path, source, str(error))
+    else:
+        result = Record(
+            song.artist,
+            song.album,
+            song.song,
+            path,
+            extracted.mel.shape[1],
+            extracted.duration,
+            extracted.content_hash,
+            source,
+            song.vocals_path and os.fspath(song.vocals_path),
+        )
+        arrays = {"mel": extracted.mel}
+        if extracted.melody is not None:
+            arrays["melody"] = extracted.melody
+        with files.atomic_path(parts / f"{song.key}.npz") as temporary:
+            np.savez(temporary, allow_pickle=False, **arrays)
+    kind = "record" if isinstance(result, Record) else "failure"
+    # The JSON comes last: where it is, the song is done.
+    files.write_json(
+        parts / f"{song.key}.json",
+        {"features": extractor.config.digest, kind: dataclasses.asdict(result)},
+    )
+    return result
+
+
+def finished_parts(folder):
+    """Number of songs that an update under way has finished."""
+    with contextlib.suppress(FileNotFoundError):
+        names = os.listdir(pathlib.Path(folder, "parts"))
+        return sum(name.endswith(".json") and name[0] != "." for name in names)
+    return 0
 
 
 class FeatureStore:
@@ -158,6 +252,7 @@ class FeatureStore:
 
     Attributes:
         records: Dict from song key to `Record`, songs ready to be read.
+        failed: Dict from song key to `Failure`, songs that could not be used.
 
     Raises:
         StoreError: The folder holds something else, a store of another feature
@@ -168,7 +263,7 @@ class FeatureStore:
         self.folder = pathlib.Path(folder)
         self.config = config or FeatureConfig()
         self.records = {}
-        self._failures = {}
+        self.failed = {}
         self._shards = {}
         if self._index_path.exists():
             self._read_index()
@@ -177,6 +272,34 @@ class FeatureStore:
                 f"{self.folder} exists and is not a feature store (no index.json): "
                 "choose another folder for the features."
             )
+
+    @classmethod
+    def open(cls, folder):
+        """Opens a store that exists, whatever its feature configuration.
+
+        Args:
+            folder: Folder of the store.
+
+        Returns:
+            `FeatureStore`.
+
+        Raises:
+            StoreError: There is no store, or its index is damaged.
+        """
+        folder = pathlib.Path(folder)
+        if not (folder / "index.json").exists():
+            raise StoreError(
+                f"{folder} is not a feature store (no index.json). "
+                "`python -m pipelines.extract --data PATH --out STORE` makes one."
+            )
+        index = _read_index(folder)
+        known = {field.name for field in dataclasses.fields(FeatureConfig)}
+        if unknown := sorted(set(index["features"]) - known):
+            raise StoreError(
+                f"{folder} was written by another release: its features have the "
+                f"settings {', '.join(unknown)}, which are unknown here."
+            )
+        return cls(folder, FeatureConfig(**index["features"]))
 
     @property
     def _index_path(self):
@@ -187,32 +310,29 @@ class FeatureStore:
         return self.folder / "parts"
 
     def _read_index(self):
-        try:
-            index = files.read_json(self._index_path)
-            version, stored = index["format"], index["features"]
-            shards, failures = index["shards"], index["failures"]
-        except (ValueError, KeyError, TypeError) as error:
+        index = _read_index(self.folder)
+        stored, wanted = index["features"], dataclasses.asdict(self.config)
+        if stored != wanted:
+            changes = [
+                f"{name} is {stored.get(name)!r} there, {wanted.get(name)!r} was asked "
+                "for"
+                for name in {**wanted, **stored}
+                if stored.get(name) != wanted.get(name)
+            ]
             raise StoreError(
-                f"{self._index_path} is damaged ({error}): delete {self.folder} and "
-                "run again to extract the features anew."
-            ) from error
-        if version != _FORMAT:
-            raise StoreError(f"{self.folder}: store format {version}, not {_FORMAT}")
-        if stored != dataclasses.asdict(self.config):
-            wanted = dataclasses.asdict(self.config)
-            changed = {k: (stored.get(k), v) for k, v in wanted.items()}
-            changed = {k: pair for k, pair in changed.items() if pair[0] != pair[1]}
-            raise StoreError(
-                f"{self.folder} holds features of another configuration (stored, "
-                f"wanted): {changed}. Use another folder, or that configuration."
+                f"{self.folder} holds features of another configuration: "
+                f"{'; '.join(changes)}. Use another folder, or that configuration."
             )
-        self._failures = {key: (tuple(s), r) for key, (s, r) in failures.items()}
-        self.records, self._shards = {}, {}
-        for name, shard in shards.items():
-            self._shards[name] = shard["size"]
-            for key, record in shard["records"].items():
-                record = {**record, "source": tuple(record["source"])}
-                self.records[key] = Record(**record)
+        self.records, self.failed, self._shards = {}, {}, {}
+        try:
+            for key, failure in index["failures"].items():
+                self.failed[key] = Failure.from_json(failure)
+            for name, shard in index["shards"].items():
+                self._shards[name] = shard["size"]
+                for key, record in shard["records"].items():
+                    self.records[key] = Record.from_json(record)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise _damaged_index(self.folder, error) from error
 
     def damaged_shards(self):
         """Returns the paths of shards that are missing or of another size."""
@@ -235,18 +355,26 @@ class FeatureStore:
                 corrupt.append(self.folder / name)
         return corrupt
 
-    def update(self, songs, progress=None):
-        """Makes the store hold exactly these songs, computing what is new or changed.
-
-        A song is unchanged if its file has the size and the modification time of
-        last time. Files that failed then and are unchanged are not tried again.
+    def without_shards(self, paths):
+        """A view of the store that leaves shards and their songs out.
 
         Args:
-            songs: List of `lca_keras.data.catalogue.Song`.
-            progress: Optional function called after every song with (done, total).
+            paths: Iterable of paths, as `corrupt_shards` returns them.
 
         Returns:
-            `Report`.
+            `FeatureStore`; not to be updated.
+        """
+        view = FeatureStore(self.folder, self.config)
+        for path in paths:
+            for key in view._members(path):
+                del view.records[key]
+        names = {path.name for path in paths}
+        view._shards = {k: v for k, v in view._shards.items() if k not in names}
+        return view
+
+    @contextlib.contextmanager
+    def locked(self):
+        """Holds the store for an update and brings this object up to date.
 
         Raises:
             OSError: The folder cannot be written to.
@@ -257,152 +385,205 @@ class FeatureStore:
                 self._read_index()  # Another process may have updated it meanwhile.
             else:
                 self._write_index({}, {})  # From now on the folder is a store.
-            return self._update(songs, progress)
+            yield
 
-    def _update(self, songs, progress):
-        lost = {key for path in self.damaged_shards() for key in self._members(path)}
-        computed = reused = 0
-        records, failed, pending = {}, {}, set()
-        for done, song in enumerate(songs, start=1):
-            source = _fingerprint(song.path)
-            old = self.records.get(song.key)
-            known_failure = self._failures.get(song.key)
-            # The path is in the example, so a corpus that moved is written anew.
-            unchanged = old and (old.source, old.path) == (source, str(song.path))
-            if unchanged and song.key not in lost:
-                records[song.key] = old
-                reused += 1
-            elif known_failure and known_failure[0] == source:
-                failed[song.key] = known_failure
-            elif part := self._read_part(song, source):
-                records[song.key] = part
-                pending.add(song.key)
-                reused += 1
-            else:
-                try:
-                    records[song.key] = self._compute(song, source)
-                    pending.add(song.key)
-                    computed += 1
-                except AudioError as error:
-                    failed[song.key] = (source, str(error))
+    def for_workers(self):
+        """A light copy that `shard_job` can be asked of in another process."""
+        lean = copy.copy(self)
+        lean.records, lean.failed = {}, {}
+        return lean
+
+    def update(self, songs, progress=None, extractor=None):
+        """Makes the store hold exactly these songs, computing what is new or changed.
+
+        A song is unchanged if its file has the size and the modification time of
+        last time. Files that failed then and are unchanged are not tried again.
+
+        Args:
+            songs: List of `lca_keras.data.catalogue.Song`.
+            progress: Optional function called with (done, total), at the start and
+                after every song.
+            extractor: Optional `lca_keras.data.extraction.Extractor`.
+
+        Returns:
+            `Report`.
+
+        Raises:
+            OSError: The folder cannot be written to.
+            UserError: What the features need is not there.
+        """
+        extractor = extractor or Extractor(self.config)
+        with self.locked():
+            plan = self.plan(songs, extractor)
+            extractor.check(plan.pending)
+            done = len(songs) - len(plan.pending)
+            pending, plan.pending = plan.pending, []
             if progress is not None:
                 progress(done, len(songs))
-        if records != self.records or failed != self._failures or lost:
-            self._commit(records, failed, pending)
-        reasons = {key: reason for key, (_, reason) in failed.items()}
-        return Report(computed, reused, reasons)
+            for count, song in enumerate(pending, start=done + 1):
+                result = compute_part(self.folder, song, extractor)
+                if isinstance(result, Failure):
+                    plan.failed[song.key] = result
+                else:
+                    plan.records[song.key] = result
+                    plan.parts.add(song.key)
+                if progress is not None:
+                    progress(count, len(songs))
+            self.commit(plan)
+        reasons = {key: failure.reason for key, failure in plan.failed.items()}
+        computed = sum(song.key in plan.records for song in pending)
+        return Report(computed, len(plan.records) - computed, reasons)
+
+    def plan(self, songs, extractor):
+        """Looks up what of an update is done already.
+
+        Args:
+            songs: List of `lca_keras.data.catalogue.Song`.
+            extractor: `lca_keras.data.extraction.Extractor`; vocals that it is to
+                keep and that are not there make a song pending.
+
+        Returns:
+            `Plan`.
+        """
+        lost = {key for path in self.damaged_shards() for key in self._members(path)}
+        plan = Plan(songs)
+        for song in songs:
+            source, path = fingerprint(song), os.fspath(song.path)
+            old = self.records.get(song.key)
+            failure = self.failed.get(song.key)
+            part = self._read_part(song, source)
+            kept = extractor.kept_vocals(song)
+            if failure and (failure.source, failure.path) == (source, path):
+                plan.failed[song.key] = failure
+            elif isinstance(part, Failure):
+                plan.failed[song.key] = part
+            elif kept is not None and not kept.exists():
+                plan.pending.append(song)
+            # The path is in the example, so a corpus that moved is written anew.
+            elif (
+                old is not None
+                and (old.source, old.path) == (source, path)
+                and song.key not in lost
+            ):
+                plan.records[song.key] = old
+            elif part is not None:
+                plan.records[song.key] = part
+                plan.parts.add(song.key)
+            else:
+                plan.pending.append(song)
+        return plan
+
+    def _read_part(self, song, source):
+        """Returns what an interrupted update found out about a song, or `None`."""
+        try:
+            part = files.read_json(self._parts / f"{song.key}.json")
+            if part["features"] != self.config.digest:
+                return None
+            if "failure" in part:
+                result = Failure.from_json(part["failure"])
+            else:
+                result = Record.from_json(part["record"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        same = (result.source, result.path) == (source, str(song.path))
+        return result if same else None
 
     def _members(self, path):
         """Keys that the index assigns to a shard."""
-        shard = _shard_number(path.name)
-        count = len(self._shards)
-        return [key for key in self.records if _shard_of(key, count) == shard]
+        shard, count = _shard_number(path.name), len(self._shards)
+        return [key for key in self.records if shard_of(key, count) == shard]
 
-    def _compute(self, song, source):
-        """Extracts a song into `parts/`."""
-        import tensorflow as tf
+    def shard_jobs(self, plan):
+        """Lists the shards of an update that have to be written.
 
-        extracted = extract_song(song.path, self.config)
-        self._parts.mkdir(exist_ok=True)
-        record = Record(
-            song.artist,
-            song.album,
-            song.song,
-            os.fspath(song.path),
-            extracted.mel.shape[1],
-            extracted.duration,
-            extracted.content_hash,
-            source,
-        )
-        with (
-            files.atomic_path(self._parts / f"{song.key}.tfrecord") as temporary,
-            tf.io.TFRecordWriter(os.fspath(temporary)) as writer,
+        Args:
+            plan: `Plan` without pending songs.
+
+        Returns:
+            List of `ShardJob`.
+        """
+        jobs = []
+        for number, records in enumerate(_by_shard(plan)):
+            job = self.shard_job(number, plan.num_shards, records, plan.parts)
+            if job is not None:
+                jobs.append(job)
+        return jobs
+
+    def shard_job(self, number, count, records, parts):
+        """What has to be done for one shard.
+
+        Args:
+            number: Int, the shard.
+            count: Int, number of shards.
+            records: Dict from song key to `Record`, the songs of the shard.
+            parts: Set that holds the keys whose features are in `parts/`.
+
+        Returns:
+            `ShardJob`, or `None` if the shard is there.
+        """
+        name = shard_name(number, count, records)
+        path = self.folder / name
+        # What is not in the index was written by an update that got no further.
+        if _size(path) is not None and _size(path) == self._shards.get(
+            name, _size(path)
         ):
-            writer.write(to_example(song, extracted, self.config))
-        # The JSON comes last: where it is, the record is whole.
-        files.write_json(
-            self._parts / f"{song.key}.json",
-            {"features": self.config.digest, "record": dataclasses.asdict(record)},
-        )
-        return record
-
-    def _read_part(self, song, source):
-        """Returns the record of a song that an interrupted update finished."""
-        try:
-            part = files.read_json(self._parts / f"{song.key}.json")
-            record = Record(
-                **{**part["record"], "source": tuple(part["record"]["source"])}
-            )
-        except (OSError, ValueError, KeyError, TypeError):
             return None
-        same = (record.source, record.path) == (source, str(song.path))
-        return record if same and part["features"] == self.config.digest else None
+        old = {shard_of(key, len(self._shards)) for key in set(records) - parts}
+        return ShardJob(
+            path,
+            records,
+            frozenset(parts & set(records)),
+            [self.folder / n for n in self._shards if _shard_number(n) in old],
+            self.config,
+        )
 
-    def _commit(self, records, failed, pending):
-        """Turns parts and old shards into the shards of `records`."""
-        count = 1
-        while count * _SONGS_PER_SHARD < len(records):
-            count *= 2  # A power of two: most growth leaves most shards as they are.
-        members = {number: [] for number in range(count)}
-        for key in sorted(records):
-            members[_shard_of(key, count)].append(key)
+    def commit(self, plan):
+        """Writes the shards that are missing and makes the update valid.
+
+        Args:
+            plan: `Plan` without pending songs.
+
+        Raises:
+            StoreError: An old shard that is still needed cannot be read.
+        """
+        assert not plan.pending
+        for job in self.shard_jobs(plan):
+            write_shard(job)
+        lost = bool(self.damaged_shards())
+        if (plan.records, plan.failed) == (self.records, self.failed) and not lost:
+            self._remove_leftovers()
+            return
         shards = {}
-        for number, keys in members.items():
-            identity = [[k, records[k].content_hash, records[k].path] for k in keys]
-            digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
-            name = f"songs-{number:05d}-of-{count:05d}-{digest}.tfrecord"
-            size = self._shards.get(name)
-            if size is None or _size(self.folder / name) != size:
-                self._write_shard(name, keys, pending)
-                size = _size(self.folder / name)
+        for number, records in enumerate(_by_shard(plan)):
+            name = shard_name(number, plan.num_shards, records)
             shards[name] = {
-                "size": size,
-                "records": {key: dataclasses.asdict(records[key]) for key in keys},
+                "size": _size(self.folder / name),
+                "records": {k: dataclasses.asdict(r) for k, r in records.items()},
             }
-        self._write_index(shards, failed)
-        for path in self.folder.glob("*songs-*.tfrecord"):  # Temporary ones too.
-            if path.name not in shards:
-                path.unlink()
-        if self._parts.exists():
-            shutil.rmtree(self._parts)
-        self.records, self._failures = records, failed
+        failures = {k: dataclasses.asdict(plan.failed[k]) for k in sorted(plan.failed)}
+        self._write_index(shards, failures)
+        self.records, self.failed = plan.records, plan.failed
         self._shards = {name: shard["size"] for name, shard in shards.items()}
+        self._remove_leftovers()
 
-    def _write_index(self, shards, failed):
+    def _remove_leftovers(self):
+        """Deletes what the index does not name."""
+        for path in self.folder.glob("*songs-*.tfrecord"):  # Temporary ones too.
+            if path.name not in self._shards:
+                path.unlink()
+        # A worker that outlived its killed pipeline may still be writing there.
+        shutil.rmtree(self._parts, ignore_errors=True)
+
+    def _write_index(self, shards, failures):
         files.write_json(
             self._index_path,
             {
                 "format": _FORMAT,
                 "features": dataclasses.asdict(self.config),
                 "shards": shards,
-                "failures": failed,
+                "failures": failures,
             },
         )
-
-    def _write_shard(self, name, keys, pending):
-        """Collects the records of a shard from parts and from old shards."""
-        import tensorflow as tf
-
-        serialized = {}
-        for key in keys:
-            if key in pending:
-                path = os.fspath(self._parts / f"{key}.tfrecord")
-                serialized[key] = next(iter(tf.data.TFRecordDataset(path))).numpy()
-        missing = set(keys) - set(serialized)
-        old_numbers = {_shard_of(key, len(self._shards)) for key in missing}
-        for old in self._shards:
-            if _shard_number(old) not in old_numbers:
-                continue
-            for example in tf.data.TFRecordDataset(os.fspath(self.folder / old)):
-                key = parse_example(example)["key"].numpy().decode()
-                if key in missing:
-                    serialized[key] = example.numpy()
-        with (
-            files.atomic_path(self.folder / name) as temporary,
-            tf.io.TFRecordWriter(os.fspath(temporary)) as writer,
-        ):
-            for key in keys:
-                writer.write(serialized[key])
 
     def shard_paths(self):
         """Returns the shards' paths, in order.
@@ -414,29 +595,119 @@ class FeatureStore:
         if damaged:
             raise StoreError(
                 f"{damaged[0]} is missing or truncated. Run `fit` or `evaluate` with "
-                "--data to compute its songs again."
+                "--data, or `pipelines.extract`, to compute its songs again."
             )
         if not self.records:
             raise StoreError(f"{self.folder} holds no songs.")
         return [os.fspath(self.folder / name) for name in self._shards]
 
 
-def _fingerprint(path):
-    """Size and modification time, or zeros for a file that cannot be looked at."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return (0, 0)
-    return (status.st_size, status.st_mtime_ns)
+@dataclasses.dataclass(frozen=True)
+class ShardJob:
+    """A shard to write: its file, its songs, and where their features are.
+
+    Attributes:
+        path: File to write.
+        records: Dict from song key to `Record`, sorted by key.
+        parts: Keys whose features are in `parts/`.
+        old_shards: Files with the features of all the others.
+        config: `lca_keras.config.FeatureConfig`.
+    """
+
+    path: pathlib.Path
+    records: dict
+    parts: frozenset
+    old_shards: list
+    config: FeatureConfig
 
 
-def _size(path):
-    return path.stat().st_size if path.is_file() else None
+def write_shard(job):
+    """Writes a shard; safe to repeat.
+
+    Args:
+        job: `ShardJob`.
+
+    Raises:
+        StoreError: An old shard cannot be read.
+    """
+    console.quiet_tensorflow()
+    import tensorflow as tf
+
+    serialized = {}
+    missing = set(job.records) - job.parts
+    for old in job.old_shards:
+        try:
+            for example in tf.data.TFRecordDataset(os.fspath(old)):
+                key = parse_example(example)["key"].numpy().decode()
+                if key in missing:
+                    serialized[key] = example.numpy()
+        except tf.errors.OpError as error:
+            raise StoreError(
+                f"feature store damaged: {old} cannot be read. Delete this file and "
+                "run again: the songs in it are computed anew."
+            ) from error
+    with (
+        files.atomic_path(job.path) as temporary,
+        tf.io.TFRecordWriter(os.fspath(temporary)) as writer,
+    ):
+        for key, record in job.records.items():
+            if key in missing:
+                writer.write(serialized[key])
+                continue
+            with np.load(job.path.parent / "parts" / f"{key}.npz") as part:
+                mel, melody = part["mel"], part.get("melody")
+            writer.write(to_example(key, record, mel, melody, job.config))
 
 
-def _shard_of(key, count):
+def _by_shard(plan):
+    """The records of every shard, sorted by key."""
+    shards = [{} for _ in range(plan.num_shards)]
+    for key in sorted(plan.records):
+        shards[shard_of(key, plan.num_shards)][key] = plan.records[key]
+    return shards
+
+
+def shard_name(number, count, records):
+    """File name of a shard: its number and a hash of what is in it."""
+    identity = [[k, r.content_hash, r.path, r.source] for k, r in records.items()]
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
+    return f"songs-{number:05d}-of-{count:05d}-{digest}.tfrecord"
+
+
+def shard_of(key, count):
+    """Number of the shard, of `count`, that a song belongs to."""
     return int(key[:8], 16) % count
 
 
 def _shard_number(name):
     return int(name.split("-")[1])
+
+
+def _read_index(folder):
+    """Reads `index.json` as far as it can be judged without knowing its features."""
+    path = folder / "index.json"
+    try:
+        index = files.read_json(path)
+        if index["format"] != _FORMAT:
+            raise StoreError(
+                f"{folder}: store format {index['format']}, not {_FORMAT}. It was "
+                "written by another release: delete the folder to extract the "
+                "features anew."
+            )
+        parts = [index[name] for name in ("features", "shards", "failures")]
+        if not all(isinstance(part, dict) for part in parts):
+            raise TypeError("not the form of an index")
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged_index(folder, error) from error
+    return index
+
+
+def _damaged_index(folder, error):
+    return StoreError(
+        f"{folder / 'index.json'} is damaged ({error}): delete {folder} and run again "
+        "to extract the features anew."
+    )
+
+
+def _size(path):
+    return path.stat().st_size if path.is_file() else None

@@ -2,6 +2,7 @@
 
 from lca_keras.models.crnn import CRNN
 from lca_keras.models.crnn_fgnl import CRNNFGNL
+from lca_keras.models.crnnm import CRNNM
 from lca_keras.models.lca import LCAModel
 
-__all__ = ["CRNN", "CRNNFGNL", "LCAModel"]
+__all__ = ["CRNN", "CRNNFGNL", "CRNNM", "LCAModel"]

@@ -4,7 +4,7 @@ import keras
 
 from lca_keras.models.network import SingerNetwork, conv_trunk
 
-_POOL_SIZES = ((2, 2), (4, 2), (4, 2), (4, 2))
+POOL_SIZES = ((2, 2), (4, 2), (4, 2), (4, 2))
 
 
 @keras.saving.register_keras_serializable(package="lca_keras")
@@ -51,7 +51,7 @@ class CRNN(SingerNetwork):
     ):
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         inputs = keras.Input((mel_bins, clip_frames, 1), name="mel_spectrogram")
-        maps = conv_trunk(inputs, filters, _POOL_SIZES, block_dropout, policy)[-1]
+        maps = conv_trunk(inputs, filters, POOL_SIZES, block_dropout, policy)[-1]
         super().__init__(
             keras.Model(inputs, {"maps": maps}, name="encoder"),
             num_classes,

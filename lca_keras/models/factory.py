@@ -6,6 +6,7 @@ import keras
 
 from lca_keras.models.crnn import CRNN
 from lca_keras.models.crnn_fgnl import CRNNFGNL
+from lca_keras.models.crnnm import CRNNM
 from lca_keras.models.lca import LCAModel
 
 
@@ -20,7 +21,7 @@ def build_network(model_config, num_classes, clip_frames, mel_bins=128, dtype=No
         dtype: Dtype policy; default is Keras's global one.
 
     Returns:
-        `CRNN` or `CRNNFGNL`.
+        `CRNN`, `CRNNM` or `CRNNFGNL`.
     """
     shared = {
         "num_classes": num_classes,
@@ -32,8 +33,8 @@ def build_network(model_config, num_classes, clip_frames, mel_bins=128, dtype=No
         "head_dropout": model_config.head_dropout,
         "dtype": dtype,
     }
-    if model_config.name == "crnn":
-        return CRNN(**shared)
+    if model_config.name in ("crnn", "crnnm"):
+        return {"crnn": CRNN, "crnnm": CRNNM}[model_config.name](**shared)
     return CRNNFGNL(
         **shared,
         reduction=model_config.reduction,

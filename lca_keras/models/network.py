@@ -6,7 +6,7 @@ from keras import layers, regularizers
 from lca_keras.layers import CalibratedSoftmax, ConvBlock, FusedBatchNormalization
 
 
-def conv_trunk(inputs, filters, pool_sizes, dropout, dtype):
+def conv_trunk(inputs, filters, pool_sizes, dropout, dtype, prefix=""):
     """Normalises each mel bin, then stacks convolution blocks.
 
     Args:
@@ -15,19 +15,21 @@ def conv_trunk(inputs, filters, pool_sizes, dropout, dtype):
         pool_sizes: Pooling of each block, a pair or `None`.
         dropout: Dropout rate of the blocks.
         dtype: Dtype policy of the blocks.
+        prefix: Put before the layers' names, where a network has several trunks.
 
     Returns:
         List with the output of every block.
     """
     # In full precision whatever the policy: decibels reach -100, where bfloat16
     # steps by half a decibel.
-    norm = FusedBatchNormalization(axis=1, dtype="float32", name="mel_norm")
+    norm = FusedBatchNormalization(axis=1, dtype="float32", name=f"{prefix}mel_norm")
     x = norm(inputs)
     outputs = []
     for number, (width, pool_size) in enumerate(
         zip(filters, pool_sizes, strict=True), start=1
     ):
-        block = ConvBlock(width, pool_size, dropout, dtype=dtype, name=f"block{number}")
+        name = f"{prefix}block{number}"
+        block = ConvBlock(width, pool_size, dropout, dtype=dtype, name=name)
         x = block(x)
         outputs.append(x)
     return outputs
@@ -40,8 +42,9 @@ class SingerNetwork(keras.Model):
     because training against a counterfactual and exporting need them one by one.
 
     Attributes:
-        encoder: `keras.Model` from `(batch, mel_bins, frames, 1)` decibels to a dict
-            with at least `"maps"`, `(batch, mel, time, channels)`.
+        encoder: `keras.Model` from `(batch, mel_bins, frames, 1)` decibels, or a dict
+            of several inputs, to a dict with at least `"maps"`,
+            `(batch, mel, time, channels)`.
         embedder: `keras.Model` from maps to the embedding `(batch, gru_units)`.
         head_dropout: The dropout layer between embedding and classifier.
         classifier: `Dense` layer, embedding to logits.
@@ -98,7 +101,10 @@ class SingerNetwork(keras.Model):
         softmax = CalibratedSoftmax(temperature, name="probabilities")
 
         # === Functional model ===
-        inputs = keras.Input(encoder.input.shape[1:], name="mel_spectrogram")
+        inputs = keras.tree.map_structure(
+            lambda tensor: keras.Input(tensor.shape[1:], name=tensor.name),
+            encoder.input,
+        )
         embedding = embedder(encoder(inputs)["maps"])
         outputs = softmax(classifier(dropout(embedding)))
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)

@@ -1,0 +1,457 @@
+"""Separation of the singing voice with Open-Unmix.
+
+The pretrained models `umxl` and `umxhq` are fetched by openunmix's own loader. A
+folder in its format does as well, and `python -m lca_keras.audio.separation train`
+writes one: a small Open-Unmix trained on a corpus that has its vocals as stems.
+
+References:
+    - Stöter et al., 2019, https://joss.theoj.org/papers/10.21105/joss.01667
+"""
+
+import argparse
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+
+import numpy as np
+
+from lca_keras.audio.decode import (
+    AudioError,
+    check_sound,
+    decode,
+    read_blocks,
+)
+from lca_keras.console import UserError
+
+PRETRAINED = ("umxl", "umxhq")
+# Seconds that pass through the network together. Neighbouring chunks are faded into
+# each other over the overlap, so that no seam is heard and memory stays bounded.
+CHUNK_SECONDS, OVERLAP_SECONDS = 30.0, 2.0
+
+
+class SeparatorError(UserError):
+    """A separator that cannot be used; the message says what to do."""
+
+
+def identify(separator):
+    """Names a separator by what it does, wherever it lies.
+
+    Args:
+        separator: `"umxl"`, `"umxhq"`, or a folder.
+
+    Returns:
+        The name itself, or `"local-"` and a hash of the folder's files.
+
+    Raises:
+        SeparatorError: Neither a known name nor a folder with the files of a model.
+    """
+    if separator in PRETRAINED:
+        return separator
+    digest = hashlib.sha256()
+    for path in _model_files(separator):
+        digest.update(path.read_bytes())
+    return f"local-{digest.hexdigest()[:12]}"
+
+
+def _model_files(folder):
+    """The settings and the weights of a folder in openunmix's format."""
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise SeparatorError(
+            f"separator {str(folder)!r}: no such folder, and none of the pretrained "
+            f"models {', '.join(PRETRAINED)}"
+        )
+    weights = sorted(folder.glob("vocals*.pth"))
+    paths = [folder / "separator.json", folder / "vocals.json", *weights[:1]]
+    missing = [path.name for path in paths[:2] if not path.is_file()]
+    if not weights:
+        missing.append("vocals.pth")
+    if missing:
+        raise SeparatorError(
+            f"separator {folder}: {', '.join(missing)} missing. Expected the files "
+            "separator.json, vocals.json and vocals.pth of an Open-Unmix model."
+        )
+    return paths
+
+
+class Separator:
+    """Takes the vocals out of songs.
+
+    Args:
+        separator: `"umxl"`, `"umxhq"`, or a folder in openunmix's format.
+        threads: Optional int, threads of torch. Sums differ in their last bits with
+            the number of threads, so extraction always takes one.
+
+    Attributes:
+        sample_rate: Int, Hz that the network works at.
+        channels: Int, channels that it works on.
+
+    Raises:
+        SeparatorError: openunmix is not installed, the weights cannot be had, or
+            they do not fit the settings beside them.
+    """
+
+    def __init__(self, separator, threads=None):
+        if importlib.util.find_spec("openunmix") is None:
+            raise SeparatorError(
+                "separating vocals needs openunmix: pip install 'lca-keras[vocals]'"
+            )
+        import torch
+        from openunmix import utils
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        # Wiener filtering, one step, between the vocals and all the rest.
+        settings = {"targets": ["vocals"], "niter": 1, "residual": True}
+        if separator in PRETRAINED:
+            try:
+                with _weights_only():
+                    self._model = utils.load_separator(separator, **settings)
+            except (OSError, RuntimeError) as error:
+                raise SeparatorError(
+                    f"the weights of {separator!r} cannot be downloaded ({error}). "
+                    "Give a folder that holds them in Open-Unmix's format, or train "
+                    "one with `python -m lca_keras.audio.separation train`."
+                ) from error
+        else:
+            _check_weights(separator)
+            self._model = utils.load_separator(str(separator), **settings)
+        self._model.freeze()
+        self.sample_rate = int(self._model.sample_rate)
+        model = self._model.target_models["vocals"]
+        self.channels = model.fc1.in_features // model.nb_bins
+
+    def separate(self, path, sample_rate, keep=None):
+        """Separates the vocals of a song.
+
+        Args:
+            path: Audio file.
+            sample_rate: Int, samples per second to return.
+            keep: Optional path of a FLAC file to write the vocals to, at the
+                network's own rate and channels.
+
+        Returns:
+            Float32 array `(samples,)`, mono, aligned with `decode(path)` but for the
+            last samples of its end.
+
+        Raises:
+            AudioError: The file cannot be decoded, or holds no voice.
+        """
+        import soundfile
+        import soxr
+
+        to_mono = soxr.ResampleStream(
+            self.sample_rate, sample_rate, 1, dtype="float32", quality="HQ"
+        )
+        mono = []
+        with contextlib.ExitStack() as stack:
+            if keep is not None:
+                file = stack.enter_context(
+                    soundfile.SoundFile(
+                        keep, "w", self.sample_rate, self.channels, "PCM_16"
+                    )
+                )
+            for block in self._estimates(self._resampled(path)):
+                if keep is not None:
+                    file.write(np.clip(block, -1, 1))
+                mono.append(to_mono.resample_chunk(block.mean(axis=1)))
+        mono.append(to_mono.resample_chunk(np.zeros(0, "float32"), last=True))
+        vocals = np.concatenate(mono)
+        try:
+            check_sound(vocals)
+        except AudioError as error:
+            raise AudioError("no voice in it: the vocals are silent") from error
+        return vocals
+
+    def _resampled(self, path):
+        """Blocks `(samples, channels)` of a file, at the network's rate."""
+        import soxr
+
+        stream = None
+        for rate, block in read_blocks(path):
+            if block.shape[1] != self.channels:
+                mono = block.mean(axis=1, keepdims=True)
+                block = np.repeat(mono, self.channels, axis=1)
+            if rate == self.sample_rate:
+                yield block
+                continue
+            if stream is None:
+                stream = soxr.ResampleStream(
+                    rate, self.sample_rate, self.channels, "float32", "HQ"
+                )
+            yield _rows(stream.resample_chunk(np.ascontiguousarray(block)))
+        if stream is not None:
+            end = np.zeros((0, self.channels), "float32")
+            yield _rows(stream.resample_chunk(end, last=True))
+
+    def _estimates(self, blocks):
+        """Yields the vocals of a stream of blocks, each sample once."""
+        chunk = int(CHUNK_SECONDS * self.sample_rate)
+        overlap = int(OVERLAP_SECONDS * self.sample_rate)
+        fade_in = np.linspace(0, 1, overlap, dtype="float32")[:, None]
+        waiting, tail = np.zeros((0, self.channels), "float32"), None
+        for block in blocks:
+            waiting = np.concatenate([waiting, block])
+            # More than a chunk, so that what is left at the end is never nothing.
+            while len(waiting) > chunk:
+                vocals = self._estimate(waiting[:chunk])
+                vocals, tail = _joined(tail, vocals, fade_in), vocals[-overlap:]
+                yield vocals[:-overlap]
+                waiting = waiting[chunk - overlap :]
+        if len(waiting):
+            yield _joined(tail, self._estimate(waiting), fade_in)
+
+    def _estimate(self, samples):
+        """The vocals of an array `(samples, channels)`, same shape."""
+        import torch
+
+        # A transform needs a whole window; shorter ends are filled up.
+        count, least = len(samples), self.sample_rate
+        padded = np.pad(samples, ((0, max(0, least - count)), (0, 0)))
+        with torch.no_grad():
+            audio = torch.from_numpy(np.ascontiguousarray(padded.T))[None]
+            estimate = self._model(audio)[0, 0].numpy()
+        return estimate.T[:count]
+
+
+def _rows(samples):
+    """soxr gives mono streams back as `(samples,)` or `(samples, 1)`."""
+    return samples[:, None] if samples.ndim == 1 else samples
+
+
+def _joined(tail, vocals, fade_in):
+    """Fades the end of the chunk before into the beginning of this one."""
+    if tail is None:
+        return vocals
+    vocals = vocals.copy()
+    length = min(len(tail), len(vocals))
+    fade = fade_in[:length]
+    vocals[:length] = tail[:length] * (1 - fade) + vocals[:length] * fade
+    return vocals
+
+
+@contextlib.contextmanager
+def _weights_only():
+    """Makes torch.hub load tensors only, never code."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _check_weights(folder):
+    """Raises unless the weights are what the settings beside them ask for.
+
+    openunmix's own loader takes a file with missing weights without a word.
+    """
+    import pickle
+
+    import torch
+    from openunmix.model import OpenUnmix
+
+    settings_path, model_path, weights_path = _model_files(folder)
+    try:
+        settings = json.loads(settings_path.read_text(encoding="utf-8"))
+        args = json.loads(model_path.read_text(encoding="utf-8"))["args"]
+        bins, channels = args["nfft"] // 2 + 1, args["nb_channels"]
+        hidden = args["hidden_size"]
+        for name in ("nfft", "nb_channels"):
+            if settings[name] != args[name]:
+                raise ValueError(
+                    f"{name} is {settings[name]} in {settings_path.name} and "
+                    f"{args[name]} in {model_path.name}"
+                )
+        settings["sample_rate"], settings["nhop"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SeparatorError(
+            f"separator {folder}: its settings cannot be used "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    try:
+        weights = torch.load(weights_path, map_location="cpu", weights_only=True)
+        found = {name: tuple(value.shape) for name, value in weights.items()}
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        pickle.UnpicklingError,
+        AttributeError,
+        ValueError,
+    ) as error:
+        raise SeparatorError(
+            f"{weights_path} is damaged or holds no weights ({type(error).__name__})"
+        ) from error
+    max_bin = found.get("input_mean", (bins,))[0]
+    model = OpenUnmix(bins, channels, hidden, max_bin=max_bin)
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    # openunmix's own files carry the settings of the transforms along.
+    missing = sorted(set(wanted) - set(found))
+    if missing:
+        raise SeparatorError(
+            f"{weights_path}: {len(missing)} weights are missing, among them "
+            f"{missing[0]}; a model of {hidden} hidden units and three layers has "
+            f"{len(wanted)}"
+        )
+    for name, shape in wanted.items():
+        if found[name] != shape:
+            raise SeparatorError(
+                f"{weights_path}: {name} has the shape {found[name]}, but "
+                f"{model_path.name} asks for {shape}"
+            )
+
+
+def signal_to_distortion(reference, estimate):
+    """Signal-to-distortion ratio in decibels, of the whole song.
+
+    Args:
+        reference: Float array, true source.
+        estimate: Float array of the same shape.
+
+    Returns:
+        Float.
+    """
+    noise = np.sum(np.square(reference - estimate, dtype="float64"))
+    return float(
+        10 * np.log10(np.sum(np.square(reference, dtype="float64")) / (noise + 1e-12))
+    )
+
+
+def load_stems(songs, sample_rate):
+    """Reads mixtures and vocals.
+
+    Args:
+        songs: List of `lca_keras.data.catalogue.Song` with `vocals_path`.
+        sample_rate: Int, Hz.
+
+    Returns:
+        List of float32 arrays `(2, samples)`: vocals and all the rest.
+    """
+    pairs = []
+    for song in songs:
+        mixture = decode(song.path, sample_rate)
+        vocals = decode(song.vocals_path, sample_rate)
+        length = min(len(mixture), len(vocals))
+        vocals = vocals[:length]
+        pairs.append(np.stack([vocals, mixture[:length] - vocals]))
+    return pairs
+
+
+def main(argv=None):
+    """Command line: `train` a separator, or `apply` one to a song."""
+    from lca_keras import console
+
+    parser = argparse.ArgumentParser(
+        prog="python -m lca_keras.audio.separation",
+        description=__doc__.splitlines()[0],
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    train = commands.add_parser(
+        "train", help="train a small Open-Unmix on a corpus with vocal stems"
+    )
+    train.add_argument(
+        "--data",
+        required=True,
+        help="manifest with the column vocals_path, or the folder of a built-in "
+        "corpus made with --stems",
+    )
+    train.add_argument("--out", required=True, help="folder to write the model to")
+    train.add_argument(
+        "--split-file", help="CSV: artist, album, song, part; default: by album"
+    )
+    train.add_argument("--sample-rate", type=int, default=16000, help="Hz")
+    train.add_argument("--hidden-size", type=int, default=256, help="network's width")
+    train.add_argument("--epochs", type=int, default=20)
+    train.add_argument("--seed", type=int, default=0)
+    console.add_debug_flag(train)
+    apply = commands.add_parser("apply", help="write the vocals of a song")
+    apply.add_argument("song", help="audio file")
+    apply.add_argument("out", help="FLAC file to write")
+    apply.add_argument(
+        "--separator", default="umxl", help="umxl, umxhq or a folder; default: umxl"
+    )
+    console.add_debug_flag(apply)
+    args = parser.parse_args(argv)
+    run = {"train": _run_train, "apply": _run_apply}[args.command]
+    return console.guard(lambda: run(args), args.debug)
+
+
+def _run_apply(args):
+    from lca_keras import files
+
+    separator = Separator(args.separator)
+    try:
+        with files.atomic_path(args.out) as temporary:
+            separator.separate(args.song, separator.sample_rate, keep=temporary)
+    except AudioError as error:
+        raise UserError(f"{args.song}: {error}") from error
+    print(f"vocals written to {args.out}")
+
+
+def _run_train(args):
+    """Trains on the training songs, measures on the test songs."""
+    if importlib.util.find_spec("openunmix") is None:
+        raise SeparatorError(
+            "training a separator needs openunmix: pip install 'lca-keras[vocals]'"
+        )
+    # A command may know the corpus; the functions above only know audio.
+    from lca_keras.audio import unmix_training
+    from lca_keras.data import catalogue, split
+
+    if pathlib.Path(args.out).exists():
+        raise UserError(f"{args.out} exists already: choose another --out")
+    data = pathlib.Path(args.data)
+    manifest = data / "manifest.csv" if data.is_dir() else data
+    songs = catalogue.load(manifest)
+    without = [song for song in songs if song.vocals_path is None]
+    if without:
+        raise UserError(
+            f"{manifest}: {len(without)} of {len(songs)} songs have no vocals_path, "
+            f"the first is {without[0].label}. `python -m lca_keras.audio.synthesis "
+            "OUT --stems` writes a corpus that has them."
+        )
+    if args.split_file:
+        part_of = split.read_split(args.split_file, songs)
+    else:
+        part_of = split.split_songs(songs, "album", args.seed)
+    parts = {
+        part: [song for song in songs if part_of[song.key] == part]
+        for part in split.PARTS
+    }
+
+    def report(epoch, loss, held_out):
+        print(
+            f"epoch {epoch:2d}/{args.epochs}  loss {loss:.4f}  validation "
+            f"{held_out:.4f}",
+            flush=True,
+        )
+
+    unmix_training.train(
+        load_stems(parts["train"], args.sample_rate),
+        load_stems(parts["validation"], args.sample_rate),
+        args.out,
+        args.sample_rate,
+        args.hidden_size,
+        args.epochs,
+        args.seed,
+        report,
+    )
+    rows = unmix_training.separation_quality(Separator(args.out), parts["test"])
+    before, after = np.median([row[1:] for row in rows], axis=0)
+    print(
+        f"test: vocals' SDR {before:.1f} dB in the mixture, {after:.1f} dB separated "
+        f"(median of {len(rows)} songs)\nseparator written to {args.out}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Apache Beam pipelines for corpora of any size."""

@@ -1,0 +1,220 @@
+"""Turns a corpus of any size into a feature store, with Apache Beam.
+
+`python -m pipelines.extract --data PATH --out STORE` runs in this process, with
+`--workers N` in N processes, and with Beam's own options (`--runner=FlinkRunner …`) on
+a cluster. It may be stopped at any moment and started again.
+"""
+
+import argparse
+import collections
+import contextlib
+import dataclasses
+import importlib.util
+import logging
+import pathlib
+import sys
+import threading
+
+from lca_keras import console, feature_options, files
+from lca_keras.config import FeatureConfig
+from lca_keras.console import UserError
+
+# Beam's default runner tries to download a program first; this one needs nothing.
+LOCAL_RUNNER = "FnApiRunner"
+_POLL_SECONDS = 0.5
+
+
+def main(argv=None):
+    """Command line of extraction."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.extract",
+        description=__doc__.splitlines()[0],
+        epilog="All other options go to Beam, such as --runner=FlinkRunner "
+        "--flink_master=HOST:PORT.",
+        # Beam has options of its own that begin like these.
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--data", required=True, help="artist/album/song.ext folder, or a CSV manifest"
+    )
+    parser.add_argument("--out", required=True, metavar="STORE", help="feature store")
+    feature_options.add_feature_options(parser)
+    parser.add_argument(
+        "--keep-vocals", metavar="FOLDER", help="keep separated vocals as FLAC files"
+    )
+    parser.add_argument("--workers", type=int, help="local processes; default: 1")
+    parser.add_argument("--runner", default=LOCAL_RUNNER, help="of Beam")
+    parser.add_argument(
+        "--report", metavar="FILE", help="status of every song; default: STORE.csv"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="unusable songs give exit code 1"
+    )
+    console.add_debug_flag(parser)
+    args, beam_options = parser.parse_known_args(argv)
+    return console.guard(lambda: run(args, beam_options), args.debug)
+
+
+def run(args, beam_options):
+    """Runs the job that the parsed arguments describe; returns an exit code."""
+    fields, separator = feature_options.resolve(args, FeatureConfig())
+    fields = {name: value for name, value in fields.items() if value is not None}
+    options = _beam_options(args, beam_options)
+    from lca_keras.data import catalogue
+    from lca_keras.data.extraction import Extractor
+
+    if args.keep_vocals and fields["source"] != "vocals":
+        raise UserError("--keep-vocals is for --source vocals")
+    songs = catalogue.load(args.data)
+    folder = pathlib.Path(args.out).absolute()
+    keep = args.keep_vocals and pathlib.Path(args.keep_vocals).absolute()
+    config = dataclasses.replace(FeatureConfig(), **fields)
+    statuses = extract(songs, folder, Extractor(config, separator, keep), options)
+    report = pathlib.Path(args.report or f"{folder}.csv")
+    rows = [
+        [song.artist, song.album, song.song, song.path, *statuses[song.key]]
+        for song in songs
+    ]
+    header = ["artist", "album", "song", "path", "status", "reason"]
+    files.write_csv(report, header, rows)
+    counts = collections.Counter(row[4] for row in rows)
+    print(
+        f"{len(songs)} songs: {counts['done']} done, {counts['reused']} reused, "
+        f"{counts['failed']} failed"
+    )
+    for row in rows:
+        if row[4] == "failed":
+            print(f"  failed {row[3]}: {row[5]}")
+    print(f"store    {args.out}\nreport   {report}")
+    if counts["failed"] == len(songs):
+        raise UserError(f"{args.data}: none of {len(songs)} songs can be used")
+    return 1 if args.strict and counts["failed"] else 0
+
+
+def _beam_options(args, others):
+    """Beam's options from ours, checked before anything long is begun."""
+    if importlib.util.find_spec("apache_beam") is None:
+        raise UserError(
+            "this pipeline needs Apache Beam: pip install 'lca-keras[pipelines]'"
+        )
+    options = [f"--runner={args.runner}", *others]
+    if args.workers is not None:
+        if args.workers < 1:
+            raise UserError(f"--workers must be at least 1, not {args.workers}")
+        if args.runner != LOCAL_RUNNER:
+            raise UserError(
+                f"--workers is for local processes; {args.runner} has options of its "
+                "own for that"
+            )
+        if args.workers > 1:
+            options += [
+                "--direct_running_mode=multi_processing",
+                f"--direct_num_workers={args.workers}",
+            ]
+    return options
+
+
+def extract(songs, folder, extractor, beam_options):
+    """Brings a feature store up to date with a Beam pipeline.
+
+    Args:
+        songs: List of `lca_keras.data.catalogue.Song`.
+        folder: Absolute path of the store, which all workers see.
+        extractor: `lca_keras.data.extraction.Extractor`.
+        beam_options: List of Beam's command line options.
+
+    Returns:
+        Dict from song key to (status, reason): `"done"`, `"reused"` or `"failed"`.
+
+    Raises:
+        UserError: A worker failed, a store of other features, a full disk.
+    """
+    from lca_keras.data.store import FeatureStore
+
+    feature_store = FeatureStore(folder, extractor.config)
+    with feature_store.locked():
+        plan = feature_store.plan(songs, extractor)
+        extractor.check(plan.pending)
+        new = {song.key for song in plan.pending}
+        if plan.pending:
+            _run_pipeline(feature_store, plan, extractor, beam_options)
+            plan = feature_store.plan(songs, extractor)
+        if plan.pending:
+            raise UserError(
+                f"{len(plan.pending)} songs are still to be done, the first is "
+                f"{plan.pending[0].label}: they changed meanwhile, or workers do not "
+                "see the same folders. Run the same command again."
+            )
+        feature_store.commit(plan)
+    statuses = {key: ("done" if key in new else "reused", "") for key in plan.records}
+    failed = {key: ("failed", failure.reason) for key, failure in plan.failed.items()}
+    return {**statuses, **failed}
+
+
+def _run_pipeline(feature_store, plan, extractor, beam_options):
+    """Runs the pipeline to its end, with a progress bar."""
+    # Its reports of each step are of use to those who ask for them.
+    logging.getLogger().setLevel(logging.ERROR)
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from pipelines import extraction
+
+    parts = feature_store.folder / "parts"
+    parts.mkdir(exist_ok=True)
+    extraction.write_plan(parts / extraction.PLAN, plan)
+    pipeline = beam.Pipeline(options=PipelineOptions(beam_options))
+    extraction.build(
+        pipeline, parts / extraction.PLAN, feature_store, plan.num_shards, extractor
+    )
+    log = pathlib.Path(f"{feature_store.folder}.log")
+    try:
+        with (
+            console.stderr_to(log) as screen,
+            _progress(feature_store.folder, plan, screen),
+        ):
+            pipeline.run().wait_until_finish()
+    except Exception as error:
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(f"{error}\n")
+        raise UserError(
+            f"extraction stopped: {_cause(error)}. Finished songs are kept: mend this "
+            f"and run the same command again. The workers' log is {log}"
+        ) from error
+    log.unlink()
+
+
+def _cause(error):
+    """The line that tells what happened on a worker, out of Beam's long report."""
+    if "Channel closed" in str(error):
+        return "a worker process died (killed, or out of memory)"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    causes = [line for line in lines if "Error" in line.split(":")[0]]
+    return (causes or lines or [type(error).__name__])[-1]
+
+
+@contextlib.contextmanager
+def _progress(folder, plan, screen):
+    """Shows how many songs are done, counting the files that workers finish."""
+    from lca_keras.data.store import finished_parts
+
+    before = len(plan.songs) - len(plan.pending)
+    begun, stop = finished_parts(folder), threading.Event()
+    with console.progress("Features", screen) as show:
+
+        def watch():
+            while not stop.wait(_POLL_SECONDS):
+                show(before + finished_parts(folder) - begun, len(plan.songs))
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            show(before + finished_parts(folder) - begun, len(plan.songs))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
