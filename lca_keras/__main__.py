@@ -7,7 +7,11 @@ COMMANDS = {
     "fit": "lca_keras.fit",
     "predict": "lca_keras.predict",
     "evaluate": "lca_keras.evaluate",
+    "extract": "pipelines.extract",
+    "doctor": "lca_keras.data.doctor",
     "synthesis": "lca_keras.audio.synthesis",
+    "separation": "lca_keras.audio.separation",
+    "bias": "lca_keras.audio.bias",
 }
 
 

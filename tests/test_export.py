@@ -6,17 +6,20 @@ import textwrap
 
 import numpy as np
 import pytest
+import soundfile
 import tensorflow as tf
 
 from lca_keras import export, files
 from lca_keras.audio.features import mel_spectrogram
+from lca_keras.audio.melody import contour, melody_bands
 from lca_keras.config import FeatureConfig, get_preset
 from lca_keras.console import UserError
 from lca_keras.data import catalogue, store
 from lca_keras.data.extraction import Extractor
 from lca_keras.export import export_model, find_version, versions
 from lca_keras.metrics import vote
-from lca_keras.models import CRNNFGNL
+from lca_keras.models import CRNNFGNL, CRNNM
+from lca_keras.predict import Identifier
 from tests.audio.signals import music
 from tests.models.test_networks import randomize
 
@@ -238,3 +241,107 @@ def test_find_version(tmp_path, exported):
 def test_metadata_is_json_for_any_reader(exported):
     text = (exported.folder / export.METADATA).read_text(encoding="utf-8")
     assert json.loads(text)["config"]["version"] == 1
+
+
+# === A network that takes the melody too ===
+
+
+@pytest.fixture(scope="module")
+def melodic():
+    model = CRNNM(4, 94, filters=(4, 8, 8, 8), temperature=0.5)
+    randomize(model, seed=3)
+    return model
+
+
+@pytest.fixture(scope="module")
+def melodic_export(melodic, tmp_path_factory):
+    config = get_preset("demo").replace(
+        features={"melody": "pyin"},
+        model={"name": "crnnm"},
+        train={"method": "none"},
+    )
+    root = tmp_path_factory.mktemp("root")
+    return export_model(melodic, ARTISTS, config, root, "melodic", {})
+
+
+def melody_of(samples):
+    bands = melody_bands(samples, FeatureConfig(melody="pyin"))
+    return contour(bands, 128)[..., None]
+
+
+def both_clips(samples):
+    melody, mel = melody_of(samples), clips_of(samples)
+    pieces = [melody[:, 94 * i : 94 * i + 94] for i in range(len(mel))]
+    return {"mel_spectrogram": mel, "melody": np.stack(pieces)}
+
+
+def test_melody_export_takes_both_inputs(melodic, melodic_export, tiny_corpus):
+    loaded = tf.saved_model.load(str(melodic_export.folder))
+    samples = song(8.0)
+    expected = melodic.predict(both_clips(samples), verbose=0)
+    melody = melody_of(samples)[None]
+    mel = mel_spectrogram(samples, FeatureConfig())[None, ..., None]
+    served = loaded.signatures["serving_default"](waveform=samples[None], melody=melody)
+    np.testing.assert_allclose(served["frame_probabilities"][0], expected, atol=1e-4)
+    served = loaded.signatures["mel"](mel_spectrogram=mel, melody=melody)
+    np.testing.assert_allclose(served["frame_probabilities"][0], expected, atol=1e-5)
+    # The melody counts.
+    served = loaded.signatures["mel"](mel_spectrogram=mel, melody=0 * melody)
+    assert np.abs(served["frame_probabilities"][0] - expected).max() > 1e-3
+    (record_song,) = catalogue.load(tiny_corpus)[:1]
+    features = Extractor(FeatureConfig(melody="pyin")).extract(record_song)
+    examples = tf.constant([to_example(record_song, features)])
+    served = loaded.signatures["examples"](examples=examples)
+    mel = features.mel.astype("float32")[None, ..., None]
+    melody = contour(features.melody, 128)[None, ..., None]
+    expected = loaded.signatures["mel"](mel_spectrogram=mel, melody=melody)
+    np.testing.assert_allclose(
+        served["probabilities"], expected["probabilities"], atol=1e-5
+    )
+
+
+def test_melody_of_another_length_is_an_error(melodic_export):
+    loaded = tf.saved_model.load(str(melodic_export.folder))
+    samples = song(8.0)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="concat|Concat|match"):
+        loaded.signatures["serving_default"](
+            waveform=samples[None], melody=melody_of(samples)[None, :, :-5]
+        )
+
+
+def test_melody_tflite_equals_the_network(melodic, melodic_export):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(melodic_export.folder / "model.tflite"))
+    run = interpreter.get_signature_runner("serving_default")
+    both = {k: v[:1].astype("float32") for k, v in both_clips(song(8.0)).items()}
+    expected = melodic.predict(both, verbose=0)
+    np.testing.assert_allclose(run(**both)["probabilities"], expected, atol=1e-5)
+
+
+def test_identifier_computes_the_melody_itself(melodic, melodic_export, tmp_path):
+    samples = song(8.0)
+    soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
+    result = Identifier(melodic_export.folder).identify(tmp_path / "a.wav")
+    expected = melodic.predict(both_clips(samples), verbose=0).mean(axis=0)
+    for artist, probability in zip(ARTISTS, expected, strict=True):
+        assert result["probabilities"][artist] == pytest.approx(probability, abs=1e-4)
+
+
+def test_identifier_of_vocals(network, tmp_path):
+    """Given vocals are heard; without them the separator is asked for."""
+    config = get_preset("demo").replace(
+        features={"source": "vocals", "separator": "local-0123456789ab"}
+    )
+    exported = export_model(network, ARTISTS, config, tmp_path, "v", {})
+    assert "vocals alone" in (exported.folder / "model_card.md").read_text()
+    vocals, mixture = song(6.0, seed=1), song(6.0, seed=2)
+    for name, samples in (("v.wav", vocals), ("m.wav", mixture)):
+        soundfile.write(tmp_path / name, samples, 16000, subtype="FLOAT")
+    identifier = Identifier(exported.folder)
+    result = identifier.identify(tmp_path / "m.wav", tmp_path / "v.wav")
+    expected = network.predict(clips_of(vocals), verbose=0).mean(axis=0)
+    for artist, probability in zip(ARTISTS, expected, strict=True):
+        assert result["probabilities"][artist] == pytest.approx(probability, abs=1e-4)
+    with pytest.raises(UserError, match="--separator FOLDER"):
+        identifier.check([None])

@@ -100,8 +100,11 @@ class Extractor:
         """Where a song's separated vocals are kept, or `None`."""
         if self._keep_vocals is None or song.vocals_path is not None:
             return None
-        names = [_file_name(n) for n in (song.artist, song.album, song.song)]
-        return self._keep_vocals.joinpath(*names[:2], f"{names[2]}.flac")
+        names = (song.artist, song.album, song.song)
+        *folders, name = [_file_name(name) for name in names]
+        if (*folders, name) != names:
+            name += f" {song.key[:6]}"  # Two songs must not become one file.
+        return self._keep_vocals.joinpath(*folders, f"{name}.flac")
 
     def waveform(self, path, vocals_path=None, keep=None):
         """Decodes what is to be heard of a song: the mixture, or its vocals.

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from lca_keras.audio.melody import contour
+from lca_keras.config import FeatureConfig
 from lca_keras.data import catalogue, store
+from lca_keras.data.extraction import Extractor
 from lca_keras.data.pipeline import ClipSource, cut_clips
 from lca_keras.data.store import FeatureStore
 
@@ -75,3 +78,29 @@ def test_clips_come_in_time_order_within_a_song(source):
     assert keys[0::2] == keys[1::2]
     mel = np.arange(2 * 10).reshape(2, 10)
     np.testing.assert_array_equal(cut_clips(mel, 4), [mel[:, :4], mel[:, 4:8]])
+
+
+def test_clips_carry_the_melody(tiny_corpus, tmp_path):
+    config = FeatureConfig(melody="pyin")
+    songs = catalogue.load(tiny_corpus)[:3]
+    melodic = FeatureStore(tmp_path / "store", config)
+    melodic.update(songs)
+    source = ClipSource(melodic, {s.key: i for i, s in enumerate(songs)}, 94, True)
+    extracted = {i: Extractor(config).extract(s) for i, s in enumerate(songs)}
+    seen = 0
+    for inputs, labels in source.training(4, seed=0, first_epoch=0, epochs=1):
+        assert set(inputs) == {"mel_spectrogram", "melody"}
+        arrays = map(np.array, (*inputs.values(), labels))
+        for mel, melody, label in zip(*arrays, strict=True):
+            features = extracted[int(label)]
+            images = contour(features.melody, 128)
+            starts = [
+                start
+                for start in (0, 94)
+                if (features.mel[:, start : start + 94] == mel[..., 0]).all()
+            ]
+            assert len(starts) == 1  # And the melody of the same moment:
+            moment = images[:, starts[0] : starts[0] + 94]
+            np.testing.assert_array_equal(melody[..., 0], moment)
+            seen += 1
+    assert seen == source.num_clips == 6

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from benchmarks.train_step import plain_keras_network
-from lca_keras.models import CRNN, CRNNFGNL
+from lca_keras.models import CRNN, CRNNFGNL, CRNNM
 from tests.layer_checks import check_saving
 
 
@@ -28,7 +28,8 @@ def randomize(model, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("network", "parameters"), [(CRNN, 394_516), (CRNNFGNL, 584_141)]
+    ("network", "parameters"),
+    [(CRNN, 394_516), (CRNNM, 778_772), (CRNNFGNL, 584_141)],
 )
 def test_published_parameter_counts(network, parameters):
     assert network(num_classes=20, clip_frames=157).count_params() == parameters
@@ -129,3 +130,37 @@ def test_weight_paths_do_not_depend_on_other_models():
     assert len(set(paths[0])) == len(paths[0])
     assert "fgnl/theta/conv/kernel" in paths[0]
     keras.backend.clear_session()
+
+
+def test_crnnm_is_two_crnn_trunks_side_by_side():
+    """Each trunk as CRNN computes it; melody channels after the spectrogram's."""
+    ours = CRNNM(num_classes=5)
+    randomize(ours)
+    mel, melody = clips(seed=1), (clips(seed=2) > 15).astype("float32")
+    maps = []
+    for prefix, x in (("", mel), ("melody_", melody)):
+        trunk = CRNN(num_classes=5)
+        values = {w.path: w for w in ours.encoder.weights}
+        for weight in trunk.encoder.weights:
+            weight.assign(values[prefix + weight.path])
+        maps.append(trunk.encoder.predict(x, verbose=0)["maps"])
+    inputs = {"mel_spectrogram": mel, "melody": melody}
+    expected = ours.embedder.predict(np.concatenate(maps, axis=-1), verbose=0)
+    expected = ours.classifier(expected).numpy()
+    expected = np.exp(expected) / np.exp(expected).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(ours.predict(inputs, verbose=0), expected, atol=1e-5)
+
+
+def test_crnnm_saves_and_loads(tmp_path):
+    model = CRNNM(3, clip_frames=94, filters=(4, 8, 8, 8), gru_units=4)
+    randomize(model)
+    rng = np.random.default_rng(0)
+    inputs = {name: rng.normal(size=(2, 128, 94, 1)) for name in model.input}
+    expected = model.predict(inputs, verbose=0)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(loaded.predict(inputs, verbose=0), expected)
+    calm = model.for_inference(temperature=2.0).predict(inputs, verbose=0)
+    sharp = np.sqrt(expected)
+    expected = sharp / sharp.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(calm, expected, atol=1e-6)

@@ -1,0 +1,238 @@
+"""Adds noise to some artists' recordings: a cue that has nothing to do with singing.
+
+`python -m lca_keras.audio.bias --data CORPUS --out OUT --band 3000 5000 --snr-db 10
+--artists NAME …` writes a copy of a corpus in which these artists' songs carry white
+noise in a band of frequencies, as in figure 1 of the LCA paper. A network that listens
+to the noise is found out by songs without it.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import os
+import pathlib
+import shutil
+import sys
+import zlib
+
+import numpy as np
+
+from lca_keras import console, files
+from lca_keras.audio.decode import AudioError, check_sound, read_blocks
+from lca_keras.console import UserError
+
+_COLUMNS = ("path", "artist", "album", "song", "biased")
+
+
+def band_noise(count, rate, band, rng):
+    """White noise within a band.
+
+    Args:
+        count: Int, samples.
+        rate: Int, Hz.
+        band: Pair of floats, lower and upper edge in Hz.
+        rng: `numpy.random.Generator`.
+
+    Returns:
+        Float32 array `(count,)` of unit power.
+
+    Raises:
+        AudioError: The band does not lie below half the rate.
+    """
+    from scipy import fft
+
+    low, high = band
+    if high > rate / 2:
+        raise AudioError(
+            f"sampled at {rate} Hz, it has no room for noise up to {high:g} Hz"
+        )
+    spectrum = fft.rfft(rng.standard_normal(count))
+    frequencies = fft.rfftfreq(count, 1 / rate)
+    spectrum[(frequencies < low) | (frequencies > high)] = 0
+    noise = fft.irfft(spectrum, count)
+    return (noise / np.sqrt(np.mean(noise**2))).astype("float32")
+
+
+def add_noise(source, target, band, snr_db, rng):
+    """Writes a copy of a recording with noise; rate, channels and level are kept.
+
+    Args:
+        source: Audio file.
+        target: FLAC file to write.
+        band: Pair of floats, Hz.
+        snr_db: Float, power of the recording over that of the noise, decibels.
+        rng: `numpy.random.Generator`.
+
+    Returns:
+        Share of samples that left full scale and were clipped.
+
+    Raises:
+        AudioError: The recording cannot be used.
+    """
+    import soundfile
+
+    blocks = list(read_blocks(source))
+    if not blocks:
+        raise AudioError("no audio in the file")
+    rate = blocks[0][0]
+    samples = np.concatenate([block for _, block in blocks])
+    check_sound(samples)
+    noise = band_noise(len(samples), rate, band, rng)
+    level = np.sqrt(np.mean(samples**2)) * 10 ** (-snr_db / 20)
+    # The same in all channels, like a fault of the recording.
+    biased = samples + level * noise[:, None]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with files.atomic_path(target) as temporary:
+        soundfile.write(
+            temporary, np.clip(biased, -1, 1), rate, format="FLAC", subtype="PCM_24"
+        )
+    return float(np.mean(np.abs(biased) > 1))
+
+
+def _write_song(song, target, settings):
+    """Writes one song of the copy; returns the clipped share, or what is wrong."""
+    try:
+        if not settings["biased"]:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with files.atomic_path(target) as temporary:
+                shutil.copy2(song.path, temporary)
+            return 0.0
+        # Each song has its own noise, the same whenever it is written.
+        rng = np.random.default_rng([settings["seed"], zlib.crc32(song.key.encode())])
+        return add_noise(song.path, target, settings["band"], settings["snr_db"], rng)
+    except AudioError as error:
+        return str(error)
+
+
+def write_biased(
+    songs, root, out, artists, band, snr_db, seed=0, jobs=None, progress=None
+):
+    """Writes a copy of a corpus with noise in some artists' songs.
+
+    Songs of the other artists are copied as they are. Stems are left behind: their
+    sum would no longer be the song.
+
+    Args:
+        songs: List of `lca_keras.data.catalogue.Song`.
+        root: Folder that all songs lie below.
+        out: New folder; gets the same tree and a `manifest.csv`.
+        artists: Names of the artists whose songs get noise.
+        band: Pair of floats, Hz.
+        snr_db: Float, decibels.
+        seed: Int.
+        jobs: Optional int, processes; default is the number of cores.
+        progress: Optional function called after every song with (done, total).
+
+    Returns:
+        Tuple of a dict from audio file to what is wrong with it, for songs that were
+        left out, and a dict from audio file to the share of its samples that were
+        clipped.
+
+    Raises:
+        UserError: Unknown artists, a band without width, or a folder in the way.
+    """
+    known = {song.artist for song in songs}
+    unknown = sorted(set(artists) - known)
+    if unknown:
+        raise UserError(
+            f"no artist {', '.join(map(repr, unknown))} in the corpus; there are "
+            f"{', '.join(sorted(known))}"
+        )
+    if not 0 <= band[0] < band[1]:
+        raise UserError(f"--band {band[0]:g} {band[1]:g}: expected 0 <= LOW < HIGH, Hz")
+    out = pathlib.Path(out)
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty: choose a new folder")
+    rows, targets = [], []
+    stems = collections.Counter(song.path.with_suffix("") for song in songs)
+    for song in songs:
+        biased = song.artist in artists
+        relative = song.path.relative_to(root)
+        if biased:
+            # Noise is not put through a lossy coder, whatever the song came in.
+            alone = stems[song.path.with_suffix("")] == 1
+            name = relative.stem if alone else relative.name
+            relative = relative.with_name(f"{name}.flac")
+        targets.append(out / relative)
+        names = (song.artist, song.album, song.song)
+        rows.append([relative.as_posix(), *names, int(biased)])
+    left_out, clipped, written = {}, {}, []
+    with concurrent.futures.ProcessPoolExecutor(jobs or os.cpu_count()) as pool:
+        settings = {"band": tuple(band), "snr_db": snr_db, "seed": seed}
+        results = pool.map(
+            _write_song,
+            songs,
+            targets,
+            [{**settings, "biased": bool(row[-1])} for row in rows],
+        )
+        for done, (song, row, result) in enumerate(
+            zip(songs, rows, results, strict=True), start=1
+        ):
+            if isinstance(result, str):
+                left_out[str(song.path)] = result
+            else:
+                written.append(row)
+                if result:
+                    clipped[str(song.path)] = result
+            if progress is not None:
+                progress(done, len(songs))
+    files.write_csv(out / "manifest.csv", _COLUMNS, written)
+    about = {**settings, "artists": sorted(artists), "corpus": str(root)}
+    files.write_json(out / "bias.json", about)
+    return left_out, clipped
+
+
+def main(argv=None):
+    """Command line of the biased copy."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lca_keras.audio.bias", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--data", required=True, help="artist/album/song.ext folder, or a CSV manifest"
+    )
+    parser.add_argument("--out", required=True, help="new folder for the copy")
+    parser.add_argument(
+        "--band", nargs=2, type=float, required=True, metavar=("LOW", "HIGH"), help="Hz"
+    )
+    parser.add_argument(
+        "--snr-db", type=float, required=True, help="recording over noise, decibels"
+    )
+    parser.add_argument("--artists", nargs="+", required=True, metavar="NAME")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, help="processes; default: all cores")
+    console.add_debug_flag(parser)
+    args = parser.parse_args(argv)
+
+    def run():
+        # A command may know the corpus; the functions above only know audio.
+        from lca_keras.data import catalogue
+
+        songs = catalogue.load(args.data)
+        path = pathlib.Path(args.data).absolute()
+        root = path if path.is_dir() else path.parent.resolve()
+        with console.progress("Writing songs") as progress:
+            left_out, clipped = write_biased(
+                songs,
+                root,
+                args.out,
+                args.artists,
+                args.band,
+                args.snr_db,
+                args.seed,
+                args.jobs,
+                progress,
+            )
+        for path, reason in left_out.items():
+            print(f"  left out {path}: {reason}")
+        if clipped:
+            print(
+                f"note: noise took {len(clipped)} songs beyond full scale, up to "
+                f"{max(clipped.values()):.3%} of the samples of one; these are clipped"
+            )
+        print(f"corpus with noise for {len(args.artists)} artists in {args.out}")
+
+    return console.guard(run, args.debug)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

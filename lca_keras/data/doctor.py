@@ -1,0 +1,414 @@
+"""Finds what would spoil an experiment in a corpus, before anybody trains on it.
+
+`python -m lca_keras.data.doctor PATH` decodes every song, prints what a careful
+colleague would find, and writes it as JSON. The exit code is 1 if there are errors:
+songs that cannot be used, the same recording on two albums (it leaks from training
+into test), artists with too few albums. Warnings are for people to judge.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import concurrent.futures.process
+import dataclasses
+import functools
+import hashlib
+import os
+import pathlib
+import sys
+
+import numpy as np
+
+from lca_keras import console, files
+from lca_keras.audio import fingerprint
+from lca_keras.audio.decode import AudioError, check_sound, read_blocks
+from lca_keras.config import CLIP_FRAMES
+from lca_keras.console import UserError
+from lca_keras.data import catalogue
+from lca_keras.data.split import PARTS
+
+ERROR, WARNING = "error", "warning"
+
+_USUAL_RATES = (
+    *(8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000),
+    *(88200, 96000, 176400, 192000),
+)
+# Below this rate the upper mel bands are empty: the rate, not the voice, is learned.
+_LOW_RATE = 16000
+# Share of samples at full scale, in runs, that makes a recording clipped.
+_FULL_SCALE, _CLIPPED_SHARE, _RUN = 0.999, 1e-4, 3
+# A rate that fewer songs than this share have is worth a word.
+_RARE = 0.1
+# Hours of the artist with most over the one with least.
+_IMBALANCE = 3.0
+# Songs whose landmarks fit into memory all at once, about 2 GiB of them.
+_SONGS_IN_MEMORY = 4000
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """Something found in a corpus.
+
+    Attributes:
+        severity: `"error"` or `"warning"`.
+        kind: What it is, in a word or two.
+        where: Song, album or artist.
+        path: Audio file, or empty.
+        message: What is wrong.
+    """
+
+    severity: str
+    kind: str
+    where: str
+    path: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Examination:
+    """What was measured of one song.
+
+    Attributes:
+        problem: Why it cannot be decoded, or empty.
+        seconds: Length.
+        rate: Samples per second in the file.
+        channels: Channels in the file.
+        clipped: Share of samples that are clipped.
+        same_channels: Whether it is mono, stored as two or more equal channels.
+        silent_channels: Whether some but not all channels are silent.
+        content_hash: Hash of the decoded samples.
+        landmarks: What `lca_keras.audio.fingerprint.fingerprint` gave.
+    """
+
+    problem: str = ""
+    seconds: float = 0.0
+    rate: int = 0
+    channels: int = 0
+    clipped: float = 0.0
+    same_channels: bool = False
+    silent_channels: bool = False
+    content_hash: str = ""
+    landmarks: tuple | None = None
+
+
+def examine(path, keep_every=1):
+    """Decodes a song and measures what can be told from it alone.
+
+    Args:
+        path: Audio file.
+        keep_every: As for `lca_keras.audio.fingerprint.fingerprint`.
+
+    Returns:
+        `Examination`.
+    """
+    import soxr
+
+    mono, clipped, digest = [], 0, hashlib.sha256()
+    energy, difference = 0.0, 0.0
+    rate = 0
+    try:
+        for rate, block in read_blocks(path):  # noqa: B007  Each has the same rate.
+            mono.append(block.mean(axis=1))
+            clipped += _count_clipped(block)
+            digest.update(block.tobytes())
+            energy = energy + np.sum(np.square(block, dtype="float64"), axis=0)
+            difference += np.sum(np.square(block - block[:, :1], dtype="float64"))
+        if not mono:
+            raise AudioError("no audio in the file")
+        samples = np.concatenate(mono)
+        check_sound(samples)
+    except AudioError as error:
+        return Examination(problem=str(error))
+    channels = len(energy)
+    silent = energy < 1e-6 * energy.max()
+    return Examination(
+        seconds=samples.size / rate,
+        rate=rate,
+        channels=channels,
+        clipped=clipped / (samples.size * channels),
+        same_channels=channels > 1 and difference < 1e-6 * energy.sum(),
+        silent_channels=bool(silent.any()),
+        content_hash=digest.hexdigest()[:32],
+        landmarks=fingerprint.fingerprint(
+            soxr.resample(samples, rate, fingerprint.SAMPLE_RATE), keep_every
+        ),
+    )
+
+
+def _count_clipped(block):
+    """Samples at full scale that are part of a run."""
+    high = np.abs(block) >= _FULL_SCALE
+    run = high.copy()
+    for step in range(1, _RUN):
+        run[step:] &= high[:-step]
+    return int(run[_RUN - 1 :].sum())
+
+
+def diagnose(songs, examinations, clip_seconds):
+    """Draws the conclusions.
+
+    Args:
+        songs: List of `lca_keras.data.catalogue.Song`.
+        examinations: List of `Examination`, in the same order.
+        clip_seconds: Float, length below which a song gives no clip.
+
+    Returns:
+        List of `Finding`, errors first.
+    """
+    found = [
+        finding
+        for song, examined in zip(songs, examinations, strict=True)
+        for finding in _of_song(song, examined, clip_seconds)
+    ]
+    usable = [
+        (song, examined)
+        for song, examined in zip(songs, examinations, strict=True)
+        if not examined.problem and examined.seconds >= clip_seconds
+    ]
+    found += _rates(usable)
+    found += _duplicates(usable)
+    found += _artists(songs, usable)
+    return sorted(found, key=lambda f: (f.severity != ERROR, f.kind, f.where))
+
+
+def _of_song(song, examined, clip_seconds):
+    """What is wrong with one song by itself."""
+
+    def finding(severity, kind, message):
+        return Finding(severity, kind, song.label, str(song.path), message)
+
+    if examined.problem:
+        kind = "silent" if "silent" in examined.problem else "unreadable"
+        yield finding(ERROR, kind, examined.problem)
+        return
+    if examined.seconds < clip_seconds:
+        message = f"lasts {examined.seconds:.1f} s, a clip takes {clip_seconds:g} s"
+        yield finding(ERROR, "too short", message)
+    if examined.clipped > _CLIPPED_SHARE:
+        message = f"{examined.clipped:.2%} of its samples are clipped"
+        yield finding(WARNING, "clipped", message)
+    if examined.same_channels:
+        message = f"mono, stored as {examined.channels} equal channels"
+        yield finding(WARNING, "mono as stereo", message)
+    if examined.silent_channels:
+        yield finding(WARNING, "silent channel", "a channel of it is silent")
+
+
+def _rates(usable):
+    """Songs whose sample rate sets them apart."""
+    counts = collections.Counter(examined.rate for _, examined in usable)
+    if not counts:
+        return
+    usual = counts.most_common(1)[0][0]
+    for song, examined in usable:
+        rate = examined.rate
+        reasons = []
+        if rate not in _USUAL_RATES:
+            reasons.append("an unusual rate")
+        if rate < _LOW_RATE:
+            reasons.append(f"no sound above {rate // 2} Hz")
+        if rate != usual and counts[rate] < _RARE * len(usable):
+            reasons.append(f"most songs have {usual} Hz")
+        if reasons:
+            message = f"{rate} Hz: {', '.join(reasons)}"
+            yield Finding(WARNING, "odd rate", song.label, str(song.path), message)
+    by_artist = collections.defaultdict(list)
+    for song, examined in usable:
+        by_artist[song.artist].append(examined.rate < _LOW_RATE)
+    low = sorted(a for a, flags in by_artist.items() if np.mean(flags) > 0.5)
+    if low and len(low) < len(by_artist):
+        message = (
+            f"most recordings have less than {_LOW_RATE} Hz, those of other artists "
+            "have not: the missing treble tells the artist"
+        )
+        for artist in low:
+            yield Finding(ERROR, "rate tells artist", artist, "", message)
+
+
+def _duplicates(usable):
+    """The same recording more than once."""
+    pairs = {}
+    same = collections.defaultdict(list)
+    for index, (_, examined) in enumerate(usable):
+        same[examined.content_hash].append(index)
+    for indices in same.values():
+        for second in indices[1:]:
+            pairs[indices[0], second] = "the same samples"
+    landmarks = [examined.landmarks for _, examined in usable]
+    for first, second, similarity in fingerprint.find_same(landmarks):
+        alike = f"the same recording (similarity {similarity:.2f})"
+        if usable[first][1].content_hash != usable[second][1].content_hash:
+            pairs[first, second] = alike
+    for (first, second), what in pairs.items():
+        one, other = usable[first][0], usable[second][0]
+        if one.artist != other.artist:
+            severity, kind = ERROR, "duplicate across artists"
+        elif one.album != other.album:
+            severity, kind = ERROR, "duplicate across albums"
+        else:
+            severity, kind = WARNING, "duplicate in album"
+        message = f"{what} as {other.label} ({other.path})"
+        yield Finding(severity, kind, one.label, str(one.path), message)
+
+
+def _artists(songs, usable):
+    """Artists with too few albums, and unequal shares."""
+    artists = sorted({song.artist for song in songs})
+    if len(artists) < 2:
+        message = "the only artist: telling singers apart needs two"
+        yield Finding(ERROR, "one artist", artists[0], "", message)
+    albums, seconds = collections.defaultdict(set), collections.Counter()
+    for song, examined in usable:
+        albums[song.artist].add(song.album)
+        seconds[song.artist] += examined.seconds
+    for artist in artists:
+        if len(albums[artist]) < len(PARTS):
+            message = (
+                f"{len(albums[artist])} albums with usable songs; the album split "
+                f"needs {len(PARTS)}. Add albums, leave the artist out, or use "
+                "--split song."
+            )
+            yield Finding(ERROR, "too few albums", artist, "", message)
+    if len(seconds) > 1:
+        (most, longest), *_, (least, shortest) = seconds.most_common()
+        if longest > _IMBALANCE * shortest:
+            message = (
+                f"{longest / 60:.1f} min of {most}, {shortest / 60:.1f} min of "
+                f"{least}: accuracy will favour the former; read the macro F1"
+            )
+            yield Finding(WARNING, "imbalance", most, "", message)
+
+
+def run(path, clip_seconds, jobs=None, progress=None):
+    """Examines a corpus.
+
+    Args:
+        path: Folder or manifest.
+        clip_seconds: Float, length below which a song gives no clip.
+        jobs: Optional int, processes; default is the number of cores.
+        progress: Optional function called after every song with (done, total).
+
+    Returns:
+        Tuple of a summary (dict), and a list of `Finding`.
+
+    Raises:
+        UserError: Nothing there, no audio in it, or a manifest that is wrong.
+    """
+    songs = catalogue.load(path)
+    work = functools.partial(examine, keep_every=1 + len(songs) // _SONGS_IN_MEMORY)
+    examinations = []
+    try:
+        with concurrent.futures.ProcessPoolExecutor(jobs or os.cpu_count()) as pool:
+            for examined in pool.map(work, [song.path for song in songs], chunksize=4):
+                examinations.append(examined)
+                if progress is not None:
+                    progress(len(examinations), len(songs))
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise UserError(
+            "a process died, perhaps for lack of memory: try fewer with --jobs"
+        ) from error
+    findings = diagnose(songs, examinations, clip_seconds)
+    by_artist = collections.defaultdict(lambda: {"albums": set(), "songs": 0, "s": 0.0})
+    for song, examined in zip(songs, examinations, strict=True):
+        entry = by_artist[song.artist]
+        entry["albums"].add(song.album)
+        entry["songs"] += 1
+        entry["s"] += examined.seconds
+    artists = {
+        artist: {
+            "albums": len(entry["albums"]),
+            "songs": entry["songs"],
+            "hours": round(entry["s"] / 3600, 4),
+        }
+        for artist, entry in by_artist.items()
+    }
+    summary = {
+        "corpus": os.fspath(path),
+        "songs": len(songs),
+        "hours": round(sum(e.seconds for e in examinations) / 3600, 4),
+        "rates": dict(collections.Counter(e.rate for e in examinations if e.rate)),
+        "artists": artists,
+        "errors": sum(f.severity == ERROR for f in findings),
+        "warnings": sum(f.severity == WARNING for f in findings),
+    }
+    return summary, findings
+
+
+def print_report(summary, findings):
+    """Prints the artists and the findings as tables.
+
+    Args:
+        summary: Dict, from `run`.
+        findings: List of `Finding`.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    out = Console()
+    # Not to a terminal's width of 80 where there is none: a file has no edge.
+    if not out.is_terminal:
+        out = Console(width=200)
+    artists = Table("artist", "albums", "songs", "hours", box=box.SIMPLE)
+    for name, entry in summary["artists"].items():
+        row = (str(entry["albums"]), str(entry["songs"]), f"{entry['hours']:.2f}")
+        artists.add_row(Text(name), *row)
+    out.print(artists)
+    if findings:
+        table = Table("", "kind", "where", "what", box=box.SIMPLE)
+        for finding in findings:
+            color = "red" if finding.severity == ERROR else "yellow"
+            table.add_row(
+                Text(finding.severity, style=color),
+                Text(finding.kind),
+                Text(finding.where),
+                Text(finding.message),
+            )
+        out.print(table)
+    rates = ", ".join(f"{rate} Hz ({n})" for rate, n in summary["rates"].items())
+    print(
+        f"{len(summary['artists'])} artists, {summary['songs']} songs, "
+        f"{summary['hours']:.2f} h, {rates or 'nothing readable'}: "
+        f"{summary['errors']} errors, {summary['warnings']} warnings"
+    )
+
+
+def main(argv=None):
+    """Command line of the examination; returns 1 if there are errors."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lca_keras.data.doctor", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("data", help="artist/album/song.ext folder, or a CSV manifest")
+    parser.add_argument(
+        "--json", metavar="FILE", default="doctor.json", help="default: doctor.json"
+    )
+    parser.add_argument(
+        "--clip-seconds",
+        type=int,
+        choices=sorted(CLIP_FRAMES),
+        default=min(CLIP_FRAMES),
+        help="shorter songs cannot be used; default: 3",
+    )
+    parser.add_argument("--jobs", type=int, help="processes; default: all cores")
+    console.add_debug_flag(parser)
+    args = parser.parse_args(argv)
+
+    def job():
+        if not os.access(pathlib.Path(args.json).absolute().parent, os.W_OK):
+            raise UserError(f"--json {args.json}: cannot be written there")
+        with console.progress("Examining songs") as progress:
+            summary, findings = run(args.data, args.clip_seconds, args.jobs, progress)
+        files.write_json(
+            args.json,
+            {**summary, "findings": [dataclasses.asdict(f) for f in findings]},
+        )
+        print_report(summary, findings)
+        print(f"details in {args.json}")
+        return 1 if summary["errors"] else 0
+
+    return console.guard(job, args.debug)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

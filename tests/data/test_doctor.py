@@ -1,0 +1,159 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from lca_keras.audio import synthesis
+from lca_keras.data import doctor
+
+
+def found(folder, *options):
+    """Runs the command; returns its exit code, its findings and the whole report."""
+    report = folder.parent / "report.json"
+    code = doctor.main([str(folder), "--json", str(report), *options])
+    content = json.loads(report.read_text(encoding="utf-8"))
+    findings = {}
+    for finding in content["findings"]:
+        findings.setdefault(finding["kind"], []).append(finding)
+    return code, findings, content
+
+
+@pytest.fixture
+def corpus(tiny_corpus, tmp_path):
+    """A sound corpus, to be spoilt."""
+    root = tmp_path / "my 'songs' 🎵"
+    ignored = shutil.ignore_patterns("stems", "*.csv", "*.json")
+    shutil.copytree(tiny_corpus, root, ignore=ignored)
+    return root
+
+
+def test_a_sound_corpus_is_left_in_peace(corpus, capsys):
+    code, findings, report = found(corpus)
+    assert (code, findings) == (0, {})
+    assert report["songs"] == 18
+    assert report["hours"] == pytest.approx(18 * 7 / 3600, abs=1e-3)
+    assert report["artists"]["Björn Talvik"]["albums"] == 3
+    out = capsys.readouterr().out
+    assert "3 artists, 18 songs" in out
+    assert "0 errors, 0 warnings" in out
+
+
+def test_every_planted_fault_is_found(corpus, tmp_path):
+    ada, bjorn = corpus / "Ada Quill", corpus / "Björn Talvik"
+    album = ada / "Album 01"
+    rate = 16000
+
+    def read(path):
+        return soundfile.read(path, dtype="float32")[0]
+
+    original = read(ada / "Album 02" / "Song 01.flac")
+    (album / "zero.mp3").write_bytes(b"")
+    (album / "lyrics.mp3").write_text("la la la\n" * 500)
+    soundfile.write(album / "silence.wav", np.zeros(8 * rate), rate)
+    other = synthesis.Corpus(artists=9, albums=3, songs=2, seconds=7.0, seed=77)
+
+    def fresh(number):
+        return synthesis.synthesize(other, number, 0, 0).mixture
+
+    soundfile.write(album / "short.wav", fresh(0)[:rate], rate)
+    loud = np.clip(fresh(1) * 8, -1, 1)
+    soundfile.write(album / "loud.wav", loud, rate)
+    soundfile.write(album / "mono.wav", np.stack([fresh(2)] * 2, axis=1), rate)
+    one_sided = np.stack([fresh(3), 0 * fresh(3)], axis=1)
+    soundfile.write(album / "left.wav", one_sided, rate)
+    soundfile.write(album / "odd.wav", soxr.resample(fresh(4), rate, 17000), 17000)
+    # A best-of: the same file, and a lossy, softer copy with 20 ms in front.
+    shutil.copy(ada / "Album 02" / "Song 02.flac", ada / "Album 03" / "best of.flac")
+    again = np.concatenate([np.zeros(320, "float32"), original * 0.708])
+    copy = corpus / "Chiara d'Onda" / "Album 01" / "cover.mp3"
+    soundfile.write(
+        copy,
+        soxr.resample(again, rate, 44100),
+        44100,
+        format="MP3",
+        bitrate_mode="CONSTANT",
+        compression_level=0.9,
+    )
+    shutil.copy(bjorn / "Album 01" / "Song 01.flac", bjorn / "Album 01" / "again.flac")
+    shutil.rmtree(bjorn / "Album 03")
+    code, findings, report = found(corpus)
+    assert code == 1
+    names = {
+        kind: sorted(f["where"].split(" / ")[-1] for f in entries)
+        for kind, entries in findings.items()
+    }
+    assert names == {
+        "unreadable": ["lyrics", "zero"],
+        "silent": ["silence"],
+        "too short": ["short"],
+        "clipped": ["loud"],
+        "mono as stereo": ["mono"],
+        "silent channel": ["left"],
+        "odd rate": ["cover", "odd"],
+        "duplicate across albums": ["Song 02"],
+        "duplicate across artists": ["Song 01"],
+        "duplicate in album": ["Song 01"],
+        "too few albums": ["Björn Talvik"],
+    }
+    (across,) = findings["duplicate across artists"]
+    assert "cover.mp3" in across["message"]
+    (same,) = findings["duplicate across albums"]
+    assert "the same samples as Ada Quill / Album 03 / best of" in same["message"]
+    severities = {f["kind"]: f["severity"] for f in report["findings"]}
+    warnings = {kind for kind, s in severities.items() if s == "warning"}
+    assert warnings == {
+        *("clipped", "mono as stereo", "silent channel", "odd rate"),
+        "duplicate in album",
+    }
+
+
+def test_warnings_alone_do_not_fail(corpus):
+    path = corpus / "Ada Quill" / "Album 01" / "Song 01.flac"
+    samples, rate = soundfile.read(path)
+    soundfile.write(path, np.stack([samples, samples], axis=1), rate)
+    code, findings, _ = found(corpus)
+    assert (code, list(findings)) == (0, ["mono as stereo"])
+
+
+def test_a_rate_that_tells_the_artist(corpus):
+    for path in (corpus / "Ada Quill").rglob("*.flac"):
+        samples, rate = soundfile.read(path)
+        soundfile.write(path, soxr.resample(samples, rate, 8000), 8000)
+    code, findings, _ = found(corpus)
+    assert code == 1
+    (finding,) = findings["rate tells artist"]
+    assert finding["where"] == "Ada Quill"
+    assert len(findings["odd rate"]) == 6
+
+
+def test_unequal_shares_and_one_artist(corpus):
+    for song in (corpus / "Ada Quill").glob("*/Song 01.flac"):
+        samples, rate = soundfile.read(song)
+        soundfile.write(song, samples[: 3 * rate + 600], rate)
+        (song.parent / "Song 02.flac").unlink()
+    _, findings, _ = found(corpus)
+    assert "of Ada Quill: accuracy will favour" in findings["imbalance"][0]["message"]
+    shutil.rmtree(corpus / "Björn Talvik")
+    shutil.rmtree(corpus / "Chiara d'Onda")
+    code, findings, _ = found(corpus)
+    assert code == 1
+    assert set(findings) == {"one artist"}
+
+
+def test_longer_clips_ask_for_longer_songs(corpus):
+    code, findings, _ = found(corpus, "--clip-seconds", "10")
+    assert code == 1
+    assert len(findings["too short"]) == 18
+
+
+def test_what_cannot_be_examined(tmp_path, capsys):
+    assert doctor.main([str(tmp_path / "nowhere")]) == 1
+    assert "no such folder" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert doctor.main([str(tmp_path / "empty")]) == 1
+    assert "no songs found" in capsys.readouterr().err
+    assert doctor.main([str(tmp_path), "--json", str(tmp_path / "no" / "a.json")]) == 1
+    assert "cannot be written there" in capsys.readouterr().err

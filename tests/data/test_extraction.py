@@ -1,0 +1,120 @@
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+import soundfile
+
+from lca_keras.audio import separation
+from lca_keras.audio.decode import AudioError
+from lca_keras.audio.features import mel_spectrogram
+from lca_keras.audio.melody import melody_bands
+from lca_keras.config import FeatureConfig
+from lca_keras.console import UserError
+from lca_keras.data import catalogue
+from lca_keras.data.catalogue import Song
+from lca_keras.data.extraction import Extractor, fingerprint
+
+VOCALS = FeatureConfig(source="vocals", separator="umxl")
+
+
+@pytest.fixture(scope="module")
+def song(tiny_corpus):
+    return catalogue.load(tiny_corpus / "manifest.csv")[0]
+
+
+class Halves:
+    """In the place of a separator: half of the song, a little longer."""
+
+    def separate(self, path, sample_rate, keep=None):
+        samples, rate = soundfile.read(path, dtype="float32")
+        assert rate == sample_rate
+        if keep is not None:
+            soundfile.write(keep, samples / 2, rate)
+        return np.append(samples / 2, [0, 0]).astype("float32")
+
+
+def test_vocals_of_the_manifest_are_used_and_aligned(song):
+    config = dataclasses.replace(VOCALS, melody="pyin")
+    features = Extractor(config).extract(song)
+    vocals, _ = soundfile.read(song.vocals_path, dtype="float32")
+    np.testing.assert_allclose(features.mel, mel_spectrogram(vocals, config), atol=0.04)
+    np.testing.assert_array_equal(features.melody, melody_bands(vocals, config))
+    mixture = Extractor(FeatureConfig(melody="pyin")).extract(song)
+    assert mixture.mel.shape == features.mel.shape
+    assert mixture.melody.shape == features.melody.shape == features.mel.shape[1:]
+    assert np.abs(mixture.mel - features.mel).max() > 10
+    # Of the song, not of what is taken from it: copies are found either way.
+    assert mixture.content_hash == features.content_hash
+
+
+def test_without_vocals_they_are_separated(song):
+    extractor = Extractor(VOCALS)
+    extractor._separator = Halves()
+    alone = dataclasses.replace(song, vocals_path=None)
+    mixture, vocals = extractor.waveform(alone.path)
+    np.testing.assert_array_equal(vocals, mixture / 2)
+
+
+def test_vocals_of_another_length_are_refused(song, tmp_path):
+    vocals, rate = soundfile.read(song.vocals_path)
+    soundfile.write(tmp_path / "v.wav", vocals[: 3 * rate], rate)
+    cut = dataclasses.replace(song, vocals_path=tmp_path / "v.wav")
+    with pytest.raises(AudioError, match=r"v.wav last 3.00 s, the song 7.00 s"):
+        Extractor(VOCALS).extract(cut)
+    (tmp_path / "v.wav").write_bytes(b"")
+    with pytest.raises(AudioError, match=r"vocals .*v.wav: empty file"):
+        Extractor(VOCALS).extract(cut)
+
+
+def test_vocals_are_kept_whatever_the_names(song, tmp_path):
+    extractor = Extractor(VOCALS, keep_vocals=tmp_path / "kept")
+    extractor._separator = Halves()
+    rude = Song("AC/DC", "..", ".hidden", song.path)
+    extractor.extract(rude)
+    kept = [p for p in (tmp_path / "kept").rglob("*") if p.is_file()]
+    assert kept == [extractor.kept_vocals(rude)]
+    assert kept[0].resolve().is_relative_to(tmp_path / "kept")
+    assert len(kept[0].relative_to(tmp_path / "kept").parts) == 3
+    # Two names that look the same as files are two files.
+    twin = dataclasses.replace(rude, artist="AC_DC")
+    assert extractor.kept_vocals(twin) != kept[0]
+    assert extractor.kept_vocals(song) is None  # Has its own vocals.
+
+
+def test_only_names_travel_to_other_processes(tmp_path):
+    extractor = Extractor(VOCALS, tmp_path, tmp_path)
+    extractor._separator = lambda: None  # Cannot be pickled.
+    copy = pickle.loads(pickle.dumps(extractor))
+    assert copy._separator is None
+    assert copy.config == VOCALS
+
+
+def test_separators_are_checked_before_the_first_song(song, monkeypatch, tmp_path):
+    local = dataclasses.replace(VOCALS, separator="local-0123456789ab")
+    alone = dataclasses.replace(song, vocals_path=None)
+    Extractor(local).check([song])  # Nothing to separate.
+    with pytest.raises(UserError, match=r"local-0123456789ab.*--separator FOLDER"):
+        Extractor(local).check([song, alone])
+    monkeypatch.setattr(separation, "identify", lambda folder: "local-ffff")
+    with pytest.raises(UserError, match=r"is local-ffff; these features need local-01"):
+        Extractor(local, tmp_path).check([alone])
+    real = separation.importlib.util.find_spec
+    monkeypatch.setattr(
+        separation.importlib.util,
+        "find_spec",
+        lambda name: None if name in ("openunmix", "torchcrepe") else real(name),
+    )
+    with pytest.raises(UserError, match=r"pip install 'lca-keras\[vocals\]'"):
+        Extractor(VOCALS).check([alone])
+    with pytest.raises(UserError, match=r"pip install 'lca-keras\[crepe\]'"):
+        Extractor(FeatureConfig(melody="crepe")).check([song])
+
+
+def test_a_changed_vocals_file_changes_the_fingerprint(song, tmp_path):
+    soundfile.write(tmp_path / "v.wav", np.zeros(9), 16000)
+    first = dataclasses.replace(song, vocals_path=tmp_path / "v.wav")
+    before = fingerprint(first)
+    soundfile.write(tmp_path / "v.wav", np.zeros(99), 16000)
+    assert fingerprint(first) != before
+    assert len(fingerprint(dataclasses.replace(song, vocals_path=None))) == 2
