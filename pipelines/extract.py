@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import logging
+import os
 import pathlib
 import sys
 import threading
@@ -156,7 +157,7 @@ def _run_pipeline(feature_store, plan, extractor, beam_options):
     # Its reports of each step are of use to those who ask for them.
     logging.getLogger().setLevel(logging.ERROR)
     import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
     from pipelines import extraction
 
@@ -164,8 +165,16 @@ def _run_pipeline(feature_store, plan, extractor, beam_options):
     parts.mkdir(exist_ok=True)
     extraction.write_plan(parts / extraction.PLAN, plan)
     pipeline = beam.Pipeline(options=PipelineOptions(beam_options))
+    # On one machine this process writes the shards: the workers, who would have to load
+    # TensorFlow for it, are gone before it is needed.
+    local = pipeline.options.view_as(StandardOptions).runner == LOCAL_RUNNER
     extraction.build(
-        pipeline, parts / extraction.PLAN, feature_store, plan.num_shards, extractor
+        pipeline,
+        parts / extraction.PLAN,
+        feature_store,
+        plan.num_shards,
+        extractor,
+        write_shards=not local,
     )
     log = pathlib.Path(f"{feature_store.folder}.log")
     try:
@@ -173,7 +182,13 @@ def _run_pipeline(feature_store, plan, extractor, beam_options):
             console.stderr_to(log) as screen,
             _progress(feature_store.folder, plan, screen),
         ):
+            if local:
+                # Takes seconds; needed once the songs are done.
+                loading = threading.Thread(target=_load_tensorflow, daemon=True)
+                loading.start()
             pipeline.run().wait_until_finish()
+            if local:
+                loading.join()
     except Exception as error:
         with open(log, "a", encoding="utf-8") as file:
             file.write(f"{error}\n")
@@ -182,6 +197,11 @@ def _run_pipeline(feature_store, plan, extractor, beam_options):
             f"and run the same command again. The workers' log is {log}"
         ) from error
     log.unlink()
+
+
+def _load_tensorflow():
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    importlib.import_module("tensorflow")
 
 
 def _cause(error):

@@ -110,7 +110,7 @@ class WriteShard(beam.DoFn):
         return ()
 
 
-def build(pipeline, plan_path, feature_store, count, extractor):
+def build(pipeline, plan_path, feature_store, count, extractor, write_shards=True):
     """Adds the steps to a pipeline.
 
     Args:
@@ -119,6 +119,8 @@ def build(pipeline, plan_path, feature_store, count, extractor):
         feature_store: `lca_keras.data.store.FeatureStore`, locked.
         count: Int, number of shards of the updated store.
         extractor: `lca_keras.data.extraction.Extractor`.
+        write_shards: Whether the workers write the shards too, or leave them to
+            `FeatureStore.commit`.
     """
     planned = (
         pipeline
@@ -131,6 +133,8 @@ def build(pipeline, plan_path, feature_store, count, extractor):
         | "Spread" >> beam.Reshuffle()
         | "Extract" >> beam.ParDo(ExtractSong(str(feature_store.folder), extractor))
     )
+    if not write_shards:
+        return
     _ = (
         (computed, planned.there)
         | "All songs" >> beam.Flatten()

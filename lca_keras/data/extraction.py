@@ -1,6 +1,7 @@
 """From a song's files to its features: the unit of work of every extraction."""
 
 import dataclasses
+import functools
 import hashlib
 import os
 import pathlib
@@ -45,8 +46,8 @@ class Extractor:
             gives; the pretrained ones need none.
         keep_vocals: Optional folder to write the separated vocals to, as
             `artist/album/song.flac`.
-        threads: Optional int, threads of the separator. Its last bits depend on
-            them, so whatever is stored is computed with one.
+        threads: Optional int, threads of a song's computation. Its last bits may
+            depend on them, so whatever is stored is computed with one.
     """
 
     def __init__(self, config, separator=None, keep_vocals=None, threads=1):
@@ -168,14 +169,25 @@ class Extractor:
             keep.parent.mkdir(parents=True, exist_ok=True)
             with files.atomic_path(keep) as temporary:
                 mixture, samples = self.waveform(song.path, keep=temporary)
-        # Float16 is the store's contract: half the disk, and decibels keep 0.03 dB.
-        mel = mel_spectrogram(samples, self.config).astype("float16")
+        # Two processes whose matrix products take two threads each are slower than one.
+        with _thread_pools().limit(limits=self._threads):
+            mel = mel_spectrogram(samples, self.config)
+            melody = self.melody(samples)
         return SongFeatures(
-            mel,
-            self.melody(samples),
+            # Float16 is the store's contract: half the disk, and decibels keep 0.03 dB.
+            mel.astype("float16"),
+            melody,
             mixture.size / self.config.sample_rate,
             hashlib.sha256(mixture.tobytes()).hexdigest()[:32],
         )
+
+
+@functools.lru_cache(maxsize=1)
+def _thread_pools():
+    """Control over the threads of NumPy's linear algebra."""
+    import threadpoolctl
+
+    return threadpoolctl.ThreadpoolController()
 
 
 def fingerprint(song):

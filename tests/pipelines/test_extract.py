@@ -83,6 +83,27 @@ def test_worker_processes_give_the_same_store(corpus):
     assert not pathlib.Path("together.log").exists()
 
 
+def test_workers_can_write_the_shards(corpus, monkeypatch):
+    """As on a cluster, where no process sees all songs pass."""
+    monkeypatch.setattr(extract, "LOCAL_RUNNER", "another runner")
+    monkeypatch.setattr(store, "_SONGS_PER_SHARD", 5)
+    songs = catalogue.load(corpus)
+    FeatureStore("alone").update(songs)
+    FeatureStore("grown").update(songs[:7])  # Some of it is there already.
+    committed = []
+    commit = FeatureStore.commit
+
+    def spy(self, plan):
+        committed.append(self.shard_jobs(plan))
+        commit(self, plan)
+
+    monkeypatch.setattr(FeatureStore, "commit", spy)
+    for name in ("new", "grown"):
+        assert run(corpus, name, "--runner=FnApiRunner") == 0
+        assert contents(name) == contents("alone")
+    assert committed == [[], []]  # Nothing was left to write.
+
+
 def test_second_run_does_no_audio_work(corpus, counted, capsys):
     run(corpus, "s")
     before = contents("s")

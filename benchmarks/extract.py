@@ -1,0 +1,162 @@
+"""Speed and memory of feature extraction, and of reading the features again.
+
+Run `python -m benchmarks.extract`. It synthesises songs of the built-in corpus (kept in
+`corpus/benchmark-…`, 200 songs of four minutes take several minutes), then measures
+
+- `pipelines.extract` with one and with two workers against the bare per-song function
+  in a loop;
+- songs per second and peak memory of one worker, from 50 to 800 songs;
+- the clips per second that the input pipeline delivers against those that training
+  consumes.
+
+Workers have a fixed cost of some seconds (processes, Beam, TensorFlow's import), so
+songs have to be long or many for the slope to show.
+"""
+
+import argparse
+import itertools
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+from lca_keras import console, files
+from lca_keras.audio import synthesis
+
+_SIZES = (50, 100, 200, 400, 800)
+
+# Runs extraction and says how much memory it took, children aside.
+_CHILD = """
+import resource, sys
+from pipelines import extract
+code = extract.main(sys.argv[1:])
+print("MiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+sys.exit(code)
+"""
+
+
+def make_corpus(songs, seconds):
+    """Synthesises a corpus of so many songs unless it is there; returns its folder."""
+    corpus = synthesis.Corpus(artists=2, albums=5, songs=songs // 10, seconds=seconds)
+    folder = pathlib.Path("corpus", f"benchmark-{songs}x{seconds:g}")
+    with console.progress(f"Synthesising {folder}") as progress:
+        synthesis.write_corpus(corpus, folder, progress=progress)
+    return folder
+
+
+def extract(data, out, *options):
+    """Runs `pipelines.extract` in a new process; returns seconds and peak MiB."""
+    shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, "-c", _CHILD, "--data", data, "--out", out, *options]
+    start = time.perf_counter()
+    done = subprocess.run(
+        list(map(str, command)), check=True, capture_output=True, text=True
+    )
+    return time.perf_counter() - start, float(done.stdout.split()[-1])
+
+
+def workers(songs, seconds, out):
+    """Compares a loop, one worker and two."""
+    from lca_keras.config import FeatureConfig
+    from lca_keras.data import catalogue
+    from lca_keras.data.extraction import Extractor
+
+    data = make_corpus(songs, seconds)
+    listed = catalogue.load(data)
+    extractor = Extractor(FeatureConfig())
+    extractor.extract(listed[0])  # Imports and filters.
+    start = time.perf_counter()
+    for song in listed:
+        extractor.extract(song)
+    loop = time.perf_counter() - start
+    print(f"{songs} songs of {seconds:g} s")
+    print(f"  bare function in a loop  {loop:6.1f} s")
+    one, _ = extract(data, out)
+    print(f"  one worker               {one:6.1f} s   {one / loop:.2f} of the loop")
+    two, _ = extract(data, out, "--workers", "2")
+    print(f"  two workers              {two:6.1f} s   {two / one:.2f} of one worker")
+    again, _ = extract_again(data, out)
+    print(f"  once more, all reused    {again:6.1f} s")
+
+
+def extract_again(data, out):
+    """A second run over the same corpus."""
+    copy = pathlib.Path(f"{out}-copy")
+    out.rename(copy)
+    try:
+        start = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "pipelines.extract", "--data", data, "--out", copy],
+            check=True,
+            capture_output=True,
+        )
+        return time.perf_counter() - start, None
+    finally:
+        copy.rename(out)
+
+
+def scaling(seconds, out):
+    """Songs per second and peak memory of one worker, by the number of songs."""
+    data = make_corpus(max(_SIZES), seconds)
+    rows = files.read_csv(data / "manifest.csv")
+    print(f"one worker, songs of {seconds:g} s\n  songs  seconds  songs/s  peak MiB")
+    for size in _SIZES:
+        manifest = data / f"first-{size}.csv"
+        files.write_csv(manifest, list(rows[0]), rows[:size])
+        took, peak = extract(manifest, out)
+        print(f"  {size:5d}  {took:7.1f}  {size / took:7.1f}  {peak:8.0f}")
+
+
+def reading(out):
+    """Clips per second of the input pipeline against those of training."""
+    from lca_keras.config import get_preset
+    from lca_keras.data.pipeline import ClipSource
+    from lca_keras.data.store import FeatureStore
+    from lca_keras.models.factory import build_training_model
+
+    store = FeatureStore.open(out)
+    labels = {key: index % 20 for index, key in enumerate(store.records)}
+    print("input pipeline against training, clips a second")
+    for preset in ("demo", "paper"):
+        config = get_preset(preset)
+        source = ClipSource(store, labels, config.train.clip_frames)
+        batch = config.train.batch_size
+        for _ in itertools.islice(source.training(batch, 0, 0, 1), 3):
+            pass  # Traces the graph, fills the page cache.
+        start, count = time.perf_counter(), 0
+        for mel, _ in source.training(batch, 0, 0, 1):
+            count += len(mel)
+        delivered = count / (time.perf_counter() - start)
+        model = build_training_model(config, 20)
+        batches = list(itertools.islice(source.training(batch, 0, 0, 1), 12))
+        model.train_on_batch(*batches[0])
+        model.train_on_batch(*batches[1])
+        start = time.perf_counter()
+        for mel, label in batches[2:]:
+            model.train_on_batch(mel, label)
+        consumed = 10 * batch / (time.perf_counter() - start)
+        print(
+            f"  {preset:<6} pipeline {delivered:7.0f}  training {consumed:5.0f}  "
+            f"ratio {delivered / consumed:.0f}"
+        )
+
+
+def main(argv=None):
+    """Runs all measurements."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--songs", type=int, default=200, help="a multiple of ten")
+    parser.add_argument("--seconds", type=float, default=240.0, help="of a song")
+    parser.add_argument("--short-seconds", type=float, default=16.0)
+    args = parser.parse_args(argv)
+    console.quiet_tensorflow()
+    with tempfile.TemporaryDirectory() as folder:
+        out = pathlib.Path(folder, "store")
+        workers(args.songs, args.seconds, out)
+        scaling(args.short_seconds, out)
+        reading(out)
+
+
+if __name__ == "__main__":
+    main()
