@@ -15,9 +15,10 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
 
-# Whole jobs of minutes, and the JAX backend; what CI runs beside `make test`.
+# Whole jobs of minutes, the JAX backend, and what needs torch (vocals, CREPE); what CI
+# runs beside `make test`.
 test-slow: $(VENV)/.installed-slow
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow or torch'
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 13); \
@@ -34,7 +35,7 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.installed-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[jax]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[jax,vocals,crepe]"
 	@touch $@
 
 clean:

@@ -27,6 +27,17 @@ from lca_keras.audio import synthesis
 
 _SIZES = (50, 100, 200, 400, 800)
 
+# The bare function, song after song.
+_LOOP = """
+import sys
+from lca_keras.config import FeatureConfig
+from lca_keras.data import catalogue
+from lca_keras.data.extraction import Extractor
+extractor = Extractor(FeatureConfig(melody=sys.argv[2]))
+for song in catalogue.load(sys.argv[1]):
+    extractor.extract(song)
+"""
+
 # Runs extraction and says how much memory it took, children aside.
 _CHILD = """
 import resource, sys
@@ -57,44 +68,26 @@ def extract(data, out, *options):
     return time.perf_counter() - start, float(done.stdout.split()[-1])
 
 
-def workers(songs, seconds, out):
-    """Compares a loop, one worker and two."""
-    from lca_keras.config import FeatureConfig
-    from lca_keras.data import catalogue
-    from lca_keras.data.extraction import Extractor
-
-    data = make_corpus(songs, seconds)
-    listed = catalogue.load(data)
-    extractor = Extractor(FeatureConfig())
-    extractor.extract(listed[0])  # Imports and filters.
+def seconds_of(*command):
+    """Runs a command in a new process; returns seconds."""
     start = time.perf_counter()
-    for song in listed:
-        extractor.extract(song)
-    loop = time.perf_counter() - start
-    print(f"{songs} songs of {seconds:g} s")
-    print(f"  bare function in a loop  {loop:6.1f} s")
-    one, _ = extract(data, out)
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+def workers(songs, seconds, melody, out):
+    """Compares a loop, one worker and two."""
+    data = make_corpus(songs, seconds)
+    print(f"{songs} songs of {seconds:g} s, melody {melody}; whole commands")
+    loop = seconds_of(sys.executable, "-c", _LOOP, data, melody)
+    print(f"  bare function in a loop  {loop:6.1f} s", flush=True)
+    one, _ = extract(data, out, "--melody", melody)
     print(f"  one worker               {one:6.1f} s   {one / loop:.2f} of the loop")
-    two, _ = extract(data, out, "--workers", "2")
+    two, _ = extract(data, out, "--melody", melody, "--workers", "2")
     print(f"  two workers              {two:6.1f} s   {two / one:.2f} of one worker")
-    again, _ = extract_again(data, out)
-    print(f"  once more, all reused    {again:6.1f} s")
-
-
-def extract_again(data, out):
-    """A second run over the same corpus."""
-    copy = pathlib.Path(f"{out}-copy")
-    out.rename(copy)
-    try:
-        start = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "pipelines.extract", "--data", data, "--out", copy],
-            check=True,
-            capture_output=True,
-        )
-        return time.perf_counter() - start, None
-    finally:
-        copy.rename(out)
+    again = [sys.executable, "-m", "pipelines.extract", "--data", data, "--out", out]
+    took = seconds_of(*again, "--melody", melody)
+    print(f"  once more, all reused    {took:6.1f} s", flush=True)
 
 
 def scaling(seconds, out):
@@ -148,12 +141,16 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--songs", type=int, default=200, help="a multiple of ten")
     parser.add_argument("--seconds", type=float, default=240.0, help="of a song")
+    parser.add_argument("--melody", default="none", help="none, pyin or crepe")
     parser.add_argument("--short-seconds", type=float, default=16.0)
+    parser.add_argument("--workers-only", action="store_true", help="no other parts")
     args = parser.parse_args(argv)
     console.quiet_tensorflow()
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder, "store")
-        workers(args.songs, args.seconds, out)
+        workers(args.songs, args.seconds, args.melody, out)
+        if args.workers_only:
+            return
         scaling(args.short_seconds, out)
         reading(out)
 

@@ -39,6 +39,7 @@ def test_pyin_follows_the_sung_melody(sung):
     check_against_truth(bands, pitch[: len(bands)], recall=0.95, precision=0.9)
 
 
+@pytest.mark.torch
 def test_crepe_follows_the_sung_melody(sung):
     pytest.importorskip("torchcrepe")
     vocals, pitch = sung

@@ -144,6 +144,7 @@ def model(tmp_path):
     return folder
 
 
+@pytest.mark.torch
 def test_a_folder_of_openunmix_is_loaded(model, tmp_path):
     separator = Separator(model)
     assert (separator.sample_rate, separator.channels) == (16000, 1)
@@ -152,6 +153,7 @@ def test_a_folder_of_openunmix_is_loaded(model, tmp_path):
     assert separator.separate(path, 16000).shape == (160,)
 
 
+@pytest.mark.torch
 def test_weights_that_do_not_fit(model):
     import torch
 
@@ -174,6 +176,7 @@ def test_weights_that_do_not_fit(model):
         Separator(model)
 
 
+@pytest.mark.torch
 def test_code_in_a_weights_file_is_not_run(model):
     import pickle
 
@@ -187,6 +190,7 @@ def test_code_in_a_weights_file_is_not_run(model):
     assert not (model / "pwned").exists()
 
 
+@pytest.mark.torch
 def test_weights_that_cannot_be_downloaded(monkeypatch):
     pytest.importorskip("openunmix")
     import openunmix

@@ -4,12 +4,15 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+
+from lca_keras.config import get_preset
 
 pytestmark = pytest.mark.slow
 
@@ -82,3 +85,118 @@ def test_the_demo_identifies_the_singers(tmp_path):
     assert "Ada Quill" in again
     repeated = json.loads((tmp_path / "again/metrics.json").read_text())
     assert repeated["test"] == results["test"]
+
+
+def test_a_killed_extraction_goes_on_where_it_was(tiny_corpus, tmp_path):
+    """Five kills with SIGKILL at random moments, then to the end."""
+    extract = [sys.executable, "-m", "pipelines.extract", "--data", str(tiny_corpus)]
+    extract += ["--melody", "pyin", "--workers", "2", "--out"]
+    subprocess.run([*extract, "whole"], cwd=tmp_path, check=True)
+    parts = tmp_path / "cut" / "parts"
+    rng = random.Random(0)
+    written = {}
+
+    def finished():
+        """When each song's part was written; a song must not be done twice."""
+        return {p.name: p.stat().st_mtime_ns for p in parts.glob("[!.]*.json")}
+
+    for _ in range(5):
+        process = subprocess.Popen(
+            [*extract, "cut"],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(rng.uniform(3, 9))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        now = finished()
+        if now:  # Otherwise the shards are written and the parts are gone.
+            assert written.items() <= now.items()
+            written = now
+    assert written
+    subprocess.run([*extract, "cut"], cwd=tmp_path, check=True)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    names = sorted(path.name for path in whole.iterdir())
+    assert names == sorted(path.name for path in cut.iterdir())
+    for name in names:
+        assert (whole / name).read_bytes() == (cut / name).read_bytes()
+
+
+def test_a_trained_separator_helps_and_is_used_everywhere(tmp_path):
+    """From stems to a separator, to a store of vocals, to a served model."""
+    pytest.importorskip("openunmix")
+    from lca_keras.audio import separation, synthesis, unmix_training
+    from lca_keras.audio.decode import decode
+    from lca_keras.data import catalogue
+
+    corpus = synthesis.Corpus(artists=6, albums=4, songs=4, seconds=12.0, seed=3)
+    synthesis.write_corpus(corpus, tmp_path / "stems", stems=True)
+    out = check(
+        *("audio.separation", "train", "--data", "stems", "--out", "my model"),
+        *("--split-file", "stems/split.csv", "--epochs", "16", "--hidden-size", "192"),
+        cwd=tmp_path,
+    )
+    assert "test: vocals' SDR" in out
+
+    # Songs that it has not seen, of singers that it has not heard.
+    other = synthesis.Corpus(artists=4, albums=3, songs=2, seconds=8.0, seed=99)
+    synthesis.write_corpus(other, tmp_path / "songs", stems=True)
+    songs = catalogue.load(tmp_path / "songs" / "manifest.csv")
+    separator = separation.Separator(tmp_path / "my model")
+    rows = unmix_training.separation_quality(separator, songs)
+    gains = sorted(after - before for _, before, after in rows)
+    assert gains[len(gains) // 2] >= 3.0
+    # A song without a band comes out as it went in.
+    vocals = decode(songs[0].vocals_path)
+    again = separator.separate(songs[0].vocals_path, 16000)[: len(vocals)]
+    assert separation.signal_to_distortion(vocals, again) > 10
+
+    # Extraction by two processes, and by fit, from songs without stems.
+    shutil.rmtree(tmp_path / "songs" / "stems")
+    (tmp_path / "songs" / "manifest.csv").unlink()
+    vocals_only = ["--source", "vocals", "--separator", "my model"]
+    extract = [sys.executable, "-m", "pipelines.extract", "--data", "songs"]
+    extract += ["--out", "store", "--keep-vocals", "kept", "--workers", "2"]
+    subprocess.run([*extract, *vocals_only], cwd=tmp_path, check=True)
+    kept = catalogue.load(tmp_path / "kept")
+    assert [s.key for s in kept] == [s.key for s in catalogue.load(tmp_path / "songs")]
+    config = get_preset("demo").replace(
+        model={"filters": (4, 8, 8, 8), "reduction": 4, "gru_units": 8},
+        train={"epochs": 2, "warmup_epochs": 1},
+    )
+    config.save(tmp_path / "c.yaml")
+    options = ["--config", "c.yaml", "--split-file", "songs/split.csv"]
+    out = check(
+        "fit", "--data", "songs", *options, *vocals_only, "--name", "a", cwd=tmp_path
+    )
+    assert "24 songs ready" in out
+    out = check(
+        "fit",
+        "--store",
+        "store",
+        *options,
+        "--separator",
+        "my model",
+        "--name",
+        "b",
+        cwd=tmp_path,
+    )
+    assert "The exported model on a held-out song" in out
+    scores = [
+        json.loads((tmp_path / "runs" / name / "metrics.json").read_text())["test"]
+        for name in ("a", "b")
+    ]
+    assert scores[0] == scores[1]  # The same features either way.
+    song = catalogue.load(tmp_path / "songs")[0]
+    model = ["--model", "saved_models/a", "--json"]
+    separated = check(
+        "predict", *model, "--separator", "my model", song.path, cwd=tmp_path
+    )
+    given = check("predict", *model, "--vocals", kept[0].path, cwd=tmp_path)
+    first, second = (
+        json.loads(text)[0]["probabilities"] for text in (separated, given)
+    )
+    for artist, probability in first.items():
+        assert second[artist] == pytest.approx(probability, abs=0.02)
