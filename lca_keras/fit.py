@@ -148,15 +148,22 @@ def config_from(args):
 
 
 def _stored_features(args, config):
-    """Fields of the features in `--store`, which decides them."""
+    """Fields of the features in `--store`, which decides them.
+
+    What a configuration or an option asks for, apart from the defaults, must be so.
+    """
     from lca_keras.data.store import FeatureStore, StoreError
 
     stored = dataclasses.asdict(FeatureStore.open(args.store).config)
-    wanted = {"source": args.source, "melody": args.melody}
-    if args.config:
-        # A run is repeated with its own features or not at all.
-        wanted = {**dataclasses.asdict(config.features), **_given(wanted)}
-    for name, value in _given(wanted).items():
+    usual = dataclasses.asdict(type(config.features)())
+    wanted = {
+        name: value
+        for name, value in dataclasses.asdict(config.features).items()
+        if value != usual[name]
+    }
+    options = {"source": args.source, "melody": args.melody}
+    wanted.update({k: v for k, v in options.items() if v is not None})
+    for name, value in wanted.items():
         if stored[name] != value:
             raise StoreError(
                 f"{args.store} holds features with {name} {stored[name]!r}, but "
@@ -164,10 +171,6 @@ def _stored_features(args, config):
                 "pipelines.extract` into another folder."
             )
     return stored
-
-
-def _given(options):
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def check_name(name):

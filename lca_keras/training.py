@@ -183,12 +183,12 @@ def fit(config, job, resume=False):
         split.split_songs(songs, config.split.kind, config.train.seed)
     # The data comes first: a corpus that cannot be used leaves no run behind.
     corpus = prepare_corpus(job, config)
-    part_of, artists = _split(config, corpus, folder)
+    part_of, artists = divide(config, corpus, folder)
     if not resume:
         _make_run_folder(config, job)
     with files.lock(folder / ".lock", wait=False), _corrupt_shards_named(corpus.store):
         split.write_split(folder / "split.csv", corpus.songs, part_of)
-        sources = _sources(corpus, part_of, artists, config)
+        sources = sources_of(corpus, part_of, artists, config)
         for part, source in sources.items():
             songs, clips = len(source.labels), source.num_clips
             print(f"  {part:<10} {songs:5d} songs {clips:7d} clips")
@@ -304,9 +304,21 @@ def environment(config):
     }
 
 
-def _split(config, corpus, folder):
-    """Reads the split of the run or of the user, or draws it; and checks it."""
-    own = folder / "split.csv"
+def divide(config, corpus, folder):
+    """Reads the split of a folder or of the user, or draws it; and checks it.
+
+    Args:
+        config: `Config`.
+        corpus: `Corpus`.
+        folder: Folder whose `split.csv` goes before `config.split`.
+
+    Returns:
+        Tuple of a dict from song key to part, and the list of artists.
+
+    Raises:
+        UserError: The split is broken, or the corpus is too small for it.
+    """
+    own = pathlib.Path(folder, "split.csv")
     path = own if own.exists() else config.split.file
     if path:
         part_of = split.read_split(path, corpus.songs)
@@ -323,14 +335,23 @@ def _split(config, corpus, folder):
     return part_of, sorted({song.artist for song in corpus.songs})
 
 
-def _sources(corpus, part_of, artists, config):
-    """One `ClipSource` for each part."""
+def sources_of(corpus, part_of, artists, config, parts=split.PARTS):
+    """The clips of each part.
+
+    Args:
+        corpus: `Corpus`.
+        part_of: Dict from song key to part.
+        artists: List of class names.
+        config: `Config`.
+        parts: Parts that are asked for.
+
+    Returns:
+        Dict from part to `ClipSource`.
+    """
     labels = collections.defaultdict(dict)
     for song in corpus.songs:
         labels[part_of[song.key]][song.key] = artists.index(song.artist)
-    return {
-        part: clip_source(corpus.store, labels[part], config) for part in split.PARTS
-    }
+    return {part: clip_source(corpus.store, labels[part], config) for part in parts}
 
 
 def clip_source(store, labels, config):
@@ -595,8 +616,7 @@ def evaluate_run(run, data=None, out=None, separator=None):
         folder = pathlib.Path(out or job.folder / f"evaluation-{name}")
     else:
         part_of = split.read_split(job.folder / "split.csv", corpus.songs)
-        sources = _sources(corpus, part_of, artists, config)
-        sources.pop("train")
+        sources = sources_of(corpus, part_of, artists, config, ("validation", "test"))
         folder = pathlib.Path(out or job.folder)
     folder.mkdir(parents=True, exist_ok=True)
     results = {}

@@ -1,0 +1,1 @@
+"""Search of the loss weights against validation F1, with KerasTuner."""

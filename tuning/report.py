@@ -1,0 +1,321 @@
+"""Shows what a search found: pictures, importance, and the best weights compared.
+
+`python -m tuning.report NAME` draws every weight against the score, ranks the weights
+by importance, and writes `best.yaml` for `python -m lca_keras.fit --config`. With
+`--compare SEEDS` it trains the best weights, the default ones and the plain network
+anew, with seeds that the search has not seen and the same number of epochs.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+
+import numpy as np
+
+from lca_keras import console, files, plots
+from lca_keras.config import LOSS_WEIGHTS
+from lca_keras.console import UserError
+
+_IMPORTANCE_TREES = 300
+
+
+def searched(rows):
+    """Names of the values that differ between trials, Hyperband's own left out."""
+    names = [name for name in rows[0]["values"] if not name.startswith("tuner/")]
+    return [name for name in names if len({row["values"][name] for row in rows}) > 1]
+
+
+def importance(rows, names):
+    """How much of the score each weight explains.
+
+    Permutation importance of a random forest fitted to the trials: by how much its
+    R^2 falls when a weight's values are shuffled. With few trials it is a hint.
+
+    Args:
+        rows: List of results of trials with a score.
+        names: List of weights.
+
+    Returns:
+        Dict from name to float, largest first.
+    """
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.inspection import permutation_importance
+
+    inputs = np.array([[row["values"][name] for name in names] for row in rows])
+    scores = np.array([row["score"] for row in rows])
+    forest = RandomForestRegressor(_IMPORTANCE_TREES, random_state=0)
+    forest.fit(inputs, scores)
+    result = permutation_importance(
+        forest, inputs, scores, n_repeats=20, random_state=0
+    )
+    ranked = zip(names, result.importances_mean.tolist(), strict=True)
+    return dict(sorted(ranked, key=lambda pair: -pair[1]))
+
+
+def scatter_figure(rows, names, space, objective):
+    """Each weight against the score; bars reach over the seeds of a trial.
+
+    Args:
+        rows: List of results of trials with a score.
+        names: List of weights.
+        space: Dict from name to its range, as in `search.json`.
+        objective: Name of the score.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+    """
+    columns = min(3, len(names))
+    lines = -(-len(names) // columns)
+    figure = plots.new_figure(4 * columns, 3.2 * lines)
+    scores = np.array([row["score"] for row in rows])
+    seeds = [[getattr(one, objective) for one in row["seeds"]] for row in rows]
+    spread = np.array(
+        [[s - min(v), max(v) - s] for s, v in zip(scores, seeds, strict=True)]
+    )
+    best = int(scores.argmax())
+    with plots.style():
+        grid = np.atleast_1d(figure.subplots(lines, columns)).ravel()
+        for axes, name in zip(grid, names, strict=False):
+            values = np.array([row["values"][name] for row in rows])
+            axes.errorbar(
+                values, scores, spread.T, fmt="o", markersize=4, elinewidth=0.8
+            )
+            axes.plot(values[best], scores[best], "r*", markersize=12)
+            axes.set_xscale(space[name]["scale"])
+            axes.set_xlabel(name)
+            axes.set_ylabel(objective)
+        for axes in grid[len(names) :]:
+            axes.remove()
+    return figure
+
+
+def parallel_figure(rows, names, space, objective):
+    """Parallel coordinates: a line for each trial, coloured by its score."""
+    import matplotlib as mpl
+
+    scores = np.array([row["score"] for row in rows])
+    norm = mpl.colors.Normalize(scores.min(), scores.max())
+    colors = mpl.colormaps["viridis"]
+    figure = plots.new_figure(2 + 1.6 * (len(names) + 1), 4)
+    with plots.style():
+        axes = figure.subplots()
+        scaled, labels = [], []
+        for name in names:
+            values = np.array([row["values"][name] for row in rows], float)
+            if space[name]["scale"] == "log":
+                values = np.log(values)
+            low, high = values.min(), values.max()
+            scaled.append((values - low) / (high - low))
+            shown = [row["values"][name] for row in rows]
+            labels.append(f"{name}\n{min(shown):.3g} to {max(shown):.3g}")
+        scaled.append(norm(scores))
+        labels.append(f"{objective}\n{scores.min():.3f} to {scores.max():.3f}")
+        scaled = np.array(scaled)
+        for index in scores.argsort():  # The best ones on top.
+            axes.plot(scaled[:, index], color=colors(norm(scores[index])), alpha=0.8)
+        axes.set_xticks(range(len(labels)), labels)
+        axes.set_yticks([])
+        shade = mpl.cm.ScalarMappable(norm, colors)
+        figure.colorbar(shade, ax=axes, label=objective)
+    return figure
+
+
+def compare(folder, search, job, seeds, test):
+    """Trains the best weights, the default ones and the plain network anew.
+
+    Finished trainings are kept in `compare/` and read the next time.
+
+    Args:
+        folder: Folder of the search.
+        search: `tuning.search.Search`.
+        job: `lca_keras.training.Job`, where the data is.
+        seeds: Int, trainings each; their seeds follow those of the search.
+        test: Whether to score the test songs too.
+
+    Returns:
+        Dict from name to a list of dicts, one a seed, with the validation scores, and
+        with `test_frame_f1` and `test_song_f1` if asked for.
+    """
+    from lca_keras import evaluate, training
+    from lca_keras.config import Config
+    from tuning import runner
+
+    base = runner.base_config(search)
+    best = Config.load(folder / "best.yaml")
+    configs = {
+        "best": best,
+        "default": base.replace(loss=vars(LOSS_WEIGHTS["default"])),
+        "plain": base.replace(train={"method": "none"}),
+    }
+    trainer = runner.prepare(folder, search, job)
+    sources = {}
+    if test:
+        corpus = training.prepare_corpus(job, base)
+        part_of, artists = training.divide(base, corpus, folder)
+        sources = training.sources_of(corpus, part_of, artists, base, ("test",))
+    first = base.train.seed + search.seeds
+    results = {}
+    for name, config in configs.items():
+        results[name] = []
+        for seed in range(first, first + seeds):
+            path = folder / "compare" / f"{name}-seed-{seed}.json"
+            wanted = {"loss": vars(config.loss), "train": vars(config.train)}
+            known = files.read_json(path) if path.exists() else {}
+            complete = known.get("settings") == wanted
+            if not complete or (test and "test_song_f1" not in known["scores"]):
+                scores, model = trainer.train(config, seed)
+                row = dataclasses.asdict(scores)
+                if test:
+                    found, _ = evaluate.evaluate_part(model, sources["test"])
+                    for level in ("frame", "song"):
+                        row[f"test_{level}_f1"] = found[level]["f1"]
+                path.parent.mkdir(exist_ok=True)
+                known = {"settings": wanted, "scores": row}
+                files.write_json(path, known)
+            row = known["scores"]
+            shown = "  ".join(
+                f"{key} {row[key]:.3f}"
+                for key in row
+                if key.endswith("_f1") and row[key]
+            )
+            print(f"  {name:<8} seed {seed}  {shown}", flush=True)
+            results[name].append(row)
+    return results
+
+
+def markdown(name, search, rows, ranked, comparison):
+    """The report as text.
+
+    Args:
+        name: Name of the search.
+        search: `tuning.search.Search`.
+        rows: List of results, failed trials too.
+        ranked: Dict from weight to importance.
+        comparison: What `compare` returned, or empty.
+
+    Returns:
+        Markdown.
+    """
+    scored = [row for row in rows if row["score"] is not None]
+    best = max(scored, key=lambda row: row["score"])
+    names = searched(scored) if len(scored) > 1 else []
+    lines = [
+        f"# Search {name}",
+        "",
+        f"{search.algorithm}, {len(rows)} trials ({len(rows) - len(scored)} failed), "
+        f"{search.seeds} seed(s) each, objective {search.objective} on validation "
+        "songs.",
+        "",
+        f"Best: trial {best['trial']}, {search.objective} {best['score']:.4f}. The "
+        "best of many noisy trials looks better than it is: trust the comparison with "
+        "fresh seeds.",
+        "",
+    ]
+    if comparison:
+        keys = ["frame_f1", "song_f1", "cf_frame_f1", "test_frame_f1", "test_song_f1"]
+        keys = [key for key in keys if any(key in r for r in comparison["best"])]
+        count = len(comparison["best"])
+        lines += [
+            f"## Fresh seeds ({count} each, mean and range)",
+            "",
+            "| weights | " + " | ".join(keys) + " |",
+            "| --- |" + " --- |" * len(keys),
+        ]
+        for title, results in comparison.items():
+            cells = []
+            for key in keys:
+                values = [r[key] for r in results if r.get(key) is not None]
+                cells.append(
+                    f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+                    if values
+                    else "-"
+                )
+            lines.append(f"| {title} | " + " | ".join(cells) + " |")
+        lines.append("")
+    if ranked:
+        lines += ["## Importance", "", "| weight | importance |", "| --- | --- |"]
+        lines += [f"| {key} | {value:.3f} |" for key, value in ranked.items()]
+        lines.append("")
+    lines += [
+        "## Trials, best first",
+        "",
+        "| trial | " + " | ".join(names) + f" | {search.objective} | reason |",
+        "| --- |" + " --- |" * (len(names) + 2),
+    ]
+    for row in sorted(rows, key=lambda row: -(row["score"] or -1.0)):
+        values = [f"{row['values'][key]:.4g}" for key in names]
+        score = "failed" if row["score"] is None else f"{row['score']:.4f}"
+        cells = [row["trial"], *values, score, row["reason"].replace("|", "/")]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def main(argv=None):
+    """Command line of the report."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tuning.report", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("name", help="name of the search")
+    parser.add_argument("--searches", default="searches", help="folder of searches")
+    parser.add_argument(
+        "--compare",
+        type=int,
+        metavar="SEEDS",
+        default=0,
+        help="train best, default and plain network with so many fresh seeds",
+    )
+    parser.add_argument(
+        "--test", action="store_true", help="score the compared ones on test songs too"
+    )
+    console.add_debug_flag(parser)
+    args = parser.parse_args(argv)
+    return console.guard(lambda: run(args), args.debug)
+
+
+def run(args):
+    """Runs the job that the parsed arguments describe."""
+    console.quiet_tensorflow()
+    from lca_keras import training
+    from tuning import runner
+    from tuning.search import Search
+
+    folder = pathlib.Path(args.searches, args.name)
+    try:
+        search = Search(**files.read_json(folder / "search.json"))
+        job = training.Job(**files.read_json(folder / "job.json"))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{folder} is not the folder of a search ({error})") from error
+    if args.test and not args.compare:
+        raise UserError("--test goes with --compare SEEDS")
+    rows = runner.results(folder, search)
+    runner.print_best(folder, search)
+    scored = [row for row in rows if row["score"] is not None]
+    names, ranked = searched(scored), {}
+    pictures = folder / "report"
+    pictures.mkdir(exist_ok=True)
+    if len(scored) > 1 and names:
+        ranked = importance(scored, names)
+        space, objective = search.space, search.objective
+        for title, draw in (("weights", scatter_figure), ("parallel", parallel_figure)):
+            figure = draw(scored, names, space, objective)
+            plots.save_figure(figure, pictures / f"{title}.png")
+    comparison = {}
+    if args.compare:
+        import tensorflow as tf
+
+        tf.get_logger().setLevel("ERROR")
+        tf.config.experimental.enable_op_determinism()
+        comparison = compare(folder, search, job, args.compare, args.test)
+    text = markdown(args.name, search, rows, ranked, comparison)
+    (pictures / "report.md").write_text(text, encoding="utf-8")
+    columns = ["trial", *names, "score", "reason"]
+    table = [{**row["values"], **row} for row in rows]
+    files.write_csv(folder / "trials.csv", columns, table)
+    print()
+    print(text)
+    print(f"written to {pictures} and {folder / 'trials.csv'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

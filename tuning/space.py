@@ -1,0 +1,267 @@
+"""The search space: loss weights that keep the principles of LCA by construction.
+
+`DESIGN.md`, section 5: the effect's weight is the yardstick, 1; the main branch weighs
+more than the counterfactual; the counterfactual's entropy weighs more than the main
+branch's. So what is sampled is `main` and `cf_ratio` = cf / main, `ent_cf` and
+`ent_main_ratio` = ent_main / ent_cf, with ratios below 1, and `att`. Nothing else can
+be asked for.
+"""
+
+import dataclasses
+import math
+import pathlib
+
+import yaml
+
+from lca_keras.config import LossWeights
+from lca_keras.console import UserError
+
+LINEAR, LOG = "linear", "log"
+
+
+class SpaceError(UserError):
+    """A search space that cannot be used; the message says which entry and why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """One dimension: a range, a list of values, or a single one.
+
+    Attributes:
+        name: What is searched.
+        low: Lower end of the range, included.
+        high: Upper end, included.
+        scale: `"linear"` or `"log"`.
+        values: Values to choose from, instead of a range.
+    """
+
+    name: str
+    low: float = 0.0
+    high: float = 0.0
+    scale: str = LINEAR
+    values: tuple[float, ...] = ()
+
+    @property
+    def fixed(self):
+        """Whether there is nothing to choose."""
+        return len(self.values) == 1
+
+    def grid(self, points):
+        """The same dimension as a list of values, evenly spaced on its scale.
+
+        Args:
+            points: Int, at least 1, number of values of a range.
+
+        Returns:
+            `Parameter`.
+        """
+        if self.values:
+            return self
+        if points == 1:
+            shares = [0.5]
+        else:
+            shares = [index / (points - 1) for index in range(points)]
+        if self.scale == LOG:
+            ratio = math.log(self.high / self.low)
+            values = [self.low * math.exp(ratio * share) for share in shares]
+        else:
+            values = [self.low + (self.high - self.low) * share for share in shares]
+        if self.name in _WHOLE:
+            values = sorted({round(value) for value in values})
+        else:
+            values = [float(f"{value:.4g}") for value in values]
+        return dataclasses.replace(self, values=tuple(values))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Limits:
+    """What a parameter may be: open or closed ends."""
+
+    low: float
+    high: float
+    text: str
+    low_included: bool = False
+    high_included: bool = False
+
+    def admit(self, value):
+        low = value >= self.low if self.low_included else value > self.low
+        high = value <= self.high if self.high_included else value < self.high
+        return low and high
+
+
+_POSITIVE = _Limits(0.0, math.inf, "greater than 0")
+_NOT_NEGATIVE = _Limits(0.0, math.inf, "0 or greater", low_included=True)
+_LIMITS = {
+    "main": _POSITIVE,
+    "cf_ratio": _Limits(
+        0.0, 1.0, "from 0 to below 1, for main must weigh more than cf", True
+    ),
+    "ent_cf": _NOT_NEGATIVE,
+    "ent_main_ratio": _Limits(
+        0.0, 1.0, "from 0 to below 1, for ent_cf must weigh more than ent_main", True
+    ),
+    "att": _NOT_NEGATIVE,
+    "warmup_epochs": _NOT_NEGATIVE,
+    "cf_dropout": _Limits(0.0, 1.0, "from 0 to below 1", low_included=True),
+    "learning_rate": _Limits(0.0, 1.0, "between 0 and 1"),
+}
+_WHOLE = ("warmup_epochs",)
+_WEIGHTS = ("main", "cf_ratio", "ent_cf", "ent_main_ratio", "att")
+
+# Decades around the default weights. The entropy of the main branch stays small: above
+# `main` it flattens the predictions.
+DEFAULT = {
+    "main": Parameter("main", 0.3, 3.0, LOG),
+    "cf_ratio": Parameter("cf_ratio", 0.1, 0.95),
+    "ent_cf": Parameter("ent_cf", 0.05, 2.0, LOG),
+    "ent_main_ratio": Parameter("ent_main_ratio", 0.01, 0.9, LOG),
+    "att": Parameter("att", 0.05, 2.0, LOG),
+}
+
+
+def load_space(path=None):
+    """Reads a space: the default one, changed by a YAML file.
+
+    A number fixes a parameter, `{low: 0.1, high: 1, scale: log}` is a range, and
+    `{values: [0.5, 1]}` a choice.
+
+    Args:
+        path: Optional YAML file.
+
+    Returns:
+        Dict from name to `Parameter`.
+
+    Raises:
+        SpaceError: Unknown names, inverted ranges, or values that break a principle.
+    """
+    if path is None:
+        return dict(DEFAULT)
+    try:
+        raw = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpaceError(f"cannot read space {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpaceError(f"space {path} is not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise SpaceError(f"space {path}: expected names with ranges, received {raw!r}")
+    space = dict(DEFAULT)
+    for name, entry in raw.items():
+        try:
+            space[name] = _parameter(name, entry)
+        except SpaceError as error:
+            raise SpaceError(f"space {path}: {error}") from error
+    if all(parameter.fixed for parameter in space.values()):
+        raise SpaceError(f"space {path}: every parameter is fixed, nothing to search")
+    return space
+
+
+def _parameter(name, entry):
+    if name == "effect":
+        raise SpaceError("effect is the yardstick of the other weights and always 1")
+    if name in ("cf", "ent_main"):
+        ratio = f"{name}_ratio"
+        raise SpaceError(
+            f"{name} is not searched by itself; give {ratio}, its share of "
+            f"{'main' if name == 'cf' else 'ent_cf'}, which is below 1"
+        )
+    if name not in _LIMITS:
+        raise SpaceError(f"unknown name {name!r}; known: {', '.join(_LIMITS)}")
+    if not isinstance(entry, dict):
+        return Parameter(name, values=(_value(name, entry),))
+    unknown = sorted(set(entry) - {"low", "high", "scale", "values"})
+    if unknown:
+        raise SpaceError(
+            f"{name}: unknown {', '.join(map(str, unknown))}; expected low and high "
+            "(and scale), or values"
+        )
+    if "values" in entry:
+        values = entry["values"]
+        if len(entry) > 1 or not isinstance(values, list) or not values:
+            raise SpaceError(f"{name}: values is a list, and stands alone")
+        chosen = tuple(sorted({_value(name, value) for value in values}))
+        return Parameter(name, values=chosen)
+    if not {"low", "high"} <= set(entry):
+        raise SpaceError(f"{name}: expected low and high, received {entry}")
+    low, high = _value(name, entry["low"]), _value(name, entry["high"])
+    scale = entry.get("scale", LINEAR)
+    if low >= high:
+        raise SpaceError(f"{name}: low {low:g} is not below high {high:g}")
+    if scale not in (LINEAR, LOG):
+        raise SpaceError(f"{name}: scale is linear or log, not {scale!r}")
+    if scale == LOG and low <= 0:
+        raise SpaceError(f"{name}: a log scale has no {low:g}; low must be above 0")
+    return Parameter(name, low, high, scale)
+
+
+def _value(name, value):
+    """A number within the limits of its parameter."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SpaceError(f"{name}: expected a number, received {value!r}")
+    limits = _LIMITS[name]
+    if not math.isfinite(value) or not limits.admit(value):
+        raise SpaceError(
+            f"{name}: {value:g} is out of bounds; it must be {limits.text}"
+        )
+    if name in _WHOLE:
+        if value != int(value):
+            raise SpaceError(f"{name}: expected a whole number, received {value:g}")
+        return int(value)
+    return float(value)
+
+
+def hyperparameters(space):
+    """A space as KerasTuner's.
+
+    Args:
+        space: Dict from name to `Parameter`.
+
+    Returns:
+        `keras_tuner.HyperParameters`.
+    """
+    import keras_tuner as kt
+
+    result = kt.HyperParameters()
+    for name, parameter in space.items():
+        if parameter.fixed:
+            result.Fixed(name, parameter.values[0])
+        elif parameter.values:
+            result.Choice(name, list(parameter.values), ordered=True)
+        elif name in _WHOLE:
+            result.Int(name, int(parameter.low), int(parameter.high))
+        else:
+            result.Float(name, parameter.low, parameter.high, sampling=parameter.scale)
+    return result
+
+
+def apply(values, config):
+    """Puts sampled values into a configuration.
+
+    Args:
+        values: Dict from name to number; other names are ignored.
+        config: `lca_keras.config.Config`.
+
+    Returns:
+        `lca_keras.config.Config`.
+    """
+    # KerasTuner sends values to workers in single precision.
+    values = {k: float(f"{v:.6g}") for k, v in values.items() if k in _LIMITS}
+    if "warmup_epochs" in values:
+        values["warmup_epochs"] = round(values["warmup_epochs"])
+    weights = LossWeights(
+        main=values["main"],
+        effect=1.0,
+        cf=values["main"] * values["cf_ratio"],
+        ent_cf=values["ent_cf"],
+        att=values["att"],
+        ent_main=values["ent_cf"] * values["ent_main_ratio"],
+    )
+    train = {
+        name: values.get(name)
+        for name in ("warmup_epochs", "cf_dropout", "learning_rate")
+    }
+    return config.replace(loss=vars(weights), train=train)
+
+
+def to_json(space):
+    """A space as plain dicts and lists."""
+    return {name: dataclasses.asdict(parameter) for name, parameter in space.items()}
