@@ -305,7 +305,6 @@ def run(args):
         import tensorflow as tf
 
         tf.get_logger().setLevel("ERROR")
-        tf.config.experimental.enable_op_determinism()
         comparison = compare(folder, search, job, args.compare, args.test)
     text = markdown(args.name, search, rows, ranked, comparison)
     (pictures / "report.md").write_text(text, encoding="utf-8")

@@ -18,10 +18,12 @@ from lca_keras.data import split
 from tuning import oracle as oracles
 from tuning import trials
 
-_ALONE = "tuner0"
 _HEARTBEAT_SECONDS = 2.0
 # A worker that shows no sign of life for so long is given up.
 PATIENCE_SECONDS = 30.0
+_RPC_SECONDS = 20
+# Written by a chief at the end, for workers that come after it.
+_FINISHED = "finished.json"
 
 
 def base_config(search):
@@ -309,13 +311,18 @@ def search(folder, search, space, job):
     with files.lock(folder / ".lock", wait=False):
         trainer = prepare(folder, search, job)
         oracle, tuner = _begin(folder, search, space, trainer, "keras-tuner")
-        try:
-            tuner.search()
-        except kt.errors.FatalError as error:
-            if isinstance(error.__cause__, UserError):
-                raise error.__cause__ from error
-            raise
+        _run(tuner)
         _raise_if_stopped(oracle)
+
+
+def _run(tuner):
+    """KerasTuner's loop, with the user's own errors let through."""
+    try:
+        tuner.search()
+    except kt.errors.FatalError as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from error
+        raise
 
 
 def _raise_if_stopped(oracle):
@@ -347,6 +354,7 @@ def serve(folder, search, space, job, address):
     from keras_tuner.src.distribute import oracle_chief
 
     with files.lock(folder / ".lock", wait=False):
+        (folder / _FINISHED).unlink(missing_ok=True)
         prepare(folder, search, job)
         with _distributed(address, "chief"):
             oracle, _ = _begin(folder, search, space, None, "keras-tuner")
@@ -364,6 +372,7 @@ def serve(folder, search, space, job, address):
             print(f"chief at {address}, waiting for workers", flush=True)
             try:
                 _watch(folder, oracle, servicer)
+                files.write_json(folder / _FINISHED, {"fatal": oracle.fatal})
             finally:
                 server.stop(grace=2).wait()
         _raise_if_stopped(oracle)
@@ -396,6 +405,48 @@ def _watch(folder, oracle, servicer):
             return
 
 
+class _Patient:
+    """A worker's connection to the chief that outlives a chief's restart.
+
+    Args:
+        client: KerasTuner's `OracleClient`.
+        folder: Folder of the search.
+        address: Where the chief is, for messages.
+    """
+
+    def __init__(self, client, folder, address):
+        self._client = client
+        self._folder = folder
+        self._address = address
+
+    def __getattr__(self, name):
+        import grpc
+
+        method = getattr(self._client, name)
+        if not callable(method):
+            return method
+        lost = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+        def call(*args, **kwargs):
+            said = False
+            while True:
+                try:
+                    return method(*args, **kwargs)
+                except grpc.RpcError as error:
+                    if error.code() not in lost:
+                        raise
+                if name == "create_trial" and (self._folder / _FINISHED).exists():
+                    trial = kt.engine.trial.Trial(kt.HyperParameters())
+                    trial.status = "STOPPED"
+                    return trial
+                if not said:
+                    print(f"no answer from the chief at {self._address}, waiting")
+                    said = True
+                time.sleep(1)
+
+        return call
+
+
 def work(folder, search, space, job, address, name):
     """Runs trials that a chief hands out, until the search ends.
 
@@ -408,9 +459,9 @@ def work(folder, search, space, job, address, name):
         name: Name of this worker, another one for each.
 
     Raises:
-        UserError: Another worker has this name, or the chief cannot be reached.
+        UserError: Another worker has this name, or data that cannot be used.
     """
-    import grpc
+    from keras_tuner.src.distribute import oracle_client
 
     if not re.fullmatch(r"[\w-]+", name) or "chief" in name:
         raise UserError(
@@ -429,18 +480,11 @@ def work(folder, search, space, job, address, name):
             config.train.seed,
         )
         with _distributed(address, name), _heartbeat(workers / f"{name}.beat"):
+            # An hour, by default, in which nobody notices that the search has ended.
+            oracle_client.TIMEOUT = _RPC_SECONDS
             tuner = Tuner(oracle, folder, search, trainer, f"keras-tuner-{name}")
-            try:
-                tuner.search()
-            except grpc.RpcError as error:
-                raise UserError(
-                    f"the chief at {address} does not answer ({error.code().name}): "
-                    "if it was stopped, start it again and then this worker"
-                ) from error
-            except kt.errors.FatalError as error:
-                if isinstance(error.__cause__, UserError):
-                    raise error.__cause__ from error
-                raise
+            tuner.oracle = _Patient(tuner.oracle, folder, address)
+            _run(tuner)
     print(f"worker {name}: the search has ended")
 
 
