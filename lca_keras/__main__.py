@@ -8,6 +8,8 @@ COMMANDS = {
     "predict": "lca_keras.predict",
     "evaluate": "lca_keras.evaluate",
     "extract": "pipelines.extract",
+    "search": "tuning.search",
+    "report": "tuning.report",
     "doctor": "lca_keras.data.doctor",
     "synthesis": "lca_keras.audio.synthesis",
     "separation": "lca_keras.audio.separation",

@@ -71,6 +71,10 @@ def test_manifest_equals_the_tree(tiny_corpus):
             r"line 3: a / b / c is in line 2 already",
         ),
         ("path,artist,album,song\n", "lists no songs"),
+        (
+            "path,artist,album,song,vocals_path\nx.wav,a,b,c,../v.wav\n",
+            r"line 2: \.\./v.wav lies outside",
+        ),
     ],
 )
 def test_manifest_errors_name_the_line(text, message, tmp_path):
@@ -78,6 +82,16 @@ def test_manifest_errors_name_the_line(text, message, tmp_path):
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
         catalogue.load(path)
+
+
+def test_vocals_are_optional_song_by_song(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text(
+        "path,artist,album,song,vocals_path\nx.wav,a,b,c,v.wav\ny.wav,a,b,d,\n"
+    )
+    first, second = catalogue.load(path)
+    assert first.vocals_path == tmp_path.resolve() / "v.wav"
+    assert second.vocals_path is None
 
 
 def test_missing_and_empty_folders(tmp_path):
