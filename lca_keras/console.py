@@ -25,6 +25,9 @@ def guard(job, debug=False):
     Returns:
         Int exit code: the job's own or 0, 1 after an error, 130 after Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # Names that are not UTF-8.
     if debug:
         return job() or 0
     try:

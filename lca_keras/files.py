@@ -6,8 +6,12 @@ import fcntl
 import json
 import os
 import pathlib
+import uuid
 
 from lca_keras.console import UserError
+
+# File names need not be UTF-8; as they come from the system, so they are written.
+_NAMES = "surrogateescape"
 
 
 @contextlib.contextmanager
@@ -22,7 +26,8 @@ def atomic_path(path):
     """
     path = pathlib.Path(path)
     # The suffix stays last: writers of `.keras` and audio files insist on theirs.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    unique = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"  # Also among containers.
+    temporary = path.with_name(f".{path.stem}.{unique}.tmp{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -55,13 +60,15 @@ def write_json(path, content):
     """Writes JSON atomically; numbers round-trip, keys keep their order."""
     with atomic_path(path) as temporary:
         temporary.write_text(
-            json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+            json.dumps(content, indent=2, ensure_ascii=False) + "\n",
+            encoding="utf-8",
+            errors=_NAMES,
         )
 
 
 def read_json(path):
     """Reads JSON."""
-    return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    return json.loads(pathlib.Path(path).read_text(encoding="utf-8", errors=_NAMES))
 
 
 def read_csv(path, columns=()):
@@ -104,7 +111,7 @@ def write_csv(path, columns, rows):
     """
     with (
         atomic_path(path) as temporary,
-        open(temporary, "w", encoding="utf-8", newline="") as file,
+        open(temporary, "w", encoding="utf-8", errors=_NAMES, newline="") as file,
     ):
         writer = csv.writer(file)
         writer.writerow(columns)

@@ -224,6 +224,11 @@ def run(args):
         from lca_keras import training
 
         job, config = training.load_job(args.resume)
+        if {"data", "store"} <= moved:
+            raise console.UserError("--data and --store exclude each other")
+        for one, other in (("data", "store"), ("store", "data")):
+            if one in moved:
+                job = dataclasses.replace(job, **{other: None})
         job = dataclasses.replace(job, **{name: getattr(args, name) for name in moved})
     else:
         config, separator = config_from(args)
@@ -252,13 +257,16 @@ def run(args):
     model = shlex.quote(results["export"])
     if song is not None:
         print(f"\nThe exported model on a held-out song by {song.artist}:")
-        predict.run_songs(
-            results["export"],
-            [song.path],
-            top=3,
-            separator=job.separator,
-            vocals={song.path: song.vocals_path},
-        )
+        try:
+            predict.run_songs(
+                results["export"],
+                [song.path],
+                top=3,
+                separator=job.separator,
+                vocals={song.path: song.vocals_path},
+            )
+        except console.UserError as error:  # The model is there all the same.
+            print(f"  not identified: {error}")
     print(f"\nrun        {job.folder}")
     print(f"model      {results['export']}")
     print(f"try it     python -m lca_keras.predict --model {model} SONG")

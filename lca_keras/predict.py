@@ -6,6 +6,7 @@ separated and melodies tracked before it, if the model was trained on these.
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import sys
@@ -46,7 +47,10 @@ class Identifier:
         self.artists = self.metadata["artists"]
         self._serve = self._model.signatures["serving_default"]
         self._features = config.features
-        self._extractor = Extractor(config.features, separator, threads=None)
+        features = config.features
+        if not self.takes_melody:
+            features = dataclasses.replace(features, melody="none")
+        self._extractor = Extractor(features, separator, threads=None)
         # The first call optimises the graph and takes memory: part of starting up,
         # not of a song. Nine clips pass in two pieces, as those of a song do.
         count = 9 * self.metadata["clip_frames"] * config.features.hop_length

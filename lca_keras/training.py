@@ -110,7 +110,7 @@ def prepare_corpus(job, config):
 def _open_store(folder, config):
     """Opens a store to train from, without the shards that cannot be read."""
     store = FeatureStore(folder, config.features)
-    corrupt = store.corrupt_shards()
+    corrupt = sorted({*store.damaged_shards(), *store.corrupt_shards()})
     if not corrupt:
         return store
     rest = store.without_shards(corrupt)
@@ -187,7 +187,8 @@ def fit(config, job, resume=False):
     if not resume:
         _make_run_folder(config, job)
     with files.lock(folder / ".lock", wait=False), _corrupt_shards_named(corpus.store):
-        split.write_split(folder / "split.csv", corpus.songs, part_of)
+        if not (folder / "split.csv").exists():
+            split.write_split(folder / "split.csv", corpus.songs, part_of)
         sources = sources_of(corpus, part_of, artists, config)
         for part, source in sources.items():
             songs, clips = len(source.labels), source.num_clips

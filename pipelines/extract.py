@@ -23,6 +23,7 @@ from lca_keras.console import UserError
 # Beam's default runner tries to download a program first; this one needs nothing.
 LOCAL_RUNNER = "FnApiRunner"
 _POLL_SECONDS = 0.5
+_REPORT_COLUMNS = ["artist", "album", "song", "path", "status", "reason"]
 
 
 def main(argv=None):
@@ -46,7 +47,9 @@ def main(argv=None):
     parser.add_argument("--workers", type=int, help="local processes; default: 1")
     parser.add_argument("--runner", default=LOCAL_RUNNER, help="of Beam")
     parser.add_argument(
-        "--report", metavar="FILE", help="status of every song; default: STORE.csv"
+        "--report",
+        metavar="FILE",
+        help="status of every song; default: STORE-report.csv",
     )
     parser.add_argument(
         "--strict", action="store_true", help="unusable songs give exit code 1"
@@ -66,18 +69,19 @@ def run(args, beam_options):
 
     if args.keep_vocals and fields["source"] != "vocals":
         raise UserError("--keep-vocals is for --source vocals")
-    songs = catalogue.load(args.data)
     folder = pathlib.Path(args.out).absolute()
+    report = pathlib.Path(args.report or f"{folder}-report.csv")
+    _check_report(report)
+    songs = catalogue.load(args.data)
+    separator = separator and pathlib.Path(separator).absolute()
     keep = args.keep_vocals and pathlib.Path(args.keep_vocals).absolute()
     config = dataclasses.replace(FeatureConfig(), **fields)
     statuses = extract(songs, folder, Extractor(config, separator, keep), options)
-    report = pathlib.Path(args.report or f"{folder}.csv")
     rows = [
         [song.artist, song.album, song.song, song.path, *statuses[song.key]]
         for song in songs
     ]
-    header = ["artist", "album", "song", "path", "status", "reason"]
-    files.write_csv(report, header, rows)
+    files.write_csv(report, _REPORT_COLUMNS, rows)
     counts = collections.Counter(row[4] for row in rows)
     print(
         f"{len(songs)} songs: {counts['done']} done, {counts['reused']} reused, "
@@ -92,12 +96,26 @@ def run(args, beam_options):
     return 1 if args.strict and counts["failed"] else 0
 
 
+def _check_report(path):
+    """Raises if the report would take the place of another file, a manifest say."""
+    if path.is_dir():
+        raise UserError(f"--report {path}: that is a folder")
+    if path.exists():
+        with open(path, encoding="utf-8", errors="replace") as file:
+            if file.readline().strip() != ",".join(_REPORT_COLUMNS):
+                raise UserError(
+                    f"{path} exists and is no report of an extraction: choose another "
+                    "place with --report"
+                )
+
+
 def _beam_options(args, others):
     """Beam's options from ours, checked before anything long is begun."""
     if importlib.util.find_spec("apache_beam") is None:
         raise UserError(
             "this pipeline needs Apache Beam: pip install 'lca-keras[pipelines]'"
         )
+    _check_beam_options(others)
     options = [f"--runner={args.runner}", *others]
     if args.workers is not None:
         if args.workers < 1:
@@ -113,6 +131,25 @@ def _beam_options(args, others):
                 f"--direct_num_workers={args.workers}",
             ]
     return options
+
+
+def _check_beam_options(options):
+    """Raises for options that Beam does not know either; it would pass them over."""
+    if not options:
+        return
+    logging.getLogger().setLevel(logging.ERROR)
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for group in PipelineOptions.__subclasses__():
+        with contextlib.suppress(argparse.ArgumentError):
+            group._add_argparse_args(parser)
+    _, unknown = parser.parse_known_args(options)
+    if unknown:
+        raise UserError(
+            f"unknown options: {' '.join(unknown)}. --help lists ours; Beam's are "
+            "those of its runners"
+        )
 
 
 def extract(songs, folder, extractor, beam_options):
@@ -139,7 +176,7 @@ def extract(songs, folder, extractor, beam_options):
         new = {song.key for song in plan.pending}
         if plan.pending:
             _run_pipeline(feature_store, plan, extractor, beam_options)
-            plan = feature_store.plan(songs, extractor)
+            plan = feature_store.plan(songs, extractor, again=False)
         if plan.pending:
             raise UserError(
                 f"{len(plan.pending)} songs are still to be done, the first is "
@@ -176,7 +213,7 @@ def _run_pipeline(feature_store, plan, extractor, beam_options):
         extractor,
         write_shards=not local,
     )
-    log = pathlib.Path(f"{feature_store.folder}.log")
+    log = parts / "workers.log"
     try:
         with (
             console.stderr_to(log) as screen,
@@ -196,7 +233,6 @@ def _run_pipeline(feature_store, plan, extractor, beam_options):
             f"extraction stopped: {_cause(error)}. Finished songs are kept: mend this "
             f"and run the same command again. The workers' log is {log}"
         ) from error
-    log.unlink()
 
 
 def _load_tensorflow():

@@ -6,7 +6,9 @@ events, so whoever continues a search makes a new oracle and replays them. Keras
 own project folder is scratch: its files are not written atomically.
 """
 
+import copy
 import json
+import math
 import os
 import time
 
@@ -21,6 +23,11 @@ OBJECTIVE = kt.Objective("score", "max")
 # Failed trials in a row that end a search: the next one would fail too.
 MAX_FAILURES = 3
 _GRID_POINTS = 3
+# What an oracle's next proposal follows from, apart from the trials.
+_PROPOSING = (
+    *("_seed_state", "_tried_so_far", "_populate_next"),
+    *("_brackets", "_current_bracket", "_current_iteration"),
+)
 
 
 class EventLog:
@@ -52,13 +59,14 @@ class EventLog:
 
     def trim(self):
         """Forgets a line that was cut short, and failures that ended the search."""
-        events = self.read()
-        ends = [event for event in events if event["event"] == "end"][-MAX_FAILURES:]
-        if len(ends) == MAX_FAILURES and all(end["score"] is None for end in ends):
-            failed = {end["trial"] for end in ends}
-            # Whatever was finished in between is found in the folders of its trials.
-            begun = [event.get("trial") in failed for event in events]
-            events = events[: begun.index(True)]
+        events, streak = self.read(), []
+        for event in [event for event in events if event["event"] == "end"]:
+            streak = [*streak, event["trial"]] if event["score"] is None else []
+            if len(streak) == MAX_FAILURES:
+                # What was finished meanwhile is found in the folders of its trials.
+                begun = [event.get("trial") in streak for event in events]
+                events = events[: begun.index(True)]
+                break
         text = "".join(json.dumps(event) + "\n" for event in events)
         with files.atomic_path(self.path) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -75,10 +83,20 @@ def _recorded(base):
         def create_trial(self, tuner_id):
             """Proposes a trial; see `keras_tuner.Oracle`."""
             given = tuner_id in self.ongoing_trials
-            trial = super().create_trial(tuner_id)
+            before = {
+                name: copy.deepcopy(getattr(self, name))
+                for name in _PROPOSING
+                if hasattr(self, name)
+            }
             if self.fatal:
-                trial.status = "STOPPED"
-            elif trial.status == "STOPPED" and self.ongoing_trials:
+                self.tuner_ids.discard(tuner_id)
+                return kt.engine.trial.Trial(self.get_space(), status="STOPPED")
+            trial = super().create_trial(tuner_id)
+            if trial.status != "RUNNING":
+                # How often a worker asks in vain must not change what comes next.
+                for name, value in before.items():
+                    setattr(self, name, value)
+            if trial.status == "STOPPED" and self.ongoing_trials:
                 # Another worker's trial may come back, should that worker die.
                 trial.status = "IDLE"
                 self.tuner_ids.add(tuner_id)
@@ -94,22 +112,35 @@ def _recorded(base):
         @kt.synchronized
         def end_trial(self, trial):
             """Takes a result; see `keras_tuner.Oracle`."""
-            if trial.trial_id in self.end_order:
-                return  # From a worker that was given up, and finished after all.
+            trial_id = trial.trial_id
+            if trial_id in self.end_order:
+                # From a worker that was given up, and finished after all.
+                self._let_go(trial_id)
+                return
             try:
                 super().end_trial(trial)
             except RuntimeError as error:
-                self.fatal = str(error)
-                for worker, ongoing in list(self.ongoing_trials.items()):
-                    if ongoing.trial_id == trial.trial_id:
-                        del self.ongoing_trials[worker]
-            ended = self.trials[trial.trial_id]
+                self.fatal = self.explain(trial_id) or str(error)
+            self._let_go(trial_id)
+            ended = self.trials[trial_id]
+            failed = ended.score is None
             self._record(
                 "end",
-                trial=trial.trial_id,
+                trial=trial_id,
                 score=ended.score,
-                message=ended.message,
+                message=self.explain(trial_id) or ended.message if failed else None,
             )
+
+        def explain(self, trial_id):
+            """Why a trial failed, if its worker left word; to be replaced."""
+
+        def _let_go(self, trial_id):
+            """Nobody has or waits for this trial any more."""
+            if trial_id in self._retry_queue:
+                self._retry_queue.remove(trial_id)
+            for worker, ongoing in list(self.ongoing_trials.items()):
+                if ongoing.trial_id == trial_id:
+                    del self.ongoing_trials[worker]
 
         @kt.synchronized
         def abandon(self, tuner_id):
@@ -122,9 +153,14 @@ def _recorded(base):
             return trial
 
         def _record(self, event, **facts):
-            if self.log is not None:
+            if self.log is None:
+                return
+            try:
                 self.log.append({"event": event, **facts})
-                self.on_event(event, facts)
+            except OSError as error:
+                # An exception here would leave KerasTuner's lock held.
+                self.fatal = f"{self.log.path} cannot be written: {error.strerror}"
+            self.on_event(event, facts)
 
         def on_event(self, event, facts):
             """Called after every event; to be replaced."""
@@ -192,12 +228,14 @@ def replay(oracle, events):
         if event["event"] == "start":
             trial = oracle.create_trial(event["worker"])
             values = trial.hyperparameters.values
-            if (trial.trial_id, values) != (event["trial"], event["values"]):
+            if trial.trial_id != event["trial"] or not _alike(values, event["values"]):
                 raise UserError(
                     f"trial {event['trial']} cannot be repeated: this search was begun "
                     "with another version of KerasTuner. Continue it with that one, or "
                     "begin a new search under another --name."
                 )
+            # Another machine's arithmetic may differ in the last bits.
+            trial.hyperparameters.values = event["values"]
         elif event["event"] == "abandon":
             oracle.abandon(event["worker"])
         else:
@@ -208,3 +246,13 @@ def replay(oracle, events):
                 oracle.update_trial(event["trial"], {"score": event["score"]})
             oracle.end_trial(trial)
     oracle.fatal = None
+
+
+def _alike(values, others):
+    """Whether two sets of values are the same but for rounding."""
+    return set(values) == set(others) and all(
+        math.isclose(values[name], others[name], rel_tol=1e-6)
+        if isinstance(values[name], float)
+        else values[name] == others[name]
+        for name in values
+    )

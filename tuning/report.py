@@ -73,6 +73,7 @@ def scatter_figure(rows, names, space, objective):
     spread = np.array(
         [[s - min(v), max(v) - s] for s, v in zip(scores, seeds, strict=True)]
     )
+    spread = np.maximum(spread, 0)  # A mean of equal numbers is rounded.
     best = int(scores.argmax())
     with plots.style():
         grid = np.atleast_1d(figure.subplots(lines, columns)).ravel()

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -16,12 +18,17 @@ from lca_keras.config import Config
 from lca_keras.console import UserError
 from lca_keras.data import split
 from tuning import oracle as oracles
+from tuning import space as spaces
 from tuning import trials
 
 _HEARTBEAT_SECONDS = 2.0
 # A worker that shows no sign of life for so long is given up.
 PATIENCE_SECONDS = 30.0
 _RPC_SECONDS = 20
+_ASK_SECONDS = 5.0
+# A trial that was begun so often without an end is taken for failed.
+_ATTEMPTS = 8
+_FAILED = "failed.json"
 # Written by a chief at the end, for workers that come after it.
 _FINISHED = "finished.json"
 
@@ -47,10 +54,19 @@ def prepare(folder, search, job):
     """
     config = base_config(search)
     corpus = training.prepare_corpus(job, config)
+    hashes = [[s.key, corpus.store.records[s.key].content_hash] for s in corpus.songs]
+    identity = {"songs": hashlib.sha256(json.dumps(hashes).encode()).hexdigest()}
     with files.lock(folder / ".split.lock"):
+        known = folder / "corpus.json"
+        if known.exists() and files.read_json(known) != identity:
+            raise UserError(
+                f"the songs are not those that the search in {folder} was begun with: "
+                "choose another --name, or give it the same songs"
+            )
         part_of, artists = training.divide(config, corpus, folder)
         if not (folder / "split.csv").exists():
             split.write_split(folder / "split.csv", corpus.songs, part_of)
+        files.write_json(known, identity)
     parts = ("train", "validation")
     sources = training.sources_of(corpus, part_of, artists, config, parts)
     for part, source in sources.items():
@@ -78,6 +94,10 @@ def show(text):
 
     if sys.stderr.isatty():
         print(f"\r{text:<78}", end="", file=sys.stderr, flush=True)
+
+
+class _DeadlyTrial(Exception):
+    """A trial in which process after process has died."""
 
 
 class Tuner(kt.engine.base_tuner.BaseTuner):
@@ -122,17 +142,22 @@ class Tuner(kt.engine.base_tuner.BaseTuner):
         """
         import tensorflow as tf
 
-        values = trial.hyperparameters.values
+        values, why = trial.hyperparameters.values, None
         try:
             scores = run_seeds(
                 self.folder, self.run, self.trainer, trial.trial_id, values
             )
-        except callbacks.DivergenceError as error:
-            raise kt.errors.FailedTrialError(str(error)) from error
+        except (callbacks.DivergenceError, _DeadlyTrial) as error:
+            why = str(error)
         except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-            raise kt.errors.FailedTrialError(f"out of memory: {error}") from error
+            why = f"out of memory: {(str(error).splitlines() or [''])[0]}"
         except Exception as error:
             raise kt.errors.FatalError(str(error)) from error
+        if why:
+            # KerasTuner's messages to a chief have no room for it.
+            note = self.folder / "trials" / trial.trial_id / _FAILED
+            files.write_json(note, {"reason": why})
+            raise kt.errors.FailedTrialError(why)
         return {"score": trials.mean_score(scores, self.run.objective)}
 
 
@@ -154,6 +179,7 @@ def run_seeds(folder, search, trainer, trial_id, values):
     here.mkdir(parents=True, exist_ok=True)
     known = {"loss": dataclasses.asdict(config.loss), "epochs": config.train.epochs}
     known["train"] = dataclasses.asdict(config.train)
+    _count_attempt(here)
     result = []
     for number in range(search.seeds):
         seed = config.train.seed + number
@@ -179,6 +205,18 @@ def run_seeds(folder, search, trainer, trial_id, values):
         _write_hparams(here / f"seed-{seed}", config, scores)
         result.append(scores)
     return result
+
+
+def _count_attempt(here):
+    """Raises if a trial was begun too often without an end."""
+    path = here / "attempts.json"
+    count = files.read_json(path) if path.exists() else 0
+    if count >= _ATTEMPTS:
+        raise _DeadlyTrial(
+            f"begun {count} times, and each time its process ended before it did (for "
+            "lack of memory?)"
+        )
+    files.write_json(path, count + 1)
 
 
 def _checkpoints(folder, here, seed, config, values):
@@ -256,7 +294,7 @@ class Table:
             f"\r{trial:>5}  {values}{shown:>11}{best:>8}{self._left():>9}", flush=True
         )
         if score is None:
-            print(f"       {reason(facts['message'])}", flush=True)
+            print(f"       {facts['message']}", flush=True)
 
     def _left(self):
         """Time that the remaining trials will take, one after the other."""
@@ -267,28 +305,29 @@ class Table:
         return f"{minutes:.0f} min" if minutes >= 1 else f"{60 * minutes:.0f} s"
 
 
-def reason(message):
-    """The last line of a trial's traceback, without the exception's name."""
-    lines = [line for line in (message or "").splitlines() if line.strip()]
-    return re.sub(r"^[\w.]+Error: ", "", lines[-1]) if lines else "unknown reason"
+def _make_oracle(search, space):
+    config = base_config(search)
+    lca_epochs = config.train.epochs - spaces.longest_warmup(space, config)
+    return oracles.make_oracle(
+        search.algorithm, space, search.trials, lca_epochs, config.train.seed
+    )
 
 
 def _begin(folder, search, space, trainer, scratch):
     """The oracle and its tuner where the search stands."""
-    config = base_config(search)
     log = oracles.EventLog(folder / "events.jsonl")
     log.trim()
-    oracle = oracles.make_oracle(
-        search.algorithm,
-        space,
-        search.trials,
-        config.train.epochs - config.train.warmup_epochs,
-        config.train.seed,
-    )
+    oracle = _make_oracle(search, space)
     tuner = Tuner(oracle, folder, search, trainer, scratch)
     events = log.read()
     oracles.replay(oracle, events)
     oracle.log = log
+
+    def explain(trial_id):
+        with contextlib.suppress(OSError, ValueError):
+            return files.read_json(folder / "trials" / trial_id / _FAILED)["reason"]
+
+    oracle.explain = explain
     table = Table(search, events)
     oracle.on_event = table.add
     if events:
@@ -310,7 +349,11 @@ def search(folder, search, space, job):
     """
     with files.lock(folder / ".lock", wait=False):
         trainer = prepare(folder, search, job)
+        files.write_json(folder / "job.json", dataclasses.asdict(job))
         oracle, tuner = _begin(folder, search, space, trainer, "keras-tuner")
+        for worker in set(oracle.ongoing_trials) - {tuner.tuner_id}:
+            oracle.abandon(worker)  # Of a chief that was here before.
+        oracle.tuner_ids &= {tuner.tuner_id}
         _run(tuner)
         _raise_if_stopped(oracle)
 
@@ -328,9 +371,9 @@ def _run(tuner):
 def _raise_if_stopped(oracle):
     if oracle.fatal:
         raise UserError(
-            f"{oracles.MAX_FAILURES} trials failed in a row, the last one: "
-            f"{reason(oracle.fatal)} Mend this and run the same command again; it "
-            "tries them once more."
+            f"the search has stopped; {oracles.MAX_FAILURES} trials failed in a row, "
+            f"or worse: {oracle.fatal} Mend this and run the same command again: "
+            "failed trials are tried once more."
         )
 
 
@@ -356,9 +399,14 @@ def serve(folder, search, space, job, address):
     with files.lock(folder / ".lock", wait=False):
         (folder / _FINISHED).unlink(missing_ok=True)
         prepare(folder, search, job)
+        files.write_json(folder / "job.json", dataclasses.asdict(job))
         with _distributed(address, "chief"):
             oracle, _ = _begin(folder, search, space, None, "keras-tuner")
-            server = grpc.server(futures.ThreadPoolExecutor(max_workers=1))
+            server = grpc.server(
+                futures.ThreadPoolExecutor(max_workers=1),
+                # Otherwise a second chief could share the port, and its workers.
+                options=[("grpc.so_reuseport", 0)],
+            )
             servicer = oracle_chief.OracleServicer(oracle)
             protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
             try:
@@ -371,16 +419,23 @@ def serve(folder, search, space, job, address):
             shutil.rmtree(folder / "workers", ignore_errors=True)
             print(f"chief at {address}, waiting for workers", flush=True)
             try:
-                _watch(folder, oracle, servicer)
+                _watch(folder, oracle, lambda: _is_over(folder, search, space))
                 files.write_json(folder / _FINISHED, {"fatal": oracle.fatal})
             finally:
                 server.stop(grace=2).wait()
         _raise_if_stopped(oracle)
 
 
-def _watch(folder, oracle, servicer):
+def _is_over(folder, search, space):
+    """Whether there is no trial left to propose, asked of a copy of the oracle."""
+    copy = _make_oracle(search, space)
+    oracles.replay(copy, oracles.EventLog(folder / "events.jsonl").read())
+    return copy.create_trial("nobody").status == "STOPPED"
+
+
+def _watch(folder, oracle, is_over):
     """Returns when the search has ended; gives up workers that have died."""
-    pulse = {}
+    pulse, asked = {}, -_ASK_SECONDS
     while True:
         time.sleep(0.5)
         now = time.monotonic()
@@ -400,9 +455,11 @@ def _watch(folder, oracle, servicer):
                         "another one",
                         flush=True,
                     )
-        over = servicer.stop_triggered or oracle.fatal
-        if over and not oracle.ongoing_trials and not oracle.tuner_ids:
-            return
+        idle = not oracle.ongoing_trials and not oracle.tuner_ids
+        if idle and now - asked > _ASK_SECONDS:
+            if oracle.fatal or is_over():
+                return
+            asked = now
 
 
 class _Patient:
@@ -435,7 +492,7 @@ class _Patient:
                 except grpc.RpcError as error:
                     if error.code() not in lost:
                         raise
-                if name == "create_trial" and (self._folder / _FINISHED).exists():
+                if (self._folder / _FINISHED).exists():
                     trial = kt.engine.trial.Trial(kt.HyperParameters())
                     trial.status = "STOPPED"
                     return trial
@@ -471,14 +528,7 @@ def work(folder, search, space, job, address, name):
     workers.mkdir(exist_ok=True)
     with files.lock(folder / f".worker-{name}.lock", wait=False):
         trainer = prepare(folder, search, job)
-        config = base_config(search)
-        oracle = oracles.make_oracle(
-            search.algorithm,
-            space,
-            search.trials,
-            config.train.epochs - config.train.warmup_epochs,
-            config.train.seed,
-        )
+        oracle = _make_oracle(search, space)
         with _distributed(address, name), _heartbeat(workers / f"{name}.beat"):
             # An hour, by default, in which nobody notices that the search has ended.
             oracle_client.TIMEOUT = _RPC_SECONDS
@@ -555,9 +605,7 @@ def results(folder, search):
                     "trial": trial,
                     "values": begun[trial],
                     "score": event["score"],
-                    "reason": ""
-                    if event["score"] is not None
-                    else reason(event["message"]),
+                    "reason": event["message"] or "",
                     "seeds": seeds,
                 }
             )

@@ -14,6 +14,7 @@ import re
 import shlex
 import sys
 import time
+import warnings
 
 from lca_keras import console, feature_options, files
 from lca_keras.config import PRESETS, Config, get_preset
@@ -110,6 +111,8 @@ def run(args):
     from lca_keras.models.factory import has_gpu
     from tuning import runner
 
+    # The Gaussian process of few trials warns of its fit.
+    warnings.filterwarnings("ignore", module="sklearn")
     # A new model for every trial is what it warns of.
     tf.get_logger().setLevel("ERROR")
     # The same trial has the same score whenever it runs. On a CPU that is so anyway, to
@@ -125,8 +128,6 @@ def run(args):
         store=args.store,
         separator=separator,
     )
-    if args.worker is None:
-        files.write_json(folder / "job.json", dataclasses.asdict(job))
     resume = shlex.join([sys.executable, "-m", "tuning.search", *sys.argv[1:]])
     try:
         if args.worker is not None:
@@ -180,14 +181,11 @@ def _search_from(args, space, config):
         value = getattr(args, option)
         if value is not None and value < 1:
             raise UserError(f"--{option} must be at least 1, not {value}")
-    warmup = space.get("warmup_epochs")
-    longest = config.train.warmup_epochs
-    if warmup is not None:
-        longest = max(warmup.values) if warmup.values else warmup.high
+    longest = spaces.longest_warmup(space, config)
     if config.train.epochs <= longest:
         raise UserError(
             f"{config.train.epochs} epochs leave nothing after a warm-up of "
-            f"{longest:g}: the weights would never act. Raise --epochs."
+            f"{longest}: the weights would never act. Raise --epochs."
         )
     trials = args.trials
     if trials is None and args.algorithm != "grid":

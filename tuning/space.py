@@ -69,7 +69,7 @@ class Parameter:
         if self.name in _WHOLE:
             values = sorted({round(value) for value in values})
         else:
-            values = [float(f"{value:.4g}") for value in values]
+            values = sorted({float(f"{value:.4g}") for value in values})
         return dataclasses.replace(self, values=tuple(values))
 
 
@@ -89,16 +89,21 @@ class _Limits:
         return low and high
 
 
+_MOST = 0.999  # Of a ratio: rounding must not take it to 1.
 _POSITIVE = _Limits(0.0, math.inf, "greater than 0")
 _NOT_NEGATIVE = _Limits(0.0, math.inf, "0 or greater", low_included=True)
 _LIMITS = {
     "main": _POSITIVE,
     "cf_ratio": _Limits(
-        0.0, 1.0, "from 0 to below 1, for main must weigh more than cf", True
+        0.0, _MOST, "from 0 to 0.999, for main must weigh more than cf", True, True
     ),
-    "ent_cf": _NOT_NEGATIVE,
+    "ent_cf": _POSITIVE,
     "ent_main_ratio": _Limits(
-        0.0, 1.0, "from 0 to below 1, for ent_cf must weigh more than ent_main", True
+        0.0,
+        _MOST,
+        "from 0 to 0.999, for ent_cf must weigh more than ent_main",
+        True,
+        True,
     ),
     "att": _NOT_NEGATIVE,
     "warmup_epochs": _NOT_NEGATIVE,
@@ -243,10 +248,6 @@ def apply(values, config):
     Returns:
         `lca_keras.config.Config`.
     """
-    # KerasTuner sends values to workers in single precision.
-    values = {k: float(f"{v:.6g}") for k, v in values.items() if k in _LIMITS}
-    if "warmup_epochs" in values:
-        values["warmup_epochs"] = round(values["warmup_epochs"])
     weights = LossWeights(
         main=values["main"],
         effect=1.0,
@@ -260,6 +261,14 @@ def apply(values, config):
         for name in ("warmup_epochs", "cf_dropout", "learning_rate")
     }
     return config.replace(loss=vars(weights), train=train)
+
+
+def longest_warmup(space, config):
+    """Most warm-up epochs that a trial can have."""
+    parameter = space.get("warmup_epochs")
+    if parameter is None:
+        return config.train.warmup_epochs
+    return int(max(parameter.values, default=parameter.high))
 
 
 def to_json(space):

@@ -102,6 +102,8 @@ def _write_song(song, target, settings):
         return add_noise(song.path, target, settings["band"], settings["snr_db"], rng)
     except AudioError as error:
         return str(error)
+    except FileNotFoundError as error:
+        return f"cannot be read: {error.strerror}"
 
 
 def write_biased(

@@ -19,6 +19,10 @@ class AudioError(Exception):
     """A file that cannot be used; the message is the reason, without the path."""
 
 
+class AccessError(AudioError):
+    """A file that cannot be read at the moment: missing, forbidden, not mounted."""
+
+
 def decode(path, sample_rate=16000):
     """Decodes a file to mono at a given rate.
 
@@ -67,7 +71,8 @@ def read_blocks(path):
 
     try:
         with _silent_decoders():
-            file = soundfile.SoundFile(path)
+            # As the system has it: a name need not be UTF-8.
+            file = soundfile.SoundFile(os.fsencode(path))
         with file:
             while True:
                 with _silent_decoders():
@@ -76,7 +81,7 @@ def read_blocks(path):
                     return
                 yield file.samplerate, block
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        raise AudioError(_reason(path)) from error
+        raise _reason(path) from error
 
 
 def check_sound(samples):
@@ -88,14 +93,14 @@ def check_sound(samples):
 
 
 def _reason(path):
-    """What went wrong; the decoders' own words mislead more than they help."""
+    """The error to raise; the decoders' own words mislead more than they help."""
     try:
         with open(path, "rb") as file:
             if not file.read(1):
-                return "empty file (0 bytes)"
+                return AudioError("empty file (0 bytes)")
     except OSError as cause:
-        return f"cannot be read: {cause.strerror}"
-    return (
+        return AccessError(f"cannot be read: {cause.strerror}")
+    return AudioError(
         "not decodable as wav, flac, ogg, opus, mp3 or aiff: damaged or another format"
     )
 

@@ -14,17 +14,18 @@ SAMPLE_RATE = 8000
 _N_FFT, _HOP = 1024, 64  # 7.8 Hz and 8 ms a step
 # A peak is the largest value within this many bins and frames to each side.
 _REACH_BINS, _REACH_FRAMES = 12, 24
-# Each peak is paired with the next few, at most so many frames and bins away.
-_FAN_OUT, _MAX_FRAMES, _MAX_BINS = 5, 192, 96
-# Neighbours in the sorted table that are compared. A pair of peaks that more songs
-# share says nothing of any two of them.
+# Each peak is combined with two of the next few, at most so far away. Three peaks make
+# a landmark that is rare even among a hundred thousand songs.
+_PARTNERS = ((1, 2), (1, 3), (2, 3), (1, 4), (2, 4), (3, 4))
+_MAX_FRAMES, _MAX_BINS = 192, 96
+_FRAMES_AT_ONCE = 8192
+# Neighbours in the sorted table that are compared. A landmark that more songs share
+# says nothing of any two of them.
 _NEIGHBOURS = 16
 # Frames by which offsets of the same recording may differ after rounding.
 _OFFSET_SLACK = 2
 _MIN_SHARED = 6
-# On the built-in corpus, an MP3 of 56 kb/s, 3 dB softer and 20 ms later, shares 0.39 of
-# its landmarks with the original or more; two songs share at most 0.05.
-MIN_SIMILARITY = 0.15
+MIN_SIMILARITY = 0.08
 
 
 def fingerprint(samples, keep_every=1):
@@ -36,33 +37,61 @@ def fingerprint(samples, keep_every=1):
             bounds the memory that a large corpus takes.
 
     Returns:
-        Tuple of arrays `(landmarks,)`: uint32 hashes, and int32 times in frames.
+        Tuple of arrays `(landmarks,)`: uint64 hashes, and int32 times in frames.
     """
+    times, bins = _peaks(np.asarray(samples, "float32"))
+    hashes, starts = [], []
+    for near, far in _PARTNERS:
+        count = max(0, len(times) - far)
+        packed, valid = bins[:count].astype("uint64"), np.ones(count, bool)
+        for step in (near, far):
+            apart = times[step : step + count] - times[:count]
+            rise = bins[step : step + count] - bins[:count]
+            valid &= (apart > 0) & (apart <= _MAX_FRAMES) & (np.abs(rise) <= _MAX_BINS)
+            # Times are rounded: framing moves peaks by a step or two.
+            for value, bits in ((rise + _MAX_BINS, 8), (apart >> 2, 6)):
+                packed = (packed << np.uint64(bits)) | np.clip(
+                    value, 0, (1 << bits) - 1
+                ).astype("uint64")
+        hashes.append(packed[valid])
+        starts.append(times[:count][valid])
+    hashes = np.concatenate(hashes)
+    starts = np.concatenate(starts).astype("int32")
+    # Multiplying scrambles the bits: neighbouring hashes are kept or not at random.
+    scrambled = (hashes * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
+    kept = scrambled % np.uint64(keep_every) == 0
+    return hashes[kept], starts[kept]
+
+
+def _peaks(samples):
+    """Times and bins of the spectral peaks, in order of time."""
     import scipy.fft
     from scipy import ndimage
 
-    padded = np.pad(np.asarray(samples, "float32"), _N_FFT // 2)
+    padded = np.pad(samples, _N_FFT // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, _N_FFT)[::_HOP]
-    magnitude = np.abs(scipy.fft.rfft(frames * np.hanning(_N_FFT), axis=1))
-    level = np.log(np.maximum(magnitude, 1e-6 * magnitude.max() + 1e-12))
-    size = (2 * _REACH_FRAMES + 1, 2 * _REACH_BINS + 1)
-    largest = ndimage.maximum_filter(level, size, mode="nearest")
-    # Peaks far below the loudest are noise of the coding; plateaus are no peaks.
-    heights = np.maximum(level.max() - 7.0, level.mean())
-    times, bins = np.nonzero((level == largest) & (level > heights))
-    hashes, starts = [], []
-    for step in range(1, _FAN_OUT + 1):
-        apart = times[step:] - times[:-step]
-        rise = bins[step:] - bins[:-step]
-        near = (apart > 0) & (apart <= _MAX_FRAMES) & (np.abs(rise) <= _MAX_BINS)
-        packed = (bins[:-step] << 14) | ((rise + _MAX_BINS) << 6) | (apart >> 2)
-        hashes.append(packed[near])
-        starts.append(times[:-step][near])
-    hashes = np.concatenate(hashes).astype("uint32")
-    starts = np.concatenate(starts).astype("int32")
-    # Multiplying scrambles the bits: neighbouring hashes are kept or not at random.
-    kept = ((hashes * np.uint32(2654435761)) >> np.uint32(16)) % keep_every == 0
-    return hashes[kept], starts[kept]
+    loudest = 1e-9
+    found = []
+    # Piece by piece, with enough around each to know its peaks.
+    for first in range(0, len(frames), _FRAMES_AT_ONCE):
+        begin = max(0, first - _REACH_FRAMES)
+        last = min(len(frames), first + _FRAMES_AT_ONCE)
+        piece = frames[begin : last + _REACH_FRAMES] * np.hanning(_N_FFT)
+        magnitude = np.abs(scipy.fft.rfft(piece, axis=1)).astype("float32")
+        size = (2 * _REACH_FRAMES + 1, 2 * _REACH_BINS + 1)
+        largest = ndimage.maximum_filter(magnitude, size, mode="nearest")
+        # Plateaus, such as silence, are no peaks.
+        times, bins = np.nonzero(
+            (magnitude == largest) & (magnitude > magnitude.mean())
+        )
+        inside = (times >= first - begin) & (times < last - begin)
+        times, bins = times[inside], bins[inside]
+        found.append((times + begin, bins, magnitude[times, bins]))
+        loudest = max(loudest, magnitude.max())
+    times, bins, heights = (np.concatenate(part) for part in zip(*found, strict=True))
+    # Peaks 60 dB below the loudest are noise of the coding.
+    high = heights > 1e-3 * loudest
+    return times[high], bins[high]
 
 
 def find_same(fingerprints):

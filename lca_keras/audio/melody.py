@@ -18,7 +18,7 @@ _SILENCE_DB = 50.0
 UNVOICED = -1
 
 
-def melody_bands(samples, config):
+def melody_bands(samples, config, threads=None):
     """Tracks the melody of a song on the frames of its mel-spectrogram.
 
     The pitch is quantised to the bands of the spectrogram, as in CRNNM, so that the
@@ -27,6 +27,7 @@ def melody_bands(samples, config):
     Args:
         samples: Float32 array `(samples,)` at `config.sample_rate`.
         config: `lca_keras.config.FeatureConfig`; `melody` names the tracker.
+        threads: Optional int, threads of CREPE's network.
 
     Returns:
         Int16 array `(frames,)`: the mel band of the pitch, -1 where nothing is sung.
@@ -42,8 +43,10 @@ def melody_bands(samples, config):
 
     samples = np.asarray(samples, "float32")
     frames = 1 + len(samples) // config.hop_length
-    track = {"pyin": _pyin, "crepe": _crepe}[config.melody]
-    pitch = track(samples, config)[:frames]
+    if config.melody == "pyin":
+        pitch = _pyin(samples, config)[:frames]
+    else:
+        pitch = _crepe(samples, config, threads)[:frames]
     pitch = np.pad(pitch, (0, frames - len(pitch)))
     loudness = librosa.feature.rms(
         y=samples, frame_length=config.n_fft, hop_length=config.hop_length
@@ -105,12 +108,14 @@ def require_crepe():
         )
 
 
-def _crepe(samples, config):
+def _crepe(samples, config, threads):
     """Pitch in Hz by CREPE's small model, 0 where unvoiced."""
     require_crepe()
     import torch
     import torchcrepe
 
+    if threads is not None:
+        torch.set_num_threads(threads)
     # On a CPU the full model takes longer than the song lasts, and is no better here.
     pitch, periodicity = torchcrepe.predict(
         torch.from_numpy(np.array(samples))[None],

@@ -152,7 +152,12 @@ class Separator:
             if keep is not None:
                 file = stack.enter_context(
                     soundfile.SoundFile(
-                        keep, "w", self.sample_rate, self.channels, "PCM_16"
+                        keep,
+                        "w",
+                        self.sample_rate,
+                        self.channels,
+                        "PCM_16",
+                        format="FLAC",
                     )
                 )
             for block in self._estimates(self._resampled(path)):
@@ -335,11 +340,20 @@ def load_stems(songs, sample_rate):
 
     Returns:
         List of float32 arrays `(2, samples)`: vocals and all the rest.
+
+    Raises:
+        UserError: A file cannot be used.
     """
     pairs = []
     for song in songs:
-        mixture = decode(song.path, sample_rate)
-        vocals = decode(song.vocals_path, sample_rate)
+        try:
+            mixture = decode(song.path, sample_rate)
+            vocals = decode(song.vocals_path, sample_rate)
+        except AudioError as error:
+            raise UserError(
+                f"{song.label}: the song or its vocals cannot be used ({error}). Mend "
+                "it or take it out of the manifest."
+            ) from error
         length = min(len(mixture), len(vocals))
         vocals = vocals[:length]
         pairs.append(np.stack([vocals, mixture[:length] - vocals]))
@@ -388,6 +402,8 @@ def main(argv=None):
 def _run_apply(args):
     from lca_keras import files
 
+    if not pathlib.Path(args.out).absolute().parent.is_dir():
+        raise UserError(f"{args.out}: no such folder")
     separator = Separator(args.separator)
     try:
         with files.atomic_path(args.out) as temporary:
@@ -407,6 +423,8 @@ def _run_train(args):
     from lca_keras.audio import unmix_training
     from lca_keras.data import catalogue, split
 
+    if args.epochs < 1 or args.hidden_size < 2 or args.hidden_size % 2:
+        raise UserError("--epochs must be at least 1, --hidden-size an even number")
     if pathlib.Path(args.out).exists():
         raise UserError(f"{args.out} exists already: choose another --out")
     data = pathlib.Path(args.data)

@@ -92,6 +92,8 @@ def train(stems, validation, folder, sample_rate, hidden_size, epochs, seed, rep
         report(epoch, float(np.mean(losses)), now)
         if now < best:
             best, best_weights = now, copy.deepcopy(model.state_dict())
+    if best_weights is None:
+        raise UserError("training diverged (the loss is not a number): nothing written")
     settings = {
         "sample_rate": sample_rate,
         "nfft": N_FFT,
@@ -157,14 +159,17 @@ def separation_quality(separator, songs):
     Returns:
         List of tuples (song, SDR of the mixture, SDR of the vocals), decibels.
     """
-    from lca_keras.audio.decode import decode
+    from lca_keras.audio.decode import AudioError, decode
     from lca_keras.audio.separation import signal_to_distortion
 
     rows = []
     for song in songs:
         rate = separator.sample_rate
         mixture, vocals = decode(song.path, rate), decode(song.vocals_path, rate)
-        estimate = separator.separate(song.path, rate)
+        try:
+            estimate = separator.separate(song.path, rate)
+        except AudioError:  # It heard no voice.
+            estimate = np.zeros_like(mixture)
         length = min(len(mixture), len(vocals), len(estimate))
         reference = vocals[:length]
         rows.append(

@@ -42,7 +42,7 @@ _RARE = 0.1
 # Hours of the artist with most over the one with least.
 _IMBALANCE = 3.0
 # Songs whose landmarks fit into memory all at once, about 2 GiB of them.
-_SONGS_IN_MEMORY = 4000
+_SONGS_IN_MEMORY = 2000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -399,11 +399,11 @@ def main(argv=None):
             raise UserError(f"--json {args.json}: cannot be written there")
         with console.progress("Examining songs") as progress:
             summary, findings = run(args.data, args.clip_seconds, args.jobs, progress)
+        print_report(summary, findings)
         files.write_json(
             args.json,
             {**summary, "findings": [dataclasses.asdict(f) for f in findings]},
         )
-        print_report(summary, findings)
         print(f"details in {args.json}")
         return 1 if summary["errors"] else 0
 

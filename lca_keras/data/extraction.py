@@ -133,7 +133,7 @@ class Extractor:
             try:
                 vocals = decode(vocals_path, rate)
             except AudioError as error:
-                raise AudioError(f"vocals {vocals_path}: {error}") from error
+                raise type(error)(f"vocals {vocals_path}: {error}") from error
             # Otherwise the vocals are of another recording, or cut elsewhere.
             if abs(vocals.size - mixture.size) > self.config.hop_length:
                 raise AudioError(
@@ -147,7 +147,7 @@ class Extractor:
         """Melody of what `waveform` gave, or `None` where none is asked for."""
         if self.config.melody == "none":
             return None
-        return melody_bands(samples, self.config)
+        return melody_bands(samples, self.config, self._threads)
 
     def extract(self, song):
         """Computes the features of a song.

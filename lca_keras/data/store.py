@@ -24,7 +24,7 @@ import shutil
 import numpy as np
 
 from lca_keras import console, files
-from lca_keras.audio.decode import AudioError
+from lca_keras.audio.decode import AccessError, AudioError
 from lca_keras.config import FeatureConfig
 from lca_keras.console import UserError
 from lca_keras.data.catalogue import Song
@@ -67,11 +67,15 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """Why a song has no features, and the state of its file then."""
+    """Why a song has no features, and the state of its file then.
+
+    A `passing` one, such as a disk that is not mounted, is tried again by every update.
+    """
 
     path: str
     source: tuple[int, ...]
     reason: str
+    passing: bool = False
 
     @classmethod
     def from_json(cls, raw):
@@ -208,7 +212,7 @@ def compute_part(folder, song, extractor):
     try:
         extracted = extractor.extract(song)
     except AudioError as error:
-        result = Failure(path, source, str(error))
+        result = Failure(path, source, str(error), isinstance(error, AccessError))
     else:
         result = Record(
             song.artist,
@@ -267,7 +271,9 @@ class FeatureStore:
         self._shards = {}
         if self._index_path.exists():
             self._read_index()
-        elif self.folder.is_dir() and set(os.listdir(self.folder)) - {".lock"}:
+        elif self.folder.is_dir() and any(
+            not name.startswith(".") for name in os.listdir(self.folder)
+        ):
             raise StoreError(
                 f"{self.folder} exists and is not a feature store (no index.json): "
                 "choose another folder for the features."
@@ -434,13 +440,14 @@ class FeatureStore:
         computed = sum(song.key in plan.records for song in pending)
         return Report(computed, len(plan.records) - computed, reasons)
 
-    def plan(self, songs, extractor):
+    def plan(self, songs, extractor, again=True):
         """Looks up what of an update is done already.
 
         Args:
             songs: List of `lca_keras.data.catalogue.Song`.
             extractor: `lca_keras.data.extraction.Extractor`; vocals that it is to
                 keep and that are not there make a song pending.
+            again: Whether songs that could not be read are to be tried again.
 
         Returns:
             `Plan`.
@@ -453,9 +460,10 @@ class FeatureStore:
             failure = self.failed.get(song.key)
             part = self._read_part(song, source)
             kept = extractor.kept_vocals(song)
-            if failure and (failure.source, failure.path) == (source, path):
+            same = failure and (failure.source, failure.path) == (source, path)
+            if same and not (again and failure.passing):
                 plan.failed[song.key] = failure
-            elif isinstance(part, Failure):
+            elif isinstance(part, Failure) and not (again and part.passing):
                 plan.failed[song.key] = part
             elif kept is not None and not kept.exists():
                 plan.pending.append(song)
@@ -466,7 +474,7 @@ class FeatureStore:
                 and song.key not in lost
             ):
                 plan.records[song.key] = old
-            elif part is not None:
+            elif isinstance(part, Record):
                 plan.records[song.key] = part
                 plan.parts.add(song.key)
             else:
@@ -544,9 +552,16 @@ class FeatureStore:
             plan: `Plan` without pending songs.
 
         Raises:
-            StoreError: An old shard that is still needed cannot be read.
+            StoreError: An old shard that is still needed cannot be read, a shard cannot
+                be written, or no song can be read any more.
         """
         assert not plan.pending
+        if self.records and plan.failed and not plan.records:
+            failure = next(iter(plan.failed.values()))
+            raise StoreError(
+                f"none of {len(plan.songs)} songs can be used any more, the first is "
+                f"{failure.path}: {failure.reason}. {self.folder} is left as it was."
+            )
         for job in self.shard_jobs(plan):
             write_shard(job)
         lost = bool(self.damaged_shards())
@@ -646,17 +661,23 @@ def write_shard(job):
                 f"feature store damaged: {old} cannot be read. Delete this file and "
                 "run again: the songs in it are computed anew."
             ) from error
-    with (
-        files.atomic_path(job.path) as temporary,
-        tf.io.TFRecordWriter(os.fspath(temporary)) as writer,
-    ):
-        for key, record in job.records.items():
-            if key in missing:
-                writer.write(serialized[key])
-                continue
-            with np.load(job.path.parent / "parts" / f"{key}.npz") as part:
-                mel, melody = part["mel"], part.get("melody")
-            writer.write(to_example(key, record, mel, melody, job.config))
+    try:
+        with (
+            files.atomic_path(job.path) as temporary,
+            tf.io.TFRecordWriter(os.fspath(temporary)) as writer,
+        ):
+            for key, record in job.records.items():
+                if key in missing:
+                    writer.write(serialized[key])
+                    continue
+                with np.load(job.path.parent / "parts" / f"{key}.npz") as part:
+                    mel, melody = part["mel"], part.get("melody")
+                writer.write(to_example(key, record, mel, melody, job.config))
+    except tf.errors.OpError as error:
+        raise StoreError(
+            f"{job.path} cannot be written ({error.message}). Finished songs are kept: "
+            "make room and run again."
+        ) from error
 
 
 def _by_shard(plan):

@@ -5,7 +5,12 @@ import soxr
 
 from lca_keras.audio import synthesis
 from lca_keras.audio.decode import decode
-from lca_keras.audio.fingerprint import SAMPLE_RATE, find_same, fingerprint
+from lca_keras.audio.fingerprint import (
+    MIN_SIMILARITY,
+    SAMPLE_RATE,
+    find_same,
+    fingerprint,
+)
 
 CORPUS = synthesis.Corpus(artists=3, albums=3, songs=2, seconds=8.0, seed=5)
 
@@ -57,7 +62,7 @@ def test_the_same_recording_is_found(songs, tmp_path, change):
     prints = [landmarks(song) for song in [*songs, changed]]
     ((first, second, similarity),) = find_same(prints)
     assert (first, second) == (7, 18)
-    assert 0.25 < similarity <= 1
+    assert 2 * MIN_SIMILARITY < similarity <= 1
 
 
 def test_thinning_keeps_the_same_landmarks_everywhere(songs):
@@ -74,3 +79,34 @@ def test_nothing_to_compare():
     assert find_same([]) == []
     silence = fingerprint(np.zeros(8000, "float32"))
     assert find_same([silence, silence]) == []
+
+
+def test_a_duplicate_is_found_among_very_many(songs):
+    """Chance must not hide it: hashes of hundreds of other songs lie in between."""
+    rng = np.random.default_rng(0)
+    pool = np.concatenate([landmarks(song)[0] for song in songs])
+    others = [
+        (
+            # One landmark in ten by chance the same as one of our songs.
+            np.where(
+                rng.random(400) < 0.1,
+                rng.choice(pool, 400),
+                rng.integers(0, 2**37, 400, dtype="uint64"),
+            ),
+            rng.integers(0, 2000, 400).astype("int32"),
+        )
+        for _ in range(400)
+    ]
+    one = landmarks(songs[0])
+    (pair,) = find_same([one, *others, one])
+    assert pair[:2] == (0, 401)
+
+
+def test_long_recordings_pass_in_pieces(songs, monkeypatch):
+    from lca_keras.audio import fingerprint as module
+
+    whole = landmarks(songs[0])
+    monkeypatch.setattr(module, "_FRAMES_AT_ONCE", 300)
+    pieces = landmarks(songs[0])
+    shared = len(np.intersect1d(whole[0], pieces[0])) / len(np.unique(whole[0]))
+    assert shared > 0.8

@@ -135,7 +135,9 @@ def test_a_port_that_is_taken_and_a_name_that_is(command, address, start):
         lambda: "waiting" in pathlib.Path("chief.log").read_text(), 90, "chief.log"
     )
     again = [*command, "--name", "other", "--chief", address]
-    done = subprocess.run(again, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        again, capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 1
     assert f"--chief {address}: cannot listen there" in done.stderr
     with files.lock("searches/s/.worker-w.lock"):

@@ -67,7 +67,7 @@ def test_gives_the_store_that_fit_would_make(corpus, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "20 songs: 18 done, 0 reused, 2 failed" in out
     assert "zero.mp3: empty file (0 bytes)" in out
-    rows = files.read_csv("by beam.csv")
+    rows = files.read_csv("by beam-report.csv")
     assert [row["status"] for row in rows].count("done") == 18
     failed = {r["song"]: r["reason"] for r in rows if r["status"] == "failed"}
     assert failed == {
@@ -80,7 +80,7 @@ def test_worker_processes_give_the_same_store(corpus):
     FeatureStore("alone").update(catalogue.load(corpus))
     assert run(corpus, "together", "--workers", "2") == 0
     assert contents("together") == contents("alone")
-    assert not pathlib.Path("together.log").exists()
+    assert not list(pathlib.Path(".").glob("*.log"))
 
 
 def test_workers_can_write_the_shards(corpus, monkeypatch):
@@ -289,3 +289,80 @@ def test_songs_travel_through_the_plan(tmp_path):
     assert songs == [song, voiced]
     assert songs[1].vocals_path == voiced.vocals_path
     assert there.value == ("k", record, True)
+
+
+def test_nobodys_files_are_overwritten(tiny_corpus, tmp_path, monkeypatch, capsys):
+    """A report beside the store must not take a manifest's place."""
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("songs-report.csv").write_text("path,artist,album,song\n")
+    assert run(tiny_corpus, "songs") == 1
+    assert "is no report of an extraction" in capsys.readouterr().err
+    assert pathlib.Path("songs-report.csv").read_text().startswith("path,artist")
+    assert not pathlib.Path("songs").exists()
+
+
+def test_misspelt_options_are_not_left_to_beam(corpus, capsys):
+    assert run(corpus, "s", "--sourc", "vocals") == 1
+    assert "unknown options: --sourc vocals" in capsys.readouterr().err
+    assert not pathlib.Path("s").exists()
+    assert run(corpus, "s", "--flink_master=x:1") == 0  # Beam's own.
+
+
+def test_files_out_of_reach_are_tried_again(corpus, tmp_path, capsys):
+    rows = [
+        [song.path.relative_to(tmp_path), song.artist, song.album, song.song]
+        for song in catalogue.load(corpus)
+    ]
+    files.write_csv("list.csv", ["path", "artist", "album", "song"], rows)
+    victim = corpus / "Ada Quill" / "Album 01" / "Song 01.flac"
+    elsewhere = tmp_path / "elsewhere.flac"
+    victim.rename(elsewhere)
+    run("list.csv", "s")
+    assert "Song 01.flac: cannot be read: No such file" in capsys.readouterr().out
+    elsewhere.rename(victim)
+    assert run("list.csv", "s") == 0
+    assert "1 done, 17 reused, 2 failed" in capsys.readouterr().out
+    # All of it: the disk is not mounted. The features stay.
+    before = contents("s")
+    corpus.rename(tmp_path / "away")
+    assert run("list.csv", "s") == 1
+    assert "none of 20 songs can be used any more" in capsys.readouterr().err
+    assert {k: v for k, v in contents("s").items() if k in before} == before
+
+
+def test_a_shard_cut_at_a_record_is_damaged_too(corpus, tiny_config, capsys):
+    run(corpus, "s")
+    (shard,) = pathlib.Path("s").glob("songs-*")
+    shard.write_bytes(b"")
+    tiny_config.save("c.yaml")
+    assert fit.main(["--store", "s", "--config", "c.yaml", "--name", "x"]) == 1
+    captured = capsys.readouterr()
+    assert f"{shard.name} is damaged" in captured.out
+    assert "none of" in captured.err
+
+
+def test_names_that_are_not_utf8(corpus, capsys):
+    odd = os.fsencode(corpus / "Ada Quill" / "Album 01") + b"/caf\xe9.flac"
+    shutil.copy(corpus / "Ada Quill" / "Album 02" / "Song 01.flac", odd)
+    assert run(corpus, "s") == 0
+    assert run(corpus, "s") == 0
+    assert "19 reused" in capsys.readouterr().out
+    (song,) = [r for r in FeatureStore.open("s").records.values() if "caf" in r.song]
+    assert os.fsencode(song.path) == odd
+
+
+def test_disk_full_while_shards_are_written(corpus, counted, monkeypatch, capsys):
+    import tensorflow as tf
+
+    class Full(tf.io.TFRecordWriter):
+        def write(self, record):
+            raise tf.errors.ResourceExhaustedError(
+                None, None, "No space left on device"
+            )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.io, "TFRecordWriter", Full)
+        assert run(corpus, "s") == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert run(corpus, "s") == 0
+    assert len(counted) == 18

@@ -95,6 +95,7 @@ def test_a_dead_workers_trial_goes_to_the_next_one(tmp_path):
     assert taken.trial_id == first.trial_id
     finish(made, taken, 0.7)
     finish(made, first, 0.1)  # It was not dead, only slow: too late.
+    assert not made.ongoing_trials
     assert made.get_trial(first.trial_id).score == 0.7
     assert made.end_order == [second.trial_id, first.trial_id]
     assert made.create_trial("two").status == "STOPPED"
@@ -108,6 +109,7 @@ def test_failures_in_a_row_end_the_search_and_are_tried_again(tmp_path):
         assert made.fatal is None
         finish(made, made.create_trial("tuner0"), None)
     assert "consecutive failures" in made.fatal
+    assert not made.ongoing_trials
     assert made.create_trial("tuner0").status == "STOPPED"
     again = make(tmp_path)
     assert again.fatal is None
@@ -139,3 +141,54 @@ def test_seed_zero_is_a_seed(tmp_path):
         (tmp_path / name).mkdir()
     first = go_on(make(tmp_path / "a", "random"), 3)
     assert first == go_on(make(tmp_path / "b", "random"), 3)
+
+
+@pytest.mark.parametrize("algorithm", ["random", "hyperband", "grid", "bayesian"])
+def test_asking_in_vain_changes_nothing(tmp_path, algorithm):
+    """Workers poll while another one is busy; a replay does not know how often."""
+    for name in ("polled", "quiet"):
+        (tmp_path / name).mkdir()
+        made = make(tmp_path / name, algorithm, trials=5)
+        busy = made.create_trial("busy")
+        seen = []
+        while (trial := made.create_trial("two")).status == "RUNNING":
+            seen.append(trial)
+            finish(made, trial, judge(trial.hyperparameters.values))
+        assert trial.status == "IDLE"
+        if name == "polled":
+            for _ in range(20):
+                assert made.create_trial("two").status == "IDLE"
+        finish(made, busy, 0.3)
+        go_on(made, 50, "two")
+        assert make(tmp_path / name, algorithm, trials=5).end_order == made.end_order
+    logs = [
+        [(e["event"], e["trial"], e.get("values")) for e in log.read()]
+        for log in (
+            oracle.EventLog(tmp_path / n / "events.jsonl") for n in ("polled", "quiet")
+        )
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_a_stalled_worker_that_finishes_first(tmp_path):
+    """It was given up, but nobody has taken its trial yet: nobody has to."""
+    made = make(tmp_path, trials=2)
+    trial = made.create_trial("slow")
+    made.abandon("slow")
+    finish(made, trial, 0.5)
+    assert made.create_trial("other").trial_id != trial.trial_id
+    assert make(tmp_path, trials=2).end_order == [trial.trial_id]
+
+
+def test_a_success_after_the_last_straw_does_not_hide_it(tmp_path):
+    made = make(tmp_path)
+    good = made.create_trial("good")
+    for _ in range(oracle.MAX_FAILURES):
+        finish(made, made.create_trial("bad"), None)
+    finish(made, good, 0.5)
+    again = make(tmp_path)
+    for worker in list(again.ongoing_trials):
+        again.abandon(worker)
+    go_on(again, 20)
+    assert len(again.end_order) == 8
+    assert again.fatal is None
