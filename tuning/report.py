@@ -2,8 +2,8 @@
 
 `python -m tuning.report NAME` draws every weight against the score, ranks the weights
 by importance, and writes `best.yaml` for `python -m lca_keras.fit --config`. With
-`--compare SEEDS` it trains the best weights, the default ones and the plain network
-anew, with seeds that the search has not seen and the same number of epochs.
+`--compare SEEDS` it trains the best, the default and the published weights and the plain
+network anew, with seeds that the search has not seen and the same number of epochs.
 """
 
 import argparse
@@ -123,7 +123,7 @@ def parallel_figure(rows, names, space, objective):
 
 
 def compare(folder, search, job, seeds, test):
-    """Trains the best weights, the default ones and the plain network anew.
+    """Trains the best, the default and the published weights, and the plain network.
 
     Finished trainings are kept in `compare/` and read the next time.
 
@@ -147,6 +147,7 @@ def compare(folder, search, job, seeds, test):
     configs = {
         "best": best,
         "default": base.replace(loss=vars(LOSS_WEIGHTS["default"])),
+        "published": base.replace(loss=vars(LOSS_WEIGHTS["genremert"])),
         "plain": base.replace(train={"method": "none"}),
     }
     trainer = runner.prepare(folder, search, job)
@@ -264,7 +265,8 @@ def main(argv=None):
         type=int,
         metavar="SEEDS",
         default=0,
-        help="train best, default and plain network with so many fresh seeds",
+        help="train best, default, published weights and the plain network with so "
+        "many fresh seeds",
     )
     parser.add_argument(
         "--test", action="store_true", help="score the compared ones on test songs too"

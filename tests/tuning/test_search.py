@@ -358,7 +358,7 @@ def test_report_draws_ranks_and_compares(workplace, tiny_corpus, quick, capsys):
     seeds = {seed for seed, _ in quick[24:]}
     assert seeds == {2}  # Fresh: the search had 0 and 1.
     methods = [config.train.method for _, config in quick[24:]]
-    assert methods == ["lca", "lca", "none"]
+    assert methods == ["lca", "lca", "lca", "none"]
     rows = files.read_csv("searches/s/trials.csv")
     assert len(rows) == 12
     best = max(rows, key=lambda row: float(row["score"]))
