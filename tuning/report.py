@@ -2,8 +2,8 @@
 
 `python -m tuning.report NAME` draws every weight against the score, ranks the weights
 by importance, and writes `best.yaml` for `python -m lca_keras.fit --config`. With
-`--compare SEEDS` it trains the best, the default and the published weights and the plain
-network anew, with seeds that the search has not seen and the same number of epochs.
+`--compare SEEDS` it trains the best, the default and the published weights and the
+plain network anew, with seeds that the search has not seen and as many epochs.
 """
 
 import argparse
