@@ -269,6 +269,8 @@ def run(args):
             print(f"  not identified: {error}")
     print(f"\nrun        {job.folder}")
     print(f"model      {results['export']}")
+    if job.separator:
+        model += f" --separator {shlex.quote(str(job.separator))}"
     print(f"try it     python -m lca_keras.predict --model {model} SONG")
     print(f"watch it   tensorboard --logdir {shlex.quote(str(job.folder))}")
 
