@@ -65,6 +65,8 @@ def scatter_figure(rows, names, space, objective):
     Returns:
         `matplotlib.figure.Figure`.
     """
+    from matplotlib import ticker
+
     columns = min(3, len(names))
     lines = -(-len(names) // columns)
     figure = plots.new_figure(4 * columns, 3.2 * lines)
@@ -84,6 +86,11 @@ def scatter_figure(rows, names, space, objective):
             )
             axes.plot(values[best], scores[best], "r*", markersize=12)
             axes.set_xscale(space[name]["scale"])
+            if space[name]["scale"] == "log":
+                # 0.1, 0.2, 0.5 in plain figures; powers of ten would run together.
+                axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+                axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+                axes.xaxis.set_minor_locator(ticker.NullLocator())
             axes.set_xlabel(name)
             axes.set_ylabel(objective)
         for axes in grid[len(names) :]:

@@ -98,6 +98,7 @@ def test_shared_warm_up_is_bit_identical_to_training_again(sources, base, tmp_pa
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_warm_ups_are_trained_once_and_longer_ones_go_on(sources, base, tmp_path):
     trainer = trials.Trainer(tmp_path, sources, 3, "frame_f1")
     trained = []
@@ -119,6 +120,7 @@ def test_warm_ups_are_trained_once_and_longer_ones_go_on(sources, base, tmp_path
     ]
 
 
+@pytest.mark.slow
 def test_going_on_from_a_kept_trial_is_bit_identical(sources, base, tmp_path):
     """What Hyperband does with the trials that it promotes."""
     trainer = trials.Trainer(tmp_path, sources, 3, "frame_f1")
@@ -162,6 +164,7 @@ def test_test_songs_are_an_error(prepared, tmp_path):
 # === The command ===
 
 
+@pytest.mark.slow
 def test_a_search_ends_in_a_config_for_fit(workplace, tiny_corpus, base, capsys):
     """Real training: two trials, two seeds each."""
     read = []
