@@ -101,6 +101,11 @@ def _recorded(base):
                 trial.status = "IDLE"
                 self.tuner_ids.add(tuner_id)
             elif trial.status == "RUNNING" and not given:
+                if hasattr(self, "_populate_next"):
+                    # KerasTuner's grid finds the next combination once this trial has
+                    # ended, for new entries might appear; here none can, and other
+                    # workers are waiting.
+                    self._populate_next.append(trial.trial_id)
                 self._record(
                     "start",
                     trial=trial.trial_id,

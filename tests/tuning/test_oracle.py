@@ -192,3 +192,19 @@ def test_a_success_after_the_last_straw_does_not_hide_it(tmp_path):
     go_on(again, 20)
     assert len(again.end_order) == 8
     assert again.fatal is None
+
+
+@pytest.mark.parametrize("algorithm", ["random", "grid", "bayesian"])
+def test_many_workers_are_all_kept_busy(tmp_path, algorithm):
+    """KerasTuner's own grid proposes one trial at a time after the first two."""
+    made = make(tmp_path, algorithm, trials=8)
+    running = [made.create_trial(f"w{number}") for number in range(4)]
+    assert [trial.status for trial in running] == ["RUNNING"] * 4
+    for number, trial in enumerate(running):
+        finish(made, trial, 0.1 * number)
+    again = [made.create_trial(f"w{number}") for number in range(4)]
+    assert [trial.status for trial in again] == ["RUNNING"] * 4
+    assert len({trial.trial_id for trial in [*running, *again]}) == 8
+    assert list(make(tmp_path, algorithm, trials=8).ongoing_trials) == [
+        f"w{number}" for number in range(4)
+    ]
