@@ -18,7 +18,6 @@ from lca_keras import files
 from lca_keras.console import UserError
 from tuning import space as spaces
 
-ALGORITHMS = ("bayesian", "hyperband", "random", "grid")
 OBJECTIVE = kt.Objective("score", "max")
 # Failed trials in a row that end a search: the next one would fail too.
 MAX_FAILURES = 3
@@ -186,7 +185,7 @@ def make_oracle(algorithm, space, trials, lca_epochs, seed):
     """Builds an oracle.
 
     Args:
-        algorithm: One of `ALGORITHMS`.
+        algorithm: One of `tuning.space.ALGORITHMS`.
         space: Dict from name to `tuning.space.Parameter`.
         trials: Int, most trials; Hyperband decides by itself.
         lca_epochs: Int, epochs after the warm-up, Hyperband's largest budget.

@@ -28,6 +28,7 @@ _RPC_SECONDS = 20
 _ASK_SECONDS = 5.0
 # A trial that was begun so often without an end is taken for failed.
 _ATTEMPTS = 8
+_BEGUN = "attempts.json"
 _FAILED = "failed.json"
 # Written by a chief at the end, for workers that come after it.
 _FINISHED = "finished.json"
@@ -177,8 +178,10 @@ def run_seeds(folder, search, trainer, trial_id, values):
     config = trials.trial_config(values, base_config(search))
     here = folder / "trials" / trial_id
     here.mkdir(parents=True, exist_ok=True)
-    known = {"loss": dataclasses.asdict(config.loss), "epochs": config.train.epochs}
-    known["train"] = dataclasses.asdict(config.train)
+    known = {
+        "loss": dataclasses.asdict(config.loss),
+        "train": dataclasses.asdict(config.train),
+    }
     _count_attempt(here)
     result = []
     for number in range(search.seeds):
@@ -202,6 +205,7 @@ def run_seeds(folder, search, trainer, trial_id, values):
             "seconds": round(time.monotonic() - start, 2),
         }
         files.write_json(path, report)
+        files.write_json(here / _BEGUN, 1)  # It gets on: only this start counts.
         _write_hparams(here / f"seed-{seed}", config, scores)
         result.append(scores)
     return result
@@ -209,7 +213,7 @@ def run_seeds(folder, search, trainer, trial_id, values):
 
 def _count_attempt(here):
     """Raises if a trial was begun too often without an end."""
-    path = here / "attempts.json"
+    path = here / _BEGUN
     count = files.read_json(path) if path.exists() else 0
     if count >= _ATTEMPTS:
         raise _DeadlyTrial(

@@ -19,8 +19,8 @@ import warnings
 from lca_keras import console, feature_options, files
 from lca_keras.config import PRESETS, Config, get_preset
 from lca_keras.console import UserError
+from tuning.space import ALGORITHMS
 
-_ALGORITHMS = ("bayesian", "hyperband", "random", "grid")
 _DEFAULT_TRIALS = 20
 
 
@@ -66,7 +66,7 @@ def parse_args(argv=None):
     data.add_argument("--features", default="features", help="folder of feature stores")
     feature_options.add_feature_options(data)
     what = parser.add_argument_group("search")
-    what.add_argument("--algorithm", choices=_ALGORITHMS, default="bayesian")
+    what.add_argument("--algorithm", choices=ALGORITHMS, default="bayesian")
     what.add_argument("--trials", type=int, help="default: 20; grid: all")
     what.add_argument("--seeds", type=int, default=1, help="trainings a trial")
     what.add_argument("--epochs", type=int, help="of a trial, warm-up included")

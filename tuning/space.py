@@ -16,6 +16,8 @@ import yaml
 from lca_keras.config import LossWeights
 from lca_keras.console import UserError
 
+# Here, and not beside the oracles, so that `--help` loads no KerasTuner.
+ALGORITHMS = ("bayesian", "hyperband", "random", "grid")
 LINEAR, LOG = "linear", "log"
 
 

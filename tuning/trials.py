@@ -16,8 +16,6 @@ from lca_keras import callbacks, evaluate, files
 from lca_keras.models.factory import build_training_model
 from tuning import space
 
-OBJECTIVES = ("frame_f1", "song_f1")
-
 
 @dataclasses.dataclass(frozen=True)
 class Scores:

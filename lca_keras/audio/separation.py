@@ -259,7 +259,7 @@ def _check_weights(folder):
 
     openunmix's own loader takes a file with missing weights without a word.
     """
-    import pickle
+    import pickle  # For the name of torch's error; nothing is unpickled with it.
 
     import torch
     from openunmix.model import OpenUnmix

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from lca_keras.console import UserError
-from tuning import oracle
+from tuning import oracle, space
 from tuning.space import load_space
 
 
@@ -41,7 +41,7 @@ def go_on(made, count, worker="tuner0"):
     return seen
 
 
-@pytest.mark.parametrize("algorithm", oracle.ALGORITHMS)
+@pytest.mark.parametrize("algorithm", space.ALGORITHMS)
 def test_stopping_after_any_trial_changes_nothing(tmp_path, algorithm):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

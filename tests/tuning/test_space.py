@@ -25,7 +25,7 @@ def test_names_and_default_values_of_the_space():
     }
 
 
-@pytest.mark.parametrize("algorithm", oracle.ALGORITHMS)
+@pytest.mark.parametrize("algorithm", space.ALGORITHMS)
 def test_no_trial_breaks_a_principle(algorithm, tmp_path):
     """Fifty proposals, with the widest space that can be written."""
     path = written(
