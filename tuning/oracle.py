@@ -77,6 +77,15 @@ def _recorded(base):
     class Recorded(base):
         log = None  # Events are written once the past is replayed.
         fatal = None
+        # KerasTuner's own limit decides the width of identifiers, so that a search with
+        # another limit could not go on where this one ended.
+        most_trials = None
+
+        def populate_space(self, trial_id):
+            """Proposes values, or ends the search; see `keras_tuner.Oracle`."""
+            if self.most_trials is not None and len(self.trials) >= self.most_trials:
+                return {"status": "STOPPED"}
+            return super().populate_space(trial_id)
 
         @kt.synchronized
         def create_trial(self, tuner_id):
@@ -187,7 +196,8 @@ def make_oracle(algorithm, space, trials, lca_epochs, seed):
     Args:
         algorithm: One of `tuning.space.ALGORITHMS`.
         space: Dict from name to `tuning.space.Parameter`.
-        trials: Int, most trials; Hyperband decides by itself.
+        trials: Int, most trials, or `None` for all of a grid; Hyperband decides by
+            itself.
         lca_epochs: Int, epochs after the warm-up, Hyperband's largest budget.
         seed: Int.
 
@@ -213,7 +223,8 @@ def make_oracle(algorithm, space, trials, lca_epochs, seed):
             "random": kt.oracles.RandomSearchOracle,
             "grid": kt.oracles.GridSearchOracle,
         }[algorithm]
-        oracle = _recorded(base)(max_trials=trials, **shared)
+        oracle = _recorded(base)(max_trials=None, **shared)
+        oracle.most_trials = trials
     oracle.verbose = 0
     return oracle
 

@@ -321,9 +321,16 @@ def _begin(folder, search, space, trainer, scratch):
     """The oracle and its tuner where the search stands."""
     log = oracles.EventLog(folder / "events.jsonl")
     log.trim()
+    events = log.read()
+    begun = len({e["trial"] for e in events if e["event"] == "start"})
+    if search.trials is not None and search.trials < begun:
+        raise UserError(
+            f"--trials {search.trials}: the search in {folder} has begun {begun} "
+            "already; give as many, more, or leave the option out"
+        )
+    files.write_json(folder / "search.json", dataclasses.asdict(search))
     oracle = _make_oracle(search, space)
     tuner = Tuner(oracle, folder, search, trainer, scratch)
-    events = log.read()
     oracles.replay(oracle, events)
     oracle.log = log
 
@@ -424,7 +431,8 @@ def serve(folder, search, space, job, address):
             print(f"chief at {address}, waiting for workers", flush=True)
             try:
                 _watch(folder, oracle, lambda: _is_over(folder, search, space))
-                files.write_json(folder / _FINISHED, {"fatal": oracle.fatal})
+                end = {"fatal": oracle.fatal, "time": time.time()}
+                files.write_json(folder / _FINISHED, end)
             finally:
                 server.stop(grace=2).wait()
         _raise_if_stopped(oracle)
@@ -477,8 +485,10 @@ class _Patient:
 
     def __init__(self, client, folder, address):
         self._client = client
-        self._folder = folder
+        self._finished = folder / _FINISHED
         self._address = address
+        # Of a search that ended before: a chief may be about to lengthen it.
+        self._old = _content(self._finished)
 
     def __getattr__(self, name):
         import grpc
@@ -489,14 +499,16 @@ class _Patient:
         lost = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
         def call(*args, **kwargs):
-            said = False
+            said, since = False, time.monotonic()
             while True:
                 try:
                     return method(*args, **kwargs)
                 except grpc.RpcError as error:
                     if error.code() not in lost:
                         raise
-                if (self._folder / _FINISHED).exists():
+                finished = _content(self._finished)
+                waited = time.monotonic() - since > PATIENCE_SECONDS
+                if finished and (finished != self._old or waited):
                     trial = kt.engine.trial.Trial(kt.HyperParameters())
                     trial.status = "STOPPED"
                     return trial
@@ -506,6 +518,12 @@ class _Patient:
                 time.sleep(1)
 
         return call
+
+
+def _content(path):
+    """Bytes of a file, or `None`."""
+    with contextlib.suppress(OSError):
+        return path.read_bytes()
 
 
 def work(folder, search, space, job, address, name):

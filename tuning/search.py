@@ -67,7 +67,11 @@ def parse_args(argv=None):
     feature_options.add_feature_options(data)
     what = parser.add_argument_group("search")
     what.add_argument("--algorithm", choices=ALGORITHMS, default="bayesian")
-    what.add_argument("--trials", type=int, help="default: 20; grid: all")
+    what.add_argument(
+        "--trials",
+        type=int,
+        help="default: 20; grid: all; more of them lengthen a search",
+    )
     what.add_argument("--seeds", type=int, default=1, help="trainings a trial")
     what.add_argument("--epochs", type=int, help="of a trial, warm-up included")
     what.add_argument("--base-config", help="YAML of what is not searched")
@@ -120,7 +124,7 @@ def run(args):
     if has_gpu():
         tf.config.experimental.enable_op_determinism()
     folder = pathlib.Path(args.searches, args.name)
-    _open_folder(folder, search, worker=args.worker is not None)
+    search = _open_folder(folder, search, args.trials, worker=args.worker is not None)
     job = training.Job(
         args.data and str(args.data),
         args.name,
@@ -204,8 +208,12 @@ def _search_from(args, space, config):
     )
 
 
-def _open_folder(folder, search, worker):
-    """Makes the folder of a search, or checks that it is the folder of this one."""
+def _open_folder(folder, search, trials, worker):
+    """Makes the folder of a search, or checks that it is the folder of this one.
+
+    Returns:
+        The `Search`; unless `trials` says otherwise with as many as it was begun with.
+    """
     path = folder / "search.json"
     # As JSON has it, which knows no tuples.
     wanted = json.loads(json.dumps(dataclasses.asdict(search)))
@@ -219,8 +227,11 @@ def _open_folder(folder, search, worker):
             raise UserError(f"{folder}: no search there. Start the chief first.")
     if path.exists():
         known = files.read_json(path)
+        if trials is None or worker:
+            search = dataclasses.replace(search, trials=known.get("trials"))
+            wanted["trials"] = search.trials
         changed = [name for name in wanted if known.get(name) != wanted[name]]
-        if changed:
+        if set(changed) - {"trials"}:
             raise UserError(
                 f"{folder} holds another search: {', '.join(changed)} differ. Choose "
                 "another --name, or repeat the options of that search."
@@ -230,6 +241,7 @@ def _open_folder(folder, search, worker):
     else:
         folder.mkdir(parents=True, exist_ok=True)
         files.write_json(path, wanted)
+    return search
 
 
 if __name__ == "__main__":

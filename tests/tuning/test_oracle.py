@@ -53,8 +53,18 @@ def test_stopping_after_any_trial_changes_nothing(tmp_path, algorithm):
             break
     assert pieces == whole
     assert len({json.dumps(values) for values in whole}) == len(whole)
-    if algorithm != "hyperband":
-        assert len(whole) == (12 if algorithm == "hyperband" else 8)
+    assert len(whole) == (12 if algorithm == "hyperband" else 8)
+
+
+@pytest.mark.parametrize("algorithm", ["random", "grid", "bayesian"])
+def test_a_search_can_be_lengthened(tmp_path, algorithm):
+    for name in ("long", "lengthened"):
+        (tmp_path / name).mkdir()
+    whole = go_on(make(tmp_path / "long", algorithm, trials=12), 20)
+    short = go_on(make(tmp_path / "lengthened", algorithm, trials=5), 20)
+    assert len(short) == 5
+    rest = go_on(make(tmp_path / "lengthened", algorithm, trials=12), 20)
+    assert short + rest == whole
 
 
 def test_a_trial_that_was_begun_is_given_again(tmp_path):
@@ -75,7 +85,7 @@ def test_a_line_cut_short_does_not_count(tmp_path):
     path.write_bytes(content[:-20])  # The last trial's end.
     again = make(tmp_path)
     assert len(again.end_order) == 2
-    assert again.create_trial("tuner0").trial_id == "2"
+    assert again.create_trial("tuner0").trial_id == "0002"
     assert path.read_bytes().endswith(b"}\n")
 
 
@@ -113,7 +123,7 @@ def test_failures_in_a_row_end_the_search_and_are_tried_again(tmp_path):
     assert made.create_trial("tuner0").status == "STOPPED"
     again = make(tmp_path)
     assert again.fatal is None
-    assert again.end_order == ["0", "1"]
+    assert again.end_order == ["0000", "0001"]
     assert len(go_on(again, 10)) == 6
 
 

@@ -185,7 +185,7 @@ def test_a_search_ends_in_a_config_for_fit(workplace, tiny_corpus, base, capsys)
     assert len(tested) == 6
     assert sum(map(len, read)) == 12  # Six songs each of training and validation.
     rows = table()
-    assert [row["trial"] for row in rows] == ["0", "1"]
+    assert [row["trial"] for row in rows] == ["0000", "0001"]
     for row in rows:
         seeds = [one.frame_f1 for one in row["seeds"]]
         assert len(seeds) == 2
@@ -193,7 +193,7 @@ def test_a_search_ends_in_a_config_for_fit(workplace, tiny_corpus, base, capsys)
     best = max(rows, key=lambda row: row["score"])
     config = Config.load("searches/s/best.yaml")
     assert config == space.apply(best["values"], base).replace(train={"seed": 5})
-    assert list(pathlib.Path("searches/s/trials/0").glob("seed-5/events*"))
+    assert list(pathlib.Path("searches/s/trials/0000").glob("seed-5/events*"))
     out = capsys.readouterr().out
     assert "python -m lca_keras.fit --config searches/s/best.yaml" in out
     # Once more from the beginning: the same trials and scores.
@@ -307,6 +307,19 @@ def test_a_folder_of_another_search_is_left_alone(
     with files.lock("searches/s/.lock"):
         assert run(tiny_corpus, "--trials", "2") == 1
     assert "another process is at work" in capsys.readouterr().err
+
+
+def test_more_trials_lengthen_a_search(workplace, tiny_corpus, quick, capsys):
+    assert run(tiny_corpus, "--trials", "3") == 0
+    assert len(table()) == len(quick) == 3
+    assert run(tiny_corpus, "--trials", "6") == 0
+    assert len(table()) == len(quick) == 6
+    assert run(tiny_corpus) == 0  # As many as before, not the default.
+    assert len(quick) == 6
+    capsys.readouterr()
+    assert run(tiny_corpus, "--trials", "4") == 1
+    assert "--trials 4: the search in searches/s has begun 6" in capsys.readouterr().err
+    assert len(table()) == 6
 
 
 def test_options_that_cannot_be(workplace, tiny_corpus, capsys):
