@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from lca_keras import callbacks, evaluate, files
+from lca_keras.config import LossWeights
 from lca_keras.models.factory import build_training_model
 from tuning import space
 
@@ -101,6 +102,7 @@ class Trainer:
         self.sources = sources
         self.num_classes = num_classes
         self.objective = objective
+        self._kind, self._models = None, {}
 
     def train(self, config, seed, progress=None, resume=None, keep=None):
         """Trains one seed of a configuration.
@@ -115,20 +117,23 @@ class Trainer:
 
         Returns:
             Tuple of `Scores` of the best epoch after the warm-up, and the model at
-            that epoch (at the last one, if the best came before `resume`).
+            that epoch (at the last one, if the best came before `resume`). The model
+            is good until the next call, which may train it anew.
 
         Raises:
             lca_keras.callbacks.DivergenceError: The loss became NaN.
         """
         config = config.replace(train={"seed": seed})
         train = config.train
-        model, first, known = self._fresh_model(config), 0, []
+        first, known, start = 0, [], resume
         if resume is not None:
-            first = _copy_state(resume, model)
             rows = files.read_json(resume.with_suffix(".json"))
             known = [Scores(**row) for row in rows]
         elif train.method != "none" and train.warmup_epochs:
-            first = _copy_state(self._warm_up(config), model)
+            start = self._warm_up(config)
+        model = self._fresh_model(config)
+        if start is not None:
+            first = _copy_state(start, model)
         # The plain network is scored after as many epochs: the same choice of epochs.
         validation = ValidationScores(
             self.sources["validation"], self.objective, train.warmup_epochs, known
@@ -143,10 +148,28 @@ class Trainer:
         return validation.best, model
 
     def _fresh_model(self, config):
-        # Hundreds of models pass through one process.
-        keras.utils.clear_session()
-        keras.utils.set_random_seed(config.train.seed)
-        return build_training_model(config, self.num_classes)
+        """An untrained model; one that was used before, if its graph can be.
+
+        Tracing takes as long as an epoch or two of a small corpus. What a search
+        changes from trial to trial, a compiled step reads from variables.
+        """
+        train = config.train
+        same = {"epochs": 1, "warmup_epochs": 0, "learning_rate": 0.1, "seed": 0}
+        kind = dataclasses.replace(config, loss=LossWeights()).replace(train=same)
+        if kind != self._kind:
+            # Hundreds of models pass through one process.
+            keras.utils.clear_session()
+            self._kind, self._models = kind, {}
+        if train.seed not in self._models:
+            keras.utils.set_random_seed(train.seed)
+            model = build_training_model(config, self.num_classes)
+            self._models[train.seed] = model, [v.numpy() for v in _state(model)]
+        model, untrained = self._models[train.seed]
+        for variable, value in zip(_state(model), untrained, strict=True):
+            variable.assign(value)
+        model.optimizer.learning_rate.assign(train.learning_rate)
+        model.loss_weights = config.loss
+        return model
 
     def _fit(self, model, config, first, last, extra, progress):
         """Trains epochs `first` to before `last`."""
@@ -187,6 +210,11 @@ class Trainer:
             self._fit(model, config, first, train.warmup_epochs, [], None)
             _save(model, wanted)
         return wanted
+
+
+def _state(model):
+    """All that training changes."""
+    return [*model.variables, *model.optimizer.variables]
 
 
 def _made(folder):

@@ -37,6 +37,29 @@ class Gate(keras.metrics.Metric):
 
 
 @keras.saving.register_keras_serializable(package="lca_keras")
+class Weighing(keras.metrics.Metric):
+    """The loss weights as a compiled step reads them, so that they can be changed.
+
+    A metric for the reasons of `Gate`.
+    """
+
+    def __init__(self, name="weighing", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.values = self.add_variable((len(losses.TERMS),), "zeros", name="values")
+
+    def update_state(self, loss_weights):
+        """Takes `lca_keras.config.LossWeights`."""
+        self.values.assign([getattr(loss_weights, term) for term in losses.TERMS])
+
+    def reset_state(self):
+        """Does nothing: epochs end, the weights stay."""
+
+    def result(self):
+        """Returns nothing to log; `lca_keras.callbacks.LossWeightLog` logs them."""
+        return {}
+
+
+@keras.saving.register_keras_serializable(package="lca_keras")
 class LCAModel(keras.Model):
     """Trains a network with attention against a counterfactual of its attention.
 
@@ -58,7 +81,8 @@ class LCAModel(keras.Model):
             from [0, 2) and keeps only the `main` and `effect` terms; `"none"` trains
             the backbone alone, which then needs no attention.
         loss_weights: `lca_keras.config.LossWeights` or a dict of its fields. A weight
-            of zero switches a term off.
+            of zero switches a term off. The attribute can be set anew at any time; a
+            compiled step follows without being traced again.
         cf_dropout: Float, dropout rate before the classifier in the counterfactual
             branch.
         temperature: Float, softmax temperature of `main_branch()`.
@@ -103,10 +127,9 @@ class LCAModel(keras.Model):
                 f"{sorted(needed)}. Received: {type(backbone).__name__} with "
                 f"{sorted(backbone.encoder.output)}"
             )
-        if isinstance(loss_weights, dict):
-            loss_weights = LossWeights(**loss_weights)
         self.backbone = backbone
         self.method = method
+        self.weighing = Weighing()
         self.loss_weights = loss_weights or LossWeights()
         self.cf_dropout = cf_dropout
         self.temperature = float(temperature)
@@ -126,6 +149,16 @@ class LCAModel(keras.Model):
             self.random_attention = keras.random.SeedGenerator(seed)
         if method == "lca":
             self.cf_mose = MoSE(backbone.mose_units, name="cf_mose")
+
+    @property
+    def loss_weights(self):
+        """`LossWeights` of the terms."""
+        return self._loss_weights
+
+    @loss_weights.setter
+    def loss_weights(self, value):
+        self._loss_weights = LossWeights(**value) if isinstance(value, dict) else value
+        self.weighing.update_state(self._loss_weights)
 
     def _f1_metric(self, name):
         return keras.metrics.F1Score(average="weighted", name=name)
@@ -203,9 +236,10 @@ class LCAModel(keras.Model):
             terms = {name: mean(values) for name, values in per_example.items()}
             for name, value in terms.items():
                 self.term_trackers[name].update_state(value)
-            weights = self.active_weights()
+            weights = ops.convert_to_tensor(self.weighing.values)
             total = sum(
-                losses.SIGNS[name] * weights[name] * terms[name] for name in weights
+                losses.SIGNS[name] * weights[losses.TERMS.index(name)] * terms[name]
+                for name in self.active_weights()
             )
             opened = ops.cast(self.gate.value, total.dtype)
             total = opened * total + (1.0 - opened) * terms["main"]

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from lca_keras import losses
 from lca_keras.callbacks import EpochSeed, WarmUp
 from lca_keras.config import LossWeights
 from lca_keras.models import CRNN, CRNNFGNL, LCAModel
@@ -138,6 +139,31 @@ def test_warm_up_opens_the_gate_by_the_number_of_the_epoch():
     assert seen == [0.0, 0.0, 1.0]
     model.fit(x, y, initial_epoch=1, epochs=2, verbose=0, callbacks=[WarmUp(2), Spy()])
     assert seen[-1] == 0.0
+
+
+def test_a_compiled_step_follows_new_weights_without_a_new_trace():
+    x, y = data()
+    model = compiled()
+    model.gate.update_state(1)
+    traces = []
+    original = model.compute_loss
+    model.compute_loss = lambda *args, **kwargs: (
+        traces.append(1) or original(*args, **kwargs)
+    )
+    logs = [model.test_on_batch(x, y, return_dict=True)]
+    before = len(traces)
+    model.loss_weights = LossWeights(main=2.0, effect=0, cf=0, ent_cf=0, att=3.0)
+    model.reset_metrics()
+    logs.append(model.test_on_batch(x, y, return_dict=True))
+    assert len(traces) == before
+    penalties = logs[0]["loss"] - sum(
+        losses.SIGNS[term] * weight * logs[0][f"{term}_term"]
+        for term, weight in dataclasses.asdict(WEIGHTS).items()
+    )
+    expected = 2.0 * logs[1]["main_term"] - 3.0 * logs[1]["att_term"] + penalties
+    expected -= 0.05 * logs[1]["ent_main_term"]
+    np.testing.assert_allclose(logs[1]["loss"], expected, rtol=1e-5)
+    assert "weighing" not in logs[0]
 
 
 def test_the_counterfactual_attention_learns_once_the_gate_is_open():

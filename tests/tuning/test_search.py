@@ -83,10 +83,12 @@ def test_shared_warm_up_is_bit_identical_to_training_again(sources, base, tmp_pa
     for name in ("shared", "alone"):
         trainer = trials.Trainer(tmp_path / name, sources, 3, "frame_f1")
         if name == "shared":
-            # Other weights before; the warm-up of the first trial is reused.
-            other = space.apply({**WEIGHTS, "att": 2.0, "cf_dropout": 0.1}, base)
-            trainer.train(other, 0)
+            # Others before: warm-up and, of the second one, the model are used again.
+            for change in ({"cf_dropout": 0.1}, {"att": 2.0, "learning_rate": 0.01}):
+                trainer.train(space.apply({**WEIGHTS, **change}, base), 0)
+            kept = trainer._models[0][0]
             _, model = trainer.train(config, 0)
+            assert model is kept
         else:
             # Without the short cut: all epochs in one go.
             seeded = config.replace(train={"seed": 0})
