@@ -145,9 +145,9 @@ def compare(folder, search, job, seeds, test):
         Dict from name to a list of dicts, one a seed, with the validation scores, and
         with `test_frame_f1` and `test_song_f1` if asked for.
     """
-    from lca_keras import evaluate, training
+    from lca_keras import evaluate
     from lca_keras.config import Config
-    from tuning import runner
+    from tuning import runner, trials
 
     base = runner.base_config(search)
     best = Config.load(folder / "best.yaml")
@@ -157,12 +157,10 @@ def compare(folder, search, job, seeds, test):
         "published": base.replace(loss=vars(LOSS_WEIGHTS["genremert"])),
         "plain": base.replace(train={"method": "none"}),
     }
-    trainer = runner.prepare(folder, search, job)
-    sources = {}
-    if test:
-        corpus = training.prepare_corpus(job, base)
-        part_of, artists = training.divide(base, corpus, folder)
-        sources = training.sources_of(corpus, part_of, artists, base, ("test",))
+    parts = ("train", "validation", "test") if test else ("train", "validation")
+    sources, artists = runner.open_parts(folder, search, job, parts)
+    tested = sources.pop("test", None)
+    trainer = trials.Trainer(folder, sources, len(artists), search.objective)
     first = base.train.seed + search.seeds
     results = {}
     for name, config in configs.items():
@@ -176,7 +174,7 @@ def compare(folder, search, job, seeds, test):
                 scores, model = trainer.train(config, seed)
                 row = dataclasses.asdict(scores)
                 if test:
-                    found, _ = evaluate.evaluate_part(model, sources["test"])
+                    found, _ = evaluate.evaluate_part(model, tested)
                     for level in ("frame", "song"):
                         row[f"test_{level}_f1"] = found[level]["f1"]
                 path.parent.mkdir(exist_ok=True)

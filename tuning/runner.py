@@ -40,7 +40,7 @@ def base_config(search):
 
 
 def prepare(folder, search, job):
-    """Features and split of a search; the test songs are left alone.
+    """What trains the trials of a search; the test songs are left alone.
 
     Args:
         folder: Folder of the search.
@@ -52,6 +52,25 @@ def prepare(folder, search, job):
 
     Raises:
         UserError: No validation songs, or data that cannot be used.
+    """
+    sources, artists = open_parts(folder, search, job, ("train", "validation"))
+    return trials.Trainer(folder, sources, len(artists), search.objective)
+
+
+def open_parts(folder, search, job, parts):
+    """Features of some parts of a search's songs.
+
+    Args:
+        folder: Folder of the search.
+        search: `tuning.search.Search`.
+        job: `lca_keras.training.Job`, where the data is.
+        parts: Names of the parts.
+
+    Returns:
+        Tuple of a dict from part to `ClipSource`, and the list of artists.
+
+    Raises:
+        UserError: A part without songs, or data that cannot be used.
     """
     config = base_config(search)
     corpus = training.prepare_corpus(job, config)
@@ -68,13 +87,12 @@ def prepare(folder, search, job):
         if not (folder / "split.csv").exists():
             split.write_split(folder / "split.csv", corpus.songs, part_of)
         files.write_json(known, identity)
-    parts = ("train", "validation")
     sources = training.sources_of(corpus, part_of, artists, config, parts)
     for part, source in sources.items():
         print(f"  {part:<10} {len(source.labels):5d} songs {source.num_clips:7d} clips")
         if not source.num_clips:
             raise UserError(f"no {part} songs: a search cannot go without")
-    return trials.Trainer(folder, sources, len(artists), search.objective)
+    return sources, artists
 
 
 class _Stopwatch(keras.callbacks.Callback):

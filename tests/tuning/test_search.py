@@ -198,6 +198,13 @@ def test_a_search_ends_in_a_config_for_fit(workplace, tiny_corpus, base, capsys)
     assert list(pathlib.Path("searches/s/trials/0000").glob("seed-5/events*"))
     out = capsys.readouterr().out
     assert "python -m lca_keras.fit --config searches/s/best.yaml" in out
+    # A report, and only it, scores the test songs.
+    assert report.main(["s", "--compare", "1", "--test"]) == 0
+    out = capsys.readouterr().out
+    assert "| test_frame_f1 | test_song_f1 |" in out
+    compared = files.read_json("searches/s/compare/plain-seed-7.json")
+    scores = compared["scores"]
+    assert 0 < scores["test_frame_f1"] != scores["frame_f1"]
     # Once more from the beginning: the same trials and scores.
     shutil.move("searches/s", "searches/before")
     assert run(tiny_corpus, *options, "--seed", "5") == 0
