@@ -10,7 +10,6 @@ import datetime
 import pathlib
 import re
 import shlex
-import sys
 
 from lca_keras import console, feature_options, predict
 from lca_keras.config import (
@@ -282,4 +281,4 @@ def default_name(config):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.leave(main())

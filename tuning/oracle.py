@@ -190,6 +190,25 @@ def _recorded(base):
     return Recorded
 
 
+def size(algorithm, space, trials):
+    """Number of trials of a search; `None` for Hyperband, which decides on the way.
+
+    Args:
+        algorithm: One of `tuning.space.ALGORITHMS`.
+        space: Dict from name to `tuning.space.Parameter`.
+        trials: Int or `None`, as for `make_oracle`.
+
+    Returns:
+        Int or `None`.
+    """
+    if algorithm == "hyperband":
+        return None
+    if algorithm == "grid":
+        whole = math.prod(len(p.grid(_GRID_POINTS).values) for p in space.values())
+        return whole if trials is None else min(trials, whole)
+    return trials
+
+
 def make_oracle(algorithm, space, trials, lca_epochs, seed):
     """Builds an oracle.
 

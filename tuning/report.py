@@ -9,13 +9,13 @@ plain network anew, with seeds that the search has not seen and as many epochs.
 import argparse
 import dataclasses
 import pathlib
-import sys
 
 import numpy as np
 
 from lca_keras import console, files, plots
 from lca_keras.config import LOSS_WEIGHTS
 from lca_keras.console import UserError
+from tuning.space import BUDGET
 
 _IMPORTANCE_TREES = 300
 
@@ -24,6 +24,12 @@ def searched(rows):
     """Names of the values that differ between trials, Hyperband's own left out."""
     names = [name for name in rows[0]["values"] if not name.startswith("tuner/")]
     return [name for name in names if len({row["values"][name] for row in rows}) > 1]
+
+
+def fully_trained(rows):
+    """Trials that were trained for as long as any; Hyperband stops most of them."""
+    longest = max(row["values"].get(BUDGET, 0) for row in rows)
+    return [row for row in rows if row["values"].get(BUDGET, 0) == longest]
 
 
 def importance(rows, names):
@@ -186,7 +192,7 @@ def compare(folder, search, job, seeds, test):
                 for key in row
                 if key.endswith("_f1") and row[key]
             )
-            print(f"  {name:<8} seed {seed}  {shown}", flush=True)
+            print(f"  {name:<9} seed {seed}  {shown}", flush=True)
             results[name].append(row)
     return results
 
@@ -207,12 +213,20 @@ def markdown(name, search, rows, ranked, comparison):
     scored = [row for row in rows if row["score"] is not None]
     best = max(scored, key=lambda row: row["score"])
     names = searched(scored) if len(scored) > 1 else []
+    if BUDGET in best["values"]:
+        names.append(BUDGET)
+    train = search.config["train"]
     lines = [
         f"# Search {name}",
         "",
         f"{search.algorithm}, {len(rows)} trials ({len(rows) - len(scored)} failed), "
-        f"{search.seeds} seed(s) each, objective {search.objective} on validation "
-        "songs.",
+        f"{search.seeds} seed(s) each from {train['seed']}, objective "
+        f"{search.objective} on validation songs. {train['epochs']} epochs, "
+        f"{train['warmup_epochs']} of them warm-up.",
+        "",
+        "`frame_f1` and `song_f1` are weighted F1 over clips and over songs at the "
+        "best epoch after the warm-up; `cf_` is the counterfactual branch, `test_` the "
+        "test songs, all else validation songs.",
         "",
         f"Best: trial {best['trial']}, {search.objective} {best['score']:.4f}. The "
         "best of many noisy trials looks better than it is: trust the comparison with "
@@ -224,7 +238,7 @@ def markdown(name, search, rows, ranked, comparison):
         keys = [key for key in keys if any(key in r for r in comparison["best"])]
         count = len(comparison["best"])
         lines += [
-            f"## Fresh seeds ({count} each, mean and range)",
+            f"## Fresh seeds ({count} each{', mean and range' * (count > 1)})",
             "",
             "| weights | " + " | ".join(keys) + " |",
             "| --- |" + " --- |" * len(keys),
@@ -233,27 +247,48 @@ def markdown(name, search, rows, ranked, comparison):
             cells = []
             for key in keys:
                 values = [r[key] for r in results if r.get(key) is not None]
-                cells.append(
-                    f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
-                    if values
-                    else "-"
-                )
+                spread = f" ({min(values):.3f} to {max(values):.3f})" if values else ""
+                mean = f"{np.mean(values):.3f}" if values else "-"
+                cells.append(mean + spread * (count > 1))
             lines.append(f"| {title} | " + " | ".join(cells) + " |")
         lines.append("")
+        for title in ("default", "genremert"):
+            weights = dataclasses.asdict(LOSS_WEIGHTS[title])
+            shown = ", ".join(f"{key} {value:g}" for key, value in weights.items())
+            lines.append(f"{'published' if title == 'genremert' else title}: {shown}  ")
+        lines.append("")
     if ranked:
-        lines += ["## Importance", "", "| weight | importance |", "| --- | --- |"]
+        lines += [
+            "![each weight against the score](weights.png)",
+            "![parallel coordinates](parallel.png)",
+            "",
+            "A star marks the best trial, bars reach over the seeds of a trial.",
+            "",
+            "## Importance",
+            "",
+            "By how much the R^2 of a random forest fitted to the trials falls when a "
+            "weight's values are shuffled. A hint: few trials, and noisy ones, rank "
+            "weights by chance.",
+            "",
+            "| weight | importance |",
+            "| --- | --- |",
+        ]
         lines += [f"| {key} | {value:.3f} |" for key, value in ranked.items()]
         lines.append("")
     lines += [
         "## Trials, best first",
         "",
-        "| trial | " + " | ".join(names) + f" | {search.objective} | reason |",
-        "| --- |" + " --- |" * (len(names) + 2),
+        "| trial | "
+        + " | ".join(name.replace(BUDGET, "lca_epochs") for name in names)
+        + f" | {search.objective} | over seeds | reason |",
+        "| --- |" + " --- |" * (len(names) + 3),
     ]
     for row in sorted(rows, key=lambda row: -(row["score"] or -1.0)):
         values = [f"{row['values'][key]:.4g}" for key in names]
         score = "failed" if row["score"] is None else f"{row['score']:.4f}"
-        cells = [row["trial"], *values, score, row["reason"].replace("|", "/")]
+        each = [f"{getattr(one, search.objective):.4f}" for one in row["seeds"]]
+        cells = [row["trial"], *values, score, ", ".join(each)]
+        cells.append(row["reason"].replace("|", "/"))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
 
@@ -299,14 +334,16 @@ def run(args):
     rows = runner.results(folder, search)
     runner.print_best(folder, search)
     scored = [row for row in rows if row["score"] is not None]
-    names, ranked = searched(scored), {}
+    ranked = {}
     pictures = folder / "report"
     pictures.mkdir(exist_ok=True)
-    if len(scored) > 1 and names:
-        ranked = importance(scored, names)
+    drawn = fully_trained(scored)
+    names = searched(drawn)
+    if len(drawn) > 1 and names:
+        ranked = importance(drawn, names)
         space, objective = search.space, search.objective
         for title, draw in (("weights", scatter_figure), ("parallel", parallel_figure)):
-            figure = draw(scored, names, space, objective)
+            figure = draw(drawn, names, space, objective)
             plots.save_figure(figure, pictures / f"{title}.png")
     comparison = {}
     if args.compare:
@@ -316,7 +353,7 @@ def run(args):
         comparison = compare(folder, search, job, args.compare, args.test)
     text = markdown(args.name, search, rows, ranked, comparison)
     (pictures / "report.md").write_text(text, encoding="utf-8")
-    columns = ["trial", *names, "score", "reason"]
+    columns = ["trial", *rows[0]["values"], "score", "reason"]
     table = [{**row["values"], **row} for row in rows]
     files.write_csv(folder / "trials.csv", columns, table)
     print()
@@ -325,4 +362,4 @@ def run(args):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.leave(main())

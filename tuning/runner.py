@@ -5,15 +5,18 @@ import dataclasses
 import hashlib
 import json
 import os
+import pathlib
 import re
+import shlex
 import shutil
+import sys
 import threading
 import time
 
 import keras
 import keras_tuner as kt
 
-from lca_keras import callbacks, files, training
+from lca_keras import callbacks, console, files, training
 from lca_keras.config import Config
 from lca_keras.console import UserError
 from lca_keras.data import split
@@ -102,15 +105,13 @@ class _Stopwatch(keras.callbacks.Callback):
         super().__init__()
         self.title, self.epochs = title, epochs
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch, logs=None):
         """Rewrites the line."""
         show(f"{self.title}, epoch {epoch + 1}/{self.epochs}")
 
 
 def show(text):
     """Writes over the last line of a terminal; says nothing elsewhere."""
-    import sys
-
     if sys.stderr.isatty():
         print(f"\r{text:<78}", end="", file=sys.stderr, flush=True)
 
@@ -171,6 +172,8 @@ class Tuner(kt.engine.base_tuner.BaseTuner):
         except (MemoryError, tf.errors.ResourceExhaustedError) as error:
             why = f"out of memory: {(str(error).splitlines() or [''])[0]}"
         except Exception as error:
+            if console.is_interrupt(error):
+                raise KeyboardInterrupt from error
             raise kt.errors.FatalError(str(error)) from error
         if why:
             # KerasTuner's messages to a chief have no room for it.
@@ -243,7 +246,7 @@ def _count_attempt(here):
 
 def _checkpoints(folder, here, seed, config, values):
     """Hyperband goes on from promoted trials: where from, and where to."""
-    if "tuner/epochs" not in values:
+    if spaces.BUDGET not in values:
         return {}
     paths = {"keep": here / f"seed-{seed}" / f"epoch-{config.train.epochs:04d}.keras"}
     paths["keep"].parent.mkdir(exist_ok=True)
@@ -281,16 +284,29 @@ class Table:
     Args:
         search: `tuning.search.Search`.
         events: List of the events so far.
+        size: Number of trials of the search, or `None` if nobody knows.
     """
 
-    def __init__(self, search, events):
+    def __init__(self, search, events, size):
         self.search = search
+        self.size = size
         self.values, self.begun, self.durations = {}, {}, []
         self.best, self.count = None, 0
         self.names = [n for n, p in search.space.items() if len(p["values"]) != 1]
+        if search.algorithm == "hyperband":
+            self.names.append(spaces.BUDGET)
         for event in events:
             self.add(event["event"], event, event["time"], printed=False)
-        print(f"{'trial':>5}  " + "".join(f"{n:>15}" for n in self.names), end="")
+        if events:
+            print(f"continuing; trials that have ended: {self.count}")
+        train = base_config(search).train
+        warmup = "searched" if "warmup_epochs" in self.names else train.warmup_epochs
+        print(
+            f"trials: {size or 'as many as hyperband takes'}, trainings each: "
+            f"{search.seeds}, epochs: {train.epochs}, of these warm-up: {warmup}"
+        )
+        titles = ["lca_epochs" if n == spaces.BUDGET else n for n in self.names]
+        print(f"{'trial':>5}  " + "".join(f"{n:>15}" for n in titles), end="")
         print(f"{search.objective:>11}{'best':>8}{'left':>9}")
 
     def add(self, event, facts, now=None, printed=True):
@@ -308,22 +324,24 @@ class Table:
             self.durations.append(now - self.begun[trial])
         if not printed:
             return
-        show("")
+        show("")  # The line below takes the place of the stopwatch's.
         values = "".join(f"{self.values[trial][name]:15.4g}" for name in self.names)
         best = "-" if self.best is None else f"{self.best:.4f}"
         shown = "failed" if score is None else f"{score:.4f}"
+        again = "\r" if sys.stderr.isatty() else ""
         print(
-            f"\r{trial:>5}  {values}{shown:>11}{best:>8}{self._left():>9}", flush=True
+            f"{again}{trial:>5}  {values}{shown:>11}{best:>8}{self._left():>9}",
+            flush=True,
         )
         if score is None:
             print(f"       {facts['message']}", flush=True)
 
     def _left(self):
         """Time that the remaining trials will take, one after the other."""
-        if not self.search.trials or not self.durations:
+        if not self.size or not self.durations:
             return ""
         mean = sum(self.durations[-5:]) / len(self.durations[-5:])
-        minutes = mean * max(0, self.search.trials - self.count) / 60
+        minutes = mean * max(0, self.size - self.count) / 60
         return f"{minutes:.0f} min" if minutes >= 1 else f"{60 * minutes:.0f} s"
 
 
@@ -340,12 +358,6 @@ def _begin(folder, search, space, trainer, scratch):
     log = oracles.EventLog(folder / "events.jsonl")
     log.trim()
     events = log.read()
-    begun = len({e["trial"] for e in events if e["event"] == "start"})
-    if search.trials is not None and search.trials < begun:
-        raise UserError(
-            f"--trials {search.trials}: the search in {folder} has begun {begun} "
-            "already; give as many, more, or leave the option out"
-        )
     files.write_json(folder / "search.json", dataclasses.asdict(search))
     oracle = _make_oracle(search, space)
     tuner = Tuner(oracle, folder, search, trainer, scratch)
@@ -357,10 +369,8 @@ def _begin(folder, search, space, trainer, scratch):
             return files.read_json(folder / "trials" / trial_id / _FAILED)["reason"]
 
     oracle.explain = explain
-    table = Table(search, events)
-    oracle.on_event = table.add
-    if events:
-        print(f"continuing after {table.count} trials")
+    size = oracles.size(search.algorithm, space, search.trials)
+    oracle.on_event = Table(search, events, size).add
     return oracle, tuner
 
 
@@ -568,6 +578,7 @@ def work(folder, search, space, job, address, name):
     workers.mkdir(exist_ok=True)
     with files.lock(folder / f".worker-{name}.lock", wait=False):
         trainer = prepare(folder, search, job)
+        print(f"worker {name}: asking the chief at {address} for trials", flush=True)
         oracle = _make_oracle(search, space)
         with _distributed(address, name), _heartbeat(workers / f"{name}.beat"):
             # An hour, by default, in which nobody notices that the search has ended.
@@ -666,5 +677,13 @@ def print_best(folder, search):
     weights = "  ".join(f"{k} {v:.4g}" for k, v in vars(config.loss).items())
     print(f"\nbest       trial {best['trial']}, {search.objective} {best['score']:.4f}")
     print(f"weights    {weights}")
-    print(f"train      python -m lca_keras.fit --config {folder / 'best.yaml'}")
-    print(f"report     python -m tuning.report {folder.name}")
+    job = files.read_json(folder / "job.json")
+    given = ["--store", job["store"]] if job["store"] else ["--data", job["data"]]
+    given += ["--config", str(folder / "best.yaml"), "--name", f"{folder.name}-best"]
+    if job.get("separator"):
+        given += ["--separator", job["separator"]]
+    print(f"train      python -m lca_keras.fit {shlex.join(given)}")
+    given = [folder.name]
+    if folder.parent != pathlib.Path("searches"):
+        given += ["--searches", str(folder.parent)]
+    print(f"report     python -m tuning.report {shlex.join(given)}")

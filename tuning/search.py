@@ -12,6 +12,7 @@ import json
 import pathlib
 import re
 import shlex
+import shutil
 import sys
 import time
 import warnings
@@ -66,14 +67,23 @@ def parse_args(argv=None):
     data.add_argument("--features", default="features", help="folder of feature stores")
     feature_options.add_feature_options(data)
     what = parser.add_argument_group("search")
-    what.add_argument("--algorithm", choices=ALGORITHMS, default="bayesian")
+    what.add_argument(
+        "--algorithm",
+        choices=ALGORITHMS,
+        default="bayesian",
+        help="default: bayesian; grid takes three values of every range",
+    )
     what.add_argument(
         "--trials",
         type=int,
         help="default: 20; grid: all; more of them lengthen a search",
     )
-    what.add_argument("--seeds", type=int, default=1, help="trainings a trial")
-    what.add_argument("--epochs", type=int, help="of a trial, warm-up included")
+    what.add_argument(
+        "--seeds", type=int, default=1, help="trainings a trial; default: 1"
+    )
+    what.add_argument(
+        "--epochs", type=int, help="of a trial, warm-up included; default: the preset's"
+    )
     what.add_argument("--base-config", help="YAML of what is not searched")
     what.add_argument("--preset", choices=PRESETS, help="default: paper")
     what.add_argument("--space", help="YAML that changes the search space")
@@ -106,8 +116,12 @@ def run(args):
     search = _search_from(args, space, config)
     if args.worker is not None and args.chief is None:
         raise UserError("--worker needs --chief HOST:PORT, where its chief is")
-    if args.chief is not None and not re.fullmatch(r"[^:/ ]+:\d+", args.chief):
-        raise UserError(f"--chief {args.chief}: expected HOST:PORT")
+    if args.chief is not None:
+        address = re.fullmatch(r"[^:/ ]+:(\d+)", args.chief)
+        if not address or not 0 < int(address[1]) < 2**16:
+            raise UserError(
+                f"--chief {args.chief}: expected HOST:PORT, the port from 1 to 65535"
+            )
     console.quiet_tensorflow()
     import tensorflow as tf
 
@@ -214,35 +228,72 @@ def _open_folder(folder, search, trials, worker):
     Returns:
         The `Search`; unless `trials` says otherwise with as many as it was begun with.
     """
+    from tuning.oracle import EventLog
+
     path = folder / "search.json"
     # As JSON has it, which knows no tuples.
     wanted = json.loads(json.dumps(dataclasses.asdict(search)))
     if worker:
-        # The chief makes it.
-        for _ in range(600):
-            if path.exists():
-                break
-            time.sleep(0.1)
-        else:
-            raise UserError(f"{folder}: no search there. Start the chief first.")
+        _wait_for(path)
     if path.exists():
         known = files.read_json(path)
-        if trials is None or worker:
+        wanted["trials"] = known.get("trials")
+        changed = _differences(known, wanted)
+        events = EventLog(folder / "events.jsonl").read()
+        if changed and not events and not worker:
+            # Nothing has come of it yet, for lack of data perhaps.
+            _begin_anew(folder)
+        elif trials is None or worker:
             search = dataclasses.replace(search, trials=known.get("trials"))
-            wanted["trials"] = search.trials
-        changed = [name for name in wanted if known.get(name) != wanted[name]]
-        if set(changed) - {"trials"}:
+        if changed and path.exists():
             raise UserError(
-                f"{folder} holds another search: {', '.join(changed)} differ. Choose "
-                "another --name, or repeat the options of that search."
+                f"{folder} holds another search: {'; '.join(changed)}. Choose another "
+                "--name, or repeat the options of that search."
+            )
+        begun = len({e["trial"] for e in events if e["event"] == "start"})
+        if search.trials is not None and search.trials < begun:
+            raise UserError(
+                f"--trials {search.trials}: the search in {folder} has begun {begun} "
+                "already; give as many, more, or leave the option out"
             )
     elif folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no search: choose a new name")
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, wanted)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        files.write_json(path, dataclasses.asdict(search))
     return search
 
 
+def _wait_for(path):
+    """Waits until a chief has begun its search."""
+    for tenths in range(600):
+        if path.exists():
+            return
+        if tenths == 20:
+            print(f"waiting for a chief to begin {path.parent}", flush=True)
+        time.sleep(0.1)
+    raise UserError(f"{path.parent}: no search there. Start the chief first.")
+
+
+def _differences(known, wanted, where=""):
+    """Which entries of two nested dicts differ, in words."""
+    found = []
+    for name in sorted(set(known) | set(wanted)):
+        before, now = known.get(name), wanted.get(name)
+        if isinstance(before, dict) and isinstance(now, dict):
+            found += _differences(before, now, f"{where}{name}.")
+        elif before != now:
+            found.append(f"{where}{name} was {before!r}, now {now!r}")
+    return found
+
+
+def _begin_anew(folder):
+    """Forgets a search that has begun no trial."""
+    with files.lock(folder / ".lock", wait=False):
+        for name in ("search.json", "corpus.json", "split.csv", "job.json"):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "warmup", ignore_errors=True)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    console.leave(main())

@@ -19,6 +19,8 @@ from lca_keras.console import UserError
 # Here, and not beside the oracles, so that `--help` loads no KerasTuner.
 ALGORITHMS = ("bayesian", "hyperband", "random", "grid")
 LINEAR, LOG = "linear", "log"
+# Where Hyperband keeps the epochs that a trial trains after the warm-up.
+BUDGET = "tuner/epochs"
 
 
 class SpaceError(UserError):
@@ -184,7 +186,9 @@ def _parameter(name, entry):
     if "values" in entry:
         values = entry["values"]
         if len(entry) > 1 or not isinstance(values, list) or not values:
-            raise SpaceError(f"{name}: values is a list, and stands alone")
+            raise SpaceError(
+                f"{name}: values is a list of at least one, and stands alone"
+            )
         chosen = tuple(sorted({_value(name, value) for value in values}))
         return Parameter(name, values=chosen)
     if not {"low", "high"} <= set(entry):

@@ -130,7 +130,7 @@ class Trainer:
             rows = files.read_json(resume.with_suffix(".json"))
             known = [Scores(**row) for row in rows]
         elif train.method != "none" and train.warmup_epochs:
-            start = self._warm_up(config)
+            start = self._warm_up(config, progress)
         model = self._fresh_model(config)
         if start is not None:
             first = _copy_state(start, model)
@@ -160,8 +160,9 @@ class Trainer:
             # Hundreds of models pass through one process.
             keras.utils.clear_session()
             self._kind, self._models = kind, {}
+        # For a model that is built already, too: it is the seed of shuffling as well.
+        keras.utils.set_random_seed(train.seed)
         if train.seed not in self._models:
-            keras.utils.set_random_seed(train.seed)
             model = build_training_model(config, self.num_classes)
             self._models[train.seed] = model, [v.numpy() for v in _state(model)]
         model, untrained = self._models[train.seed]
@@ -191,7 +192,7 @@ class Trainer:
             verbose=0,
         )
 
-    def _warm_up(self, config):
+    def _warm_up(self, config, progress):
         """The model after the warm-up of a seed, trained or found."""
         train = config.train
         # All that the warm-up depends on, apart from what one search has in common.
@@ -207,7 +208,7 @@ class Trainer:
             model = self._fresh_model(config)
             if first:
                 _copy_state(kept / f"epoch-{first:04d}.keras", model)
-            self._fit(model, config, first, train.warmup_epochs, [], None)
+            self._fit(model, config, first, train.warmup_epochs, [], progress)
             _save(model, wanted)
         return wanted
 
@@ -259,7 +260,7 @@ def trial_config(values, config):
         `lca_keras.config.Config`.
     """
     config = space.apply(values, config)
-    budget = values.get("tuner/epochs")
+    budget = values.get(space.BUDGET)
     if budget:
         epochs = config.train.warmup_epochs + int(budget)
         config = config.replace(train={"epochs": epochs})

@@ -218,3 +218,15 @@ def test_many_workers_are_all_kept_busy(tmp_path, algorithm):
     assert list(make(tmp_path, algorithm, trials=8).ongoing_trials) == [
         f"w{number}" for number in range(4)
     ]
+
+
+def test_the_number_of_trials_is_that_which_are_run(tmp_path):
+    grid = {
+        "att": space.Parameter("att", 0.1, 1.0, space.LOG),
+        "cf_ratio": space.Parameter("cf_ratio", values=(0.2, 0.4)),
+        "main": space.Parameter("main", values=(1.0,)),
+    }
+    for limit in (None, 4):
+        made = oracle.make_oracle("grid", grid, limit, 9, seed=0)
+        assert len(go_on(made, 50)) == oracle.size("grid", grid, limit)
+    assert oracle.size("hyperband", grid, None) is None

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shlex
 import shutil
 
 import keras
@@ -86,6 +87,7 @@ def test_shared_warm_up_is_bit_identical_to_training_again(sources, base, tmp_pa
             # Others before: warm-up and, of the second one, the model are used again.
             for change in ({"cf_dropout": 0.1}, {"att": 2.0, "learning_rate": 0.01}):
                 trainer.train(space.apply({**WEIGHTS, **change}, base), 0)
+            trainer.train(config, 1)
             kept = trainer._models[0][0]
             _, model = trainer.train(config, 0)
             assert model is kept
@@ -307,7 +309,10 @@ def test_a_folder_of_another_search_is_left_alone(
     assert run(tiny_corpus, "--trials", "2") == 0
     before = pathlib.Path("searches/s/events.jsonl").read_bytes()
     assert run(tiny_corpus, "--trials", "2", "--objective", "song_f1") == 1
-    assert "holds another search: objective differ" in capsys.readouterr().err
+    assert (
+        "another search: objective was 'frame_f1', now 'song_f1'."
+        in capsys.readouterr().err
+    )
     assert pathlib.Path("searches/s/events.jsonl").read_bytes() == before
     pathlib.Path("searches/full").mkdir()
     pathlib.Path("searches/full/thesis.tex").write_text("x")
@@ -331,6 +336,39 @@ def test_more_trials_lengthen_a_search(workplace, tiny_corpus, quick, capsys):
     assert len(table()) == 6
 
 
+def test_a_search_that_began_no_trial_gives_its_name_back(
+    workplace, tiny_corpus, quick, capsys
+):
+    options = ["--base-config", "base.yaml", "--name", "s", "--trials", "2"]
+    assert search.main(["--data", "nowhere", *options]) == 1
+    assert run(tiny_corpus, "--trials", "3", "--objective", "song_f1") == 0
+    assert len(table()) == 3
+
+
+def test_ctrl_c_that_tensorflow_wraps_is_still_ctrl_c(
+    workplace, tiny_corpus, monkeypatch, capsys
+):
+    def traced(*args, **kwargs):
+        raise RuntimeError("error_already_set: ... REPLACED BY KeyboardInterrupt")
+
+    monkeypatch.setattr(trials.Trainer, "train", traced)
+    assert run(tiny_corpus, "--trials", "2") == 130
+    assert "The same command continues" in capsys.readouterr().out
+
+
+def test_the_commands_for_what_comes_next_can_be_pasted(
+    workplace, tiny_corpus, quick, capsys
+):
+    assert run(tiny_corpus, "--trials", "2", "--name", "this one") == 0
+    out = capsys.readouterr().out
+    lines = [line.split("python -m ")[-1] for line in out.splitlines()]
+    words = shlex.split(next(line for line in lines if "lca_keras.fit" in line))
+    assert words[1:3] == ["--data", str(tiny_corpus)]
+    assert words[3:5] == ["--config", "searches/this one/best.yaml"]
+    words = shlex.split(next(line for line in lines if "tuning.report" in line))
+    assert words == ["tuning.report", "this one"]
+
+
 def test_options_that_cannot_be(workplace, tiny_corpus, capsys):
     for options, message in (
         (["--trials", "0"], "--trials must be at least 1"),
@@ -338,6 +376,7 @@ def test_options_that_cannot_be(workplace, tiny_corpus, capsys):
         (["--algorithm", "hyperband", "--trials", "3"], "decides by itself"),
         (["--worker", "w"], "--worker needs --chief"),
         (["--chief", "nowhere"], "expected HOST:PORT"),
+        (["--chief", "here:99999"], "the port from 1 to 65535"),
         (["--space", "none.yaml"], "cannot read space none.yaml"),
         (["--name", "../x"], "--name '../x'"),
         (["--preset", "demo"], "exclude each other"),
@@ -378,7 +417,7 @@ def test_report_draws_ranks_and_compares(workplace, tiny_corpus, quick, capsys):
     assert (pictures / "report.md").read_text(encoding="utf-8") in out
     # The score depends on att alone, and nothing else matters as much.
     lines = out.splitlines()
-    first = lines[lines.index("## Importance") + 4]
+    first = lines[lines.index("| weight | importance |") + 2]
     assert first.startswith("| att |")
     seeds = {seed for seed, _ in quick[24:]}
     assert seeds == {2}  # Fresh: the search had 0 and 1.

@@ -1,0 +1,119 @@
+"""Time of a grid search alone, and by a chief with two workers, on this machine.
+
+Run `python -m benchmarks.search`. TensorFlow is given one thread, so that a trial alone
+leaves other cores idle, as one on an accelerator would. Start-up (imports, features)
+costs each process some ten seconds: the time from the first trial's start to the last
+one's end is printed too.
+"""
+
+import argparse
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+from lca_keras import console, files
+from lca_keras.audio import synthesis
+from lca_keras.config import get_preset
+from tuning import runner
+from tuning.oracle import EventLog
+from tuning.search import Search
+
+_ONE_THREAD = {
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def command(folder, data, name):
+    """The search as a list of words."""
+    words = [sys.executable, "-m", "tuning.search", "--data", data, "--name", name]
+    words += ["--split-file", data / "split.csv", "--algorithm", "grid"]
+    words += ["--base-config", folder / "base.yaml", "--space", folder / "space.yaml"]
+    words += ["--features", folder / "features", "--searches", folder / "searches"]
+    return list(map(str, words))
+
+
+def start(words):
+    """Starts a process with one TensorFlow thread."""
+    environment = {**os.environ, **_ONE_THREAD}
+    return subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
+
+
+def free_address():
+    """A port of this machine that nobody uses."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{found.getsockname()[1]}"
+
+
+def timed(processes):
+    """Seconds until all processes have ended well."""
+    begun = time.perf_counter()
+    for process in processes:
+        if process.wait():
+            raise SystemExit(f"{' '.join(process.args)} failed")
+    return time.perf_counter() - begun
+
+
+def outcome(folder):
+    """Seconds from the first trial's start to the last one's end, and the scores."""
+    events = EventLog(folder / "events.jsonl").read()
+    found = Search(**files.read_json(folder / "search.json"))
+    rows = runner.results(folder, found)
+    scores = {tuple(row["values"].items()): row["score"] for row in rows}
+    return events[-1]["time"] - events[0]["time"], scores
+
+
+def main(argv=None):
+    """Runs the measurement."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=9, help="one of them warm-up")
+    args = parser.parse_args(argv)
+    console.quiet_tensorflow()
+    data = pathlib.Path("corpus", "benchmark-search")
+    corpus = synthesis.Corpus(artists=6, albums=4, songs=4)
+    with console.progress(f"Synthesising {data}") as progress:
+        synthesis.write_corpus(corpus, data, progress=progress)
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        config = get_preset("demo")
+        config = config.replace(train={"epochs": args.epochs, "warmup_epochs": 1})
+        config.save(folder / "base.yaml")
+        att = [round(0.1 + 0.1 * number, 1) for number in range(args.trials)]
+        fixed = "main: 1\ncf_ratio: 0.5\nent_cf: 0.5\nent_main_ratio: 0.1\n"
+        (folder / "space.yaml").write_text(f"{fixed}att: {{values: {att}}}\n")
+        # Features and the files of Python and TensorFlow, read once.
+        timed([start([*command(folder, data, "first"), "--trials", "1"])])
+        print(
+            f"{args.trials} trials of {args.epochs - 1} epochs, one TensorFlow thread"
+        )
+        results = {}
+        for title in ("alone", "two workers"):
+            words = command(folder, data, title.replace(" ", "-"))
+            if title == "alone":
+                commands = [words]
+            else:
+                words += ["--chief", free_address()]
+                workers = ([*words, "--worker", worker] for worker in ("a", "b"))
+                commands = [words, *workers]
+            processes = [start(one) for one in commands]
+            took = timed(processes)
+            trials, scores = outcome(folder / "searches" / title.replace(" ", "-"))
+            results[title] = took, trials, scores
+            print(f"  {title:<12} {took:6.1f} s, trials {trials:6.1f} s", flush=True)
+        (alone, alone_trials, scores), (two, two_trials, others) = results.values()
+        print(
+            f"  ratio        {two / alone:6.2f}    trials "
+            f"{two_trials / alone_trials:6.2f}    same weights and scores: "
+            f"{scores == others}"
+        )
+
+
+if __name__ == "__main__":
+    main()
