@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from lca_keras import callbacks, files, training
+from lca_keras import callbacks, evaluate, files, training
 from lca_keras.config import Config
 from tuning import report, runner, search, space, trials
 
@@ -149,8 +149,6 @@ def test_going_on_from_a_kept_trial_is_bit_identical(sources, base, tmp_path):
 
 
 def test_scores_are_those_of_the_returned_model(sources, base, tmp_path):
-    from lca_keras import evaluate
-
     trainer = trials.Trainer(tmp_path, sources, 3, "song_f1")
     config = space.apply(WEIGHTS, base).replace(train={"epochs": 4})
     scores, model = trainer.train(config, 0)
@@ -199,14 +197,25 @@ def test_a_search_ends_in_a_config_for_fit(workplace, tiny_corpus, base, capsys)
     assert config == space.apply(best["values"], base).replace(train={"seed": 5})
     assert list(pathlib.Path("searches/s/trials/0000").glob("seed-5/events*"))
     out = capsys.readouterr().out
-    assert "python -m lca_keras.fit --config searches/s/best.yaml" in out
+    assert "--config searches/s/best.yaml --name s-best" in out
     # A report, and only it, scores the test songs.
-    assert report.main(["s", "--compare", "1", "--test"]) == 0
-    out = capsys.readouterr().out
-    assert "| test_frame_f1 | test_song_f1 |" in out
-    compared = files.read_json("searches/s/compare/plain-seed-7.json")
-    scores = compared["scores"]
-    assert 0 < scores["test_frame_f1"] != scores["frame_f1"]
+    scored, evaluate_part = [], evaluate.evaluate_part
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            evaluate,
+            "evaluate_part",
+            lambda model, source: (
+                scored.append(set(source.labels)) or evaluate_part(model, source)
+            ),
+        )
+        assert report.main(["s", "--compare", "1", "--test"]) == 0
+    assert "| test_frame_f1 | test_song_f1 |" in capsys.readouterr().out
+    others = [songs for songs in scored if not songs & set().union(*read)]
+    assert [len(songs) for songs in others] == [6] * 4
+    assert (
+        "test_song_f1"
+        in files.read_json("searches/s/compare/plain-seed-7.json")["scores"]
+    )
     # Once more from the beginning: the same trials and scores.
     shutil.move("searches/s", "searches/before")
     assert run(tiny_corpus, *options, "--seed", "5") == 0
