@@ -18,8 +18,6 @@ import time
 from lca_keras import console, files
 from lca_keras.audio import synthesis
 from lca_keras.config import get_preset
-from tuning import runner
-from tuning.oracle import EventLog
 from tuning.search import Search
 
 _ONE_THREAD = {
@@ -62,6 +60,10 @@ def timed(processes):
 
 def outcome(folder):
     """Seconds from the first trial's start to the last one's end, and the scores."""
+    # After TensorFlow was imported without its messages.
+    from tuning import runner
+    from tuning.oracle import EventLog
+
     events = EventLog(folder / "events.jsonl").read()
     found = Search(**files.read_json(folder / "search.json"))
     rows = runner.results(folder, found)
