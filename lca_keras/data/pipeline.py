@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from lca_keras.data.store import parse_example, untuned
+
 # Clips in the shuffle buffer; 5 s clips take 40 KiB each in float16.
 _SHUFFLE_CLIPS = 8192
 _READ_AHEAD = 4  # Shards read in turn: neighbours in a batch come from many songs.
@@ -35,8 +37,6 @@ class ClipSource:
     def _songs(self, shards):
         """Dataset of (features, label, key), features as `parse_example` gives them."""
         import tensorflow as tf
-
-        from lca_keras.data.store import parse_example
 
         keys = tf.constant(list(self.labels))
         labels = tf.constant(list(self.labels.values()), tf.int64)
@@ -75,12 +75,13 @@ class ClipSource:
         import tensorflow as tf
 
         mel = tf.cast(clips["mel"], tf.float32)[..., None]
+        bins = self.store.config.mel_bins
+        mel = tf.ensure_shape(mel, (None, bins, self.clip_frames, 1))
         if not self.melody:
             return mel, label, key
         # The band -1, unvoiced, becomes a column of zeros.
         bands = tf.cast(clips["melody"], tf.int32)
-        melody = tf.one_hot(bands, tf.shape(mel)[1], axis=1)[..., None]
-        melody = tf.ensure_shape(melody, mel.shape)
+        melody = tf.one_hot(bands, bins, axis=1)[..., None]
         return {"mel_spectrogram": mel, "melody": melody}, label, key
 
     def training(self, batch_size, seed, first_epoch, epochs):
@@ -95,24 +96,29 @@ class ClipSource:
             first_epoch: Int, epoch to begin with.
             epochs: Int, epoch to end before.
 
-        Yields:
-            Tuples of float32 `(batch, mel_bins, clip_frames, 1)` (two of them with
-            the melody) and int32 `(batch,)`, `steps(batch_size)` an epoch.
+        Returns:
+            `tf.data.Dataset` of tuples of float32 `(batch, mel_bins, clip_frames, 1)`
+            (two of them with the melody) and int32 `(batch,)`, `steps(batch_size)` an
+            epoch.
         """
-        # A generator of pipelines, since `tf.data` takes no epoch-dependent seed.
-        for epoch in range(first_epoch, epochs):
-            yield from self._shuffled(batch_size, seed * 1_000_003 + epoch)
-
-    def _shuffled(self, batch_size, seed):
-        """One epoch in random order."""
         import tensorflow as tf
 
         paths = self.store.shard_paths()
-        shards = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths), seed)
-        clips = self._songs(shards).flat_map(self._cut)
-        clips = clips.shuffle(max(1, min(self.num_clips, _SHUFFLE_CLIPS)), seed + 1)
-        batches = clips.batch(batch_size).map(self._network_input, num_parallel_calls=2)
-        return batches.map(lambda clips, label, key: (clips, label)).prefetch(4)
+        buffer = max(1, min(self.num_clips, _SHUFFLE_CLIPS))
+
+        def shuffled(epoch):
+            # Of this function's graph: the program's own seed has no say. Not zero,
+            # beside which `shuffle` takes no tensor.
+            tf.random.set_seed(1 + seed)
+            shards = tf.data.Dataset.from_tensor_slices(paths)
+            shards = shards.shuffle(len(paths), 2 * epoch)
+            clips = self._songs(shards).flat_map(self._cut)
+            return clips.shuffle(buffer, 2 * epoch + 1).batch(batch_size)
+
+        batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(shuffled)
+        batches = batches.map(self._network_input, num_parallel_calls=2)
+        batches = batches.map(lambda clips, label, key: (clips, label)).prefetch(4)
+        return untuned(batches)
 
     def ordered(self, batch_size):
         """All clips once, songs in store order, clips in time order.
@@ -131,7 +137,7 @@ class ClipSource:
         clips = clips.map(self._network_input, num_parallel_calls=2).prefetch(2)
         # Known to Keras, it does not warn of data that ran out.
         size = tf.data.experimental.assert_cardinality(self.steps(batch_size))
-        return clips.apply(size)
+        return untuned(clips.apply(size))
 
     def steps(self, batch_size):
         """Batches of one pass."""

@@ -62,12 +62,23 @@ def test_epochs_differ_and_resuming_repeats_them(source):
     assert all_three[44:] == epochs(2, 3)
     assert all_three[:22] != all_three[22:44]
     assert clips_of(source.training(4, 4, 0, 1)) != all_three[:22]
+    tf.random.set_seed(5)  # The program's own seed, which others set.
+    assert all_three == epochs(0, 3)
+
+
+def test_no_tuner_that_sleeps_on_when_its_iterator_is_taken_down(source):
+    """TensorFlow's loses a wake-up on a busy processor: seconds an epoch."""
+    for clips in (source.training(4, 0, 0, 1), source.ordered(4)):
+        derived = clips.map(lambda *parts: parts[0])  # As evaluation does.
+        assert derived.options().autotune.enabled is False
 
 
 def test_shapes_and_steps(source):
     batches = list(source.training(5, seed=0, first_epoch=0, epochs=1))
     assert len(batches) == source.steps(5) == 5
     assert batches[0][0].shape == (5, 128, 94, 1)
+    for clips in (source.training(5, 0, 0, 1), source.ordered(5)):
+        assert clips.element_spec[0].shape == (None, 128, 94, 1)
     assert batches[0][0].dtype == tf.float32
     assert batches[-1][1].shape == (2,)
 
