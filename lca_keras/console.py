@@ -11,10 +11,6 @@ def add_debug_flag(parser):
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
-# Ctrl-C's exception, kept alive to the end of the process; see `leave`.
-_interrupt = []
-
-
 class UserError(Exception):
     """Something the user can mend; the message says what and how."""
 
@@ -39,7 +35,6 @@ def guard(job, debug=False):
     except (KeyboardInterrupt, RuntimeError) as error:
         if not is_interrupt(error):
             raise
-        _interrupt[:] = [error]
         print("\nInterrupted.", file=sys.stderr)
         return 130
     except UserError as error:
@@ -53,22 +48,6 @@ def guard(job, debug=False):
 def is_interrupt(error):
     """Whether Ctrl-C is behind an error; TensorFlow wraps it while it traces."""
     return isinstance(error, KeyboardInterrupt) or "KeyboardInterrupt" in str(error)
-
-
-def leave(code):
-    """Ends the process of a command.
-
-    After Ctrl-C at once: taking a half-read tf.data iterator down can wait for a
-    thread of its own for ever, so what the interrupted frames hold is not taken down.
-
-    Args:
-        code: Int exit code, from `guard`.
-    """
-    if _interrupt:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import datetime
 import pathlib
 import re
 import shlex
+import sys
 
 from lca_keras import console, feature_options, predict
 from lca_keras.config import (
@@ -281,4 +282,4 @@ def default_name(config):
 
 
 if __name__ == "__main__":
-    console.leave(main())
+    sys.exit(main())

@@ -9,6 +9,7 @@ plain network anew, with seeds that the search has not seen and as many epochs.
 import argparse
 import dataclasses
 import pathlib
+import sys
 
 import numpy as np
 
@@ -362,4 +363,4 @@ def run(args):
 
 
 if __name__ == "__main__":
-    console.leave(main())
+    sys.exit(main())

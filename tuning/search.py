@@ -296,4 +296,4 @@ def _begin_anew(folder):
 
 
 if __name__ == "__main__":
-    console.leave(main())
+    sys.exit(main())
