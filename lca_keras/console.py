@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import sys
 import tempfile
 
@@ -35,7 +36,8 @@ def guard(job, debug=False):
     except (KeyboardInterrupt, RuntimeError) as error:
         if not is_interrupt(error):
             raise
-        print("\nInterrupted.", file=sys.stderr)
+        hint = str(error) if isinstance(error, KeyboardInterrupt) else ""
+        print(f"\nInterrupted. {hint}".rstrip(), file=sys.stderr)
         return 130
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -48,6 +50,24 @@ def guard(job, debug=False):
 def is_interrupt(error):
     """Whether Ctrl-C is behind an error; TensorFlow wraps it while it traces."""
     return isinstance(error, KeyboardInterrupt) or "KeyboardInterrupt" in str(error)
+
+
+@contextlib.contextmanager
+def resumable(words):
+    """Says after Ctrl-C which command goes on with the work.
+
+    Args:
+        words: List of the command's words.
+
+    Raises:
+        KeyboardInterrupt: With the command, for `guard` to print.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if not is_interrupt(error):
+            raise
+        raise KeyboardInterrupt(f"Continue with: {shlex.join(words)}") from error
 
 
 @contextlib.contextmanager

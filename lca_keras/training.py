@@ -199,11 +199,9 @@ def fit(config, job, resume=False):
                 f"note: warm-up ({train.warmup_epochs} epochs) outlasts training "
                 f"({train.epochs}): the counterfactual terms never act"
             )
-        try:
+        resume = ["python", "-m", "lca_keras.fit", "--resume", str(folder)]
+        with console.resumable(resume):
             state = _train(config, folder, sources, artists)
-        except KeyboardInterrupt:
-            print(f"Stopped. Continue with: python -m lca_keras.fit --resume {folder}")
-            raise
         model = _calibrated_best(config, folder, state, sources, artists)
         results = _evaluate(folder, model, sources, artists, state)
         return _export(config, job, model, artists, results)

@@ -305,7 +305,6 @@ def main(argv=None):
         "--compare",
         type=int,
         metavar="SEEDS",
-        default=0,
         help="train best, default, published weights and the plain network with so "
         "many fresh seeds",
     )
@@ -330,6 +329,8 @@ def run(args):
         job = training.Job(**files.read_json(folder / "job.json"))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{folder} is not the folder of a search ({error})") from error
+    if args.compare is not None and args.compare < 1:
+        raise UserError(f"--compare must be at least 1, not {args.compare}")
     if args.test and not args.compare:
         raise UserError("--test goes with --compare SEEDS")
     rows = runner.results(folder, search)
@@ -351,7 +352,8 @@ def run(args):
         import tensorflow as tf
 
         tf.get_logger().setLevel("ERROR")
-        comparison = compare(folder, search, job, args.compare, args.test)
+        with console.resumable(["python", "-m", "tuning.report", *sys.argv[1:]]):
+            comparison = compare(folder, search, job, args.compare, args.test)
     text = markdown(args.name, search, rows, ranked, comparison)
     (pictures / "report.md").write_text(text, encoding="utf-8")
     columns = ["trial", *rows[0]["values"], "score", "reason"]

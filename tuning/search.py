@@ -9,9 +9,9 @@ out, and writes a configuration for `python -m lca_keras.fit --config`.
 import argparse
 import dataclasses
 import json
+import os
 import pathlib
 import re
-import shlex
 import shutil
 import sys
 import time
@@ -122,6 +122,8 @@ def run(args):
             raise UserError(
                 f"--chief {args.chief}: expected HOST:PORT, the port from 1 to 65535"
             )
+    # What goes wrong comes back as an exception, and is said in our words.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     console.quiet_tensorflow()
     import tensorflow as tf
 
@@ -146,17 +148,13 @@ def run(args):
         store=args.store,
         separator=separator,
     )
-    resume = shlex.join([sys.executable, "-m", "tuning.search", *sys.argv[1:]])
-    try:
+    with console.resumable(["python", "-m", "tuning.search", *sys.argv[1:]]):
         if args.worker is not None:
             runner.work(folder, search, space, job, args.chief, args.worker)
         elif args.chief is not None:
             runner.serve(folder, search, space, job, args.chief)
         else:
             runner.search(folder, search, space, job)
-    except KeyboardInterrupt:
-        print(f"Stopped. The same command continues: {resume}")
-        raise
     if args.worker is None:
         runner.print_best(folder, search)
 

@@ -254,7 +254,7 @@ def test_interrupted_searches_continue(
     while codes[-1] == 130:
         codes.append(run(tiny_corpus, *options))
     assert codes == [130, 130, 130, 0]
-    assert "The same command continues" in capsys.readouterr().out
+    assert "Interrupted. Continue with: python -m tuning.sea" in capsys.readouterr().err
     assert quick == all_trained  # Nothing twice, nothing left out.
     assert table() == whole
 
@@ -362,7 +362,7 @@ def test_ctrl_c_that_tensorflow_wraps_is_still_ctrl_c(
 
     monkeypatch.setattr(trials.Trainer, "train", traced)
     assert run(tiny_corpus, "--trials", "2") == 130
-    assert "The same command continues" in capsys.readouterr().out
+    assert "Interrupted. Continue with: python -m tuning.sea" in capsys.readouterr().err
 
 
 def test_the_commands_for_what_comes_next_can_be_pasted(
@@ -440,6 +440,8 @@ def test_report_draws_ranks_and_compares(workplace, tiny_corpus, quick, capsys):
     count = len(quick)
     assert report.main(["s", "--compare", "1"]) == 0
     assert len(quick) == count  # Read, not trained again.
+    assert report.main(["s", "--compare", "0"]) == 1
+    assert "--compare must be at least 1, not 0" in capsys.readouterr().err
 
 
 def test_report_of_nothing(workplace, capsys):
