@@ -160,9 +160,8 @@ class Trainer:
             # Hundreds of models pass through one process.
             keras.utils.clear_session()
             self._kind, self._models = kind, {}
-        # For a model that is built already, too: it is the seed of shuffling as well.
-        keras.utils.set_random_seed(train.seed)
         if train.seed not in self._models:
+            keras.utils.set_random_seed(train.seed)
             model = build_training_model(config, self.num_classes)
             self._models[train.seed] = model, [v.numpy() for v in _state(model)]
         model, untrained = self._models[train.seed]
