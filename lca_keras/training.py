@@ -199,8 +199,8 @@ def fit(config, job, resume=False):
                 f"note: warm-up ({train.warmup_epochs} epochs) outlasts training "
                 f"({train.epochs}): the counterfactual terms never act"
             )
-        resume = ["python", "-m", "lca_keras.fit", "--resume", str(folder)]
-        with console.resumable(resume):
+        again = ["python", "-m", "lca_keras.fit", "--resume", str(folder)]
+        with console.resumable(again):
             state = _train(config, folder, sources, artists)
         model = _calibrated_best(config, folder, state, sources, artists)
         results = _evaluate(folder, model, sources, artists, state)
