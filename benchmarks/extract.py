@@ -23,7 +23,7 @@ import tempfile
 import time
 
 from lca_keras import console, files
-from lca_keras.audio import synthesis
+from lca_keras.corpora import synthesis
 
 _SIZES = (50, 100, 200, 400, 800)
 
@@ -50,7 +50,9 @@ sys.exit(code)
 
 def make_corpus(songs, seconds):
     """Synthesises a corpus of so many songs unless it is there; returns its folder."""
-    corpus = synthesis.Corpus(artists=2, albums=5, songs=songs // 10, seconds=seconds)
+    corpus = synthesis.SynthesisConfig(
+        artists=2, albums=5, songs=songs // 10, seconds=seconds
+    )
     folder = pathlib.Path("corpus", f"benchmark-{songs}x{seconds:g}")
     with console.progress(f"Synthesising {folder}") as progress:
         synthesis.write_corpus(corpus, folder, progress=progress)
@@ -105,16 +107,24 @@ def scaling(seconds, out):
 def reading(out):
     """Clips per second of the input pipeline against those of training."""
     from lca_keras.config import get_preset
-    from lca_keras.data.pipeline import ClipSource
+    from lca_keras.data.clips import ClipSource
     from lca_keras.data.store import FeatureStore
     from lca_keras.models.factory import build_training_model
 
     store = FeatureStore.open(out)
     labels = {key: index % 20 for index, key in enumerate(store.records)}
+    # The validation part: every sixth song, once an epoch.
+    keys = sorted(labels)[::6]
+    part = ClipSource(store, {key: labels[key] for key in keys}, 94)
+    for title in ("first pass", "pass"):
+        start = time.perf_counter()
+        count = sum(len(label) for _, label in part.ordered(32))
+        took = time.perf_counter() - start
+        print(f"a sixth of {len(labels)} songs, {title}: {took:.2f} s, {count} clips")
     print("input pipeline against training, clips a second")
     for preset in ("demo", "paper"):
         config = get_preset(preset)
-        source = ClipSource(store, labels, config.train.clip_frames)
+        source = ClipSource(store, labels, config.clip_frames)
         batch = config.train.batch_size
         for _ in itertools.islice(source.training(batch, 0, 0, 1), 3):
             pass  # Traces the graph, fills the page cache.

@@ -21,7 +21,7 @@ def worker(folder, songs):
 
     console.quiet_tensorflow()
     imported = time.perf_counter()
-    from lca_keras.predict import Identifier
+    from lca_keras.inference import Identifier
 
     identifier = Identifier(folder)
     loaded = time.perf_counter()
@@ -79,7 +79,7 @@ def main(argv=None):
             bare = time.perf_counter() - start
             command = [sys.executable, "-m", "benchmarks.predict", "--worker"]
             done = subprocess.run(
-                [*command, str(export.folder), *songs],
+                [*command, str(export), *songs],
                 check=True,
                 capture_output=True,
                 text=True,

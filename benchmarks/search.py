@@ -1,4 +1,4 @@
-"""Time of a grid search alone, and by a chief with two workers, on this machine.
+"""Time of a grid search by one process, and by two, on this machine.
 
 Run `python -m benchmarks.search`. TensorFlow is given one thread, so that a trial alone
 leaves other cores idle, as one on an accelerator would. Start-up (imports, features)
@@ -9,16 +9,14 @@ one's end is printed too.
 import argparse
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 
-from lca_keras import console, files
-from lca_keras.audio import synthesis
+from lca_keras import console
 from lca_keras.config import get_preset
-from tuning.search import Search
+from lca_keras.corpora import synthesis
 
 _ONE_THREAD = {
     "TF_NUM_INTRAOP_THREADS": "1",
@@ -42,13 +40,6 @@ def start(words):
     return subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
 
 
-def free_address():
-    """A port of this machine that nobody uses."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{found.getsockname()[1]}"
-
-
 def timed(processes):
     """Seconds until all processes have ended well."""
     begun = time.perf_counter()
@@ -61,13 +52,12 @@ def timed(processes):
 def outcome(folder):
     """Seconds from the first trial's start to the last one's end, and the scores."""
     # After TensorFlow was imported without its messages.
-    from tuning import runner
-    from tuning.oracle import EventLog
+    from tuning import trials
+    from tuning.journal import Journal
 
-    events = EventLog(folder / "events.jsonl").read()
-    found = Search(**files.read_json(folder / "search.json"))
-    rows = runner.results(folder, found)
-    scores = {tuple(row["values"].items()): row["score"] for row in rows}
+    events = Journal(folder / "events.jsonl").read()
+    rows = trials.results(folder, events)
+    scores = {tuple(row.values.items()): row.score for row in rows}
     return events[-1]["time"] - events[0]["time"], scores
 
 
@@ -79,7 +69,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     console.quiet_tensorflow()
     data = pathlib.Path("corpus", "benchmark-search")
-    corpus = synthesis.Corpus(artists=6, albums=4, songs=4)
+    corpus = synthesis.SynthesisConfig(artists=6, albums=4, songs=4)
     with console.progress(f"Synthesising {data}") as progress:
         synthesis.write_corpus(corpus, data, progress=progress)
     with tempfile.TemporaryDirectory() as name:
@@ -96,22 +86,16 @@ def main(argv=None):
             f"{args.trials} trials of {args.epochs - 1} epochs, one TensorFlow thread"
         )
         results = {}
-        for title in ("alone", "two workers"):
+        for count, title in enumerate(("one process", "two processes"), start=1):
             words = command(folder, data, title.replace(" ", "-"))
-            if title == "alone":
-                commands = [words]
-            else:
-                words += ["--chief", free_address()]
-                workers = ([*words, "--worker", worker] for worker in ("a", "b"))
-                commands = [words, *workers]
-            processes = [start(one) for one in commands]
+            processes = [start(words) for _ in range(count)]
             took = timed(processes)
             trials, scores = outcome(folder / "searches" / title.replace(" ", "-"))
             results[title] = took, trials, scores
-            print(f"  {title:<12} {took:6.1f} s, trials {trials:6.1f} s", flush=True)
+            print(f"  {title:<13} {took:6.1f} s, trials {trials:6.1f} s", flush=True)
         (alone, alone_trials, scores), (two, two_trials, others) = results.values()
         print(
-            f"  ratio        {two / alone:6.2f}    trials "
+            f"  ratio         {two / alone:6.2f}    trials "
             f"{two_trials / alone_trials:6.2f}    same weights and scores: "
             f"{scores == others}"
         )

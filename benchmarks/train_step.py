@@ -90,7 +90,7 @@ def measure(variant, precision, steps, batch_size, clip_frames):
     import keras
     import numpy as np
 
-    from lca_keras.config import Config
+    from lca_keras.config import CLIP_SECONDS, Config
     from lca_keras.models.factory import build_training_model
 
     keras.utils.set_random_seed(0)
@@ -102,7 +102,7 @@ def measure(variant, precision, steps, batch_size, clip_frames):
             jit_compile=False,
         )
     else:
-        seconds = {94: 3, 157: 5, 313: 10}[clip_frames]
+        seconds = next(s for s in CLIP_SECONDS if 1 + s * 16000 // 512 == clip_frames)
         config = Config().replace(
             train={"method": variant, "precision": precision, "clip_seconds": seconds}
         )

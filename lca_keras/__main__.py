@@ -10,10 +10,10 @@ COMMANDS = {
     "extract": "pipelines.extract",
     "search": "tuning.search",
     "report": "tuning.report",
-    "doctor": "lca_keras.data.doctor",
-    "synthesis": "lca_keras.audio.synthesis",
-    "separation": "lca_keras.audio.separation",
-    "bias": "lca_keras.audio.bias",
+    "doctor": "lca_keras.corpora.doctor",
+    "synthesis": "lca_keras.corpora.synthesis",
+    "separator": "lca_keras.corpora.separator",
+    "bias": "lca_keras.corpora.bias",
 }
 
 

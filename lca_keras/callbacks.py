@@ -1,16 +1,12 @@
 """Callbacks of a training run."""
 
-import dataclasses
 import math
-import os
-import pathlib
 import time
 
 import keras
 import numpy as np
 
-from lca_keras import files
-from lca_keras.console import UserError
+from lca_keras.errors import UserError
 
 
 class WarmUp(keras.callbacks.Callback):
@@ -74,96 +70,6 @@ class DivergenceError(UserError):
         )
 
 
-@dataclasses.dataclass
-class TrainingState:
-    """Where a run stands; `checkpoints/state.json`.
-
-    Attributes:
-        epoch: Number of finished epochs.
-        best_epoch: Epoch (from 1) with the highest validation F1 so far.
-        best_f1: That F1.
-        last: File of the last epoch's model.
-        best: File of the best epoch's model.
-        history: One dict of logs for each finished epoch.
-    """
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_f1: float = -1.0
-    last: str | None = None
-    best: str | None = None
-    history: list = dataclasses.field(default_factory=list)
-
-    @classmethod
-    def load(cls, folder):
-        """Reads the state of a checkpoint folder; a new one if there is none."""
-        path = pathlib.Path(folder, "state.json")
-        if not path.exists():
-            return cls()
-        try:
-            return cls(**files.read_json(path))
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path} is damaged ({error})") from error
-
-
-class Checkpoint(keras.callbacks.Callback):
-    """Keeps the last model and the one with the best validation F1.
-
-    After every epoch the model (weights, optimizer, configuration) is written, then
-    `state.json` that names it, then what is no longer named is deleted. A kill at any
-    moment leaves a state whose files are whole.
-
-    Args:
-        folder: Folder for checkpoints.
-        state: `TrainingState` to continue from.
-    """
-
-    def __init__(self, folder, state):
-        super().__init__()
-        self.folder = pathlib.Path(folder)
-        self.state = state
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Saves the model and the state."""
-        logs = {name: float(value) for name, value in logs.items()}
-        name = f"epoch-{epoch + 1:04d}.keras"
-        with files.atomic_path(self.folder / name) as temporary:
-            self.model.save(temporary)
-        state = self.state
-        state.epoch, state.last = epoch + 1, name
-        state.history.append({"epoch": epoch + 1, **logs})
-        # On a tie the later epoch: it has trained longer on the full loss.
-        if logs["val_f1"] >= state.best_f1:
-            state.best_f1, state.best_epoch, state.best = (
-                logs["val_f1"],
-                epoch + 1,
-                name,
-            )
-        files.write_json(self.folder / "state.json", dataclasses.asdict(state))
-        for path in self.folder.glob("*epoch-*.keras"):  # Temporary ones too.
-            if path.name not in (state.last, state.best):
-                path.unlink()
-
-
-class HistoryFile(keras.callbacks.Callback):
-    """Writes the logs of all epochs as CSV.
-
-    Args:
-        path: File to write.
-        state: The run's `TrainingState`, updated by `Checkpoint` before this runs.
-    """
-
-    def __init__(self, path, state):
-        super().__init__()
-        self.path = path
-        self.state = state
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Rewrites the file."""
-        history = self.state.history
-        files.write_csv(self.path, list(history[-1]), history)
-
-
 class LossWeightLog(keras.callbacks.Callback):
     """Adds the active loss weights and the learning rate to the logs.
 
@@ -172,13 +78,14 @@ class LossWeightLog(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Adds the weights of this epoch: warm-up is main 1, the rest 0."""
-        opened = float(self.model.gate.result())
+        opened = logs["gate"]
         for name, weight in self.model.active_weights().items():
             if self.model.method == "none":
                 weight = 1.0
             warm = 1.0 if name == "main" else 0.0
             logs[f"weight_{name}"] = opened * weight + (1 - opened) * warm
-        logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+        rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        logs["learning_rate"] = float(rate)
 
 
 class EpochProgress(keras.callbacks.Callback):
@@ -249,10 +156,3 @@ class EpochProgress(keras.callbacks.Callback):
             highlight=False,
             soft_wrap=True,
         )
-
-
-def tensorboard(folder):
-    """Keras's TensorBoard callback for scalars; `evaluate` adds the pictures."""
-    return keras.callbacks.TensorBoard(
-        log_dir=os.fspath(folder), write_graph=False, update_freq="epoch"
-    )

@@ -14,13 +14,15 @@ import typing
 
 import yaml
 
-from lca_keras.console import UserError
+from lca_keras.errors import UserError
 
 # Raised when a field changes its meaning, so that an old file is not misread.
 CONFIG_VERSION = 1
 
-# Clip lengths of the papers: seconds -> spectrogram frames (hop 512 at 16 kHz).
-CLIP_FRAMES = {3: 94, 5: 157, 10: 313}
+CLIP_SECONDS = (3, 5, 10)  # Those of the papers.
+_LEAST_FRAMES = 16  # Four poolings by two.
+METHODS = ("none", "cal", "lca")
+OBJECTIVES = ("frame_f1", "song_f1")
 
 SOURCES = ("mixture", "vocals")
 MELODIES = ("none", "pyin", "crepe")
@@ -53,7 +55,7 @@ class FeatureConfig:
         source: What is heard, the whole `"mixture"` or the `"vocals"` alone.
         separator: What takes the vocals out of a mixture: `"umxl"`, `"umxhq"`, or
             `"local-"` and the hash of a folder of weights, as
-            `lca_keras.audio.separation.identify` gives it. Empty for `"mixture"`.
+            `lca_keras.audio.separation.separator_id` gives it. Empty for `"mixture"`.
         melody: Tracker of the melody contour, `"none"`, `"pyin"` or `"crepe"`.
     """
 
@@ -219,6 +221,8 @@ class TrainConfig:
         learning_rate: Of Adam, constant.
         clip_seconds: 3, 5 or 10.
         cf_dropout: Dropout rate before the classifier, counterfactual branch.
+        objective: Validation score that decides the best epoch, weighted F1 over
+            clips (`"frame_f1"`) or over songs (`"song_f1"`).
         precision: `"auto"`, `"float32"` or `"mixed_bfloat16"`.
         seed: Seed of the split, the initial weights, shuffling and dropout.
         deterministic: Ask TensorFlow for bit-identical repeats (slower).
@@ -231,14 +235,16 @@ class TrainConfig:
     learning_rate: float = 1e-4
     clip_seconds: int = 5
     cf_dropout: float = 0.6
+    objective: str = "frame_f1"
     precision: str = "auto"
     seed: int = 0
     deterministic: bool = False
 
     def __post_init__(self):
         _require(
-            self.method in ("none", "cal", "lca"),
-            f"train: method must be none, cal or lca. Received: {self.method!r}",
+            self.method in METHODS,
+            f"train: method must be one of {', '.join(METHODS)}. "
+            f"Received: {self.method!r}",
         )
         _require(self.epochs >= 1, f"train: epochs must be >= 1: {self.epochs}")
         _require(
@@ -251,8 +257,8 @@ class TrainConfig:
             f"train: learning_rate must be in (0, 1): {self.learning_rate}",
         )
         _require(
-            self.clip_seconds in CLIP_FRAMES,
-            f"train: clip_seconds must be one of {sorted(CLIP_FRAMES)}. "
+            self.clip_seconds in CLIP_SECONDS,
+            f"train: clip_seconds must be one of {list(CLIP_SECONDS)}. "
             f"Received: {self.clip_seconds}",
         )
         _require(0 <= self.cf_dropout < 1, f"train: cf_dropout: {self.cf_dropout}")
@@ -262,11 +268,11 @@ class TrainConfig:
             f"Received: {self.precision!r}",
         )
         _require(0 <= self.seed < 2**31, f"train: seed must be >= 0: {self.seed}")
-
-    @property
-    def clip_frames(self):
-        """Spectrogram frames of a clip."""
-        return CLIP_FRAMES[self.clip_seconds]
+        _require(
+            self.objective in OBJECTIVES,
+            f"train: objective must be one of {', '.join(OBJECTIVES)}. "
+            f"Received: {self.objective!r}",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,6 +296,18 @@ class Config:
             "The 'crnnm' model takes the melody beside the spectrogram: choose "
             "--melody pyin or crepe.",
         )
+        _require(
+            self.clip_frames >= _LEAST_FRAMES,
+            f"a clip of {self.train.clip_seconds} s has {self.clip_frames} frames at "
+            f"sample_rate={self.features.sample_rate} and hop_length="
+            f"{self.features.hop_length}; the networks need {_LEAST_FRAMES}.",
+        )
+
+    @property
+    def clip_frames(self):
+        """Spectrogram frames of a clip: as many as centred windows give of it."""
+        samples = self.train.clip_seconds * self.features.sample_rate
+        return 1 + samples // self.features.hop_length
 
     def replace(self, **sections):
         """Returns a copy with fields of sections replaced.

@@ -6,14 +6,12 @@ import shlex
 import sys
 import tempfile
 
+from lca_keras.errors import UserError
+
 
 def add_debug_flag(parser):
     """Adds `--debug`, which shows tracebacks."""
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
-
-
-class UserError(Exception):
-    """Something the user can mend; the message says what and how."""
 
 
 def guard(job, debug=False):

@@ -6,9 +6,10 @@ import fcntl
 import json
 import os
 import pathlib
+import shutil
 import uuid
 
-from lca_keras.console import UserError
+from lca_keras.errors import UserError
 
 # File names need not be UTF-8; as they come from the system, so they are written.
 _NAMES = "surrogateescape"
@@ -36,6 +37,10 @@ def atomic_path(path):
             temporary.unlink()
 
 
+class LockedError(UserError):
+    """Another process holds a lock."""
+
+
 @contextlib.contextmanager
 def lock(path, wait=True):
     """Holds a lock file; the operating system frees it when the process ends.
@@ -45,15 +50,22 @@ def lock(path, wait=True):
         wait: Whether to wait until another process frees it.
 
     Raises:
-        UserError: Another process holds it, and `wait` is false.
+        LockedError: Another process holds it, and `wait` is false.
     """
     with open(path, "w", encoding="ascii") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             folder = pathlib.Path(path).parent
-            raise UserError(f"{folder}: another process is at work here") from error
+            raise LockedError(f"{folder}: another process is at work here") from error
         yield
+
+
+def clear(folder, keep=()):
+    """Deletes what is in a folder, but for the names in `keep`."""
+    for path in pathlib.Path(folder).iterdir():
+        if path.name not in keep:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_json(path, content):
@@ -64,6 +76,11 @@ def write_json(path, content):
             encoding="utf-8",
             errors=_NAMES,
         )
+
+
+def as_json(content):
+    """Returns content as `read_json` would give it back: no tuples, string keys."""
+    return json.loads(json.dumps(content))
 
 
 def read_json(path):

@@ -7,71 +7,47 @@ manifest. Without `--data` it makes and uses the built-in corpus.
 import argparse
 import dataclasses
 import datetime
+import os
 import pathlib
-import re
 import shlex
 import sys
 
-from lca_keras import console, feature_options, predict
-from lca_keras.config import (
-    CLIP_FRAMES,
-    LOSS_WEIGHTS,
-    MODELS,
-    PRESETS,
-    Config,
-    get_preset,
-)
+from lca_keras import console, options
+from lca_keras.config import CLIP_SECONDS, LOSS_WEIGHTS, METHODS, MODELS, OBJECTIVES
+from lca_keras.errors import UserError
 
 BUILT_IN_CORPUS = "corpus/built-in"
 
 
 def parse_args(argv=None):
-    """Parses the command line.
-
-    Args:
-        argv: Optional list of strings.
-
-    Returns:
-        `argparse.Namespace`; options that were not given are `None`.
-    """
+    """Parses the command line; options that were not given are `None`."""
     parser = argparse.ArgumentParser(
         prog="python -m lca_keras.fit", description=__doc__.splitlines()[0]
     )
     data = parser.add_argument_group("data")
-    data.add_argument("--data", help="artist/album/song.ext folder, or a CSV manifest")
-    data.add_argument(
-        "--store", help="feature store of `python -m pipelines.extract`, instead"
-    )
-    feature_options.add_feature_options(data)
-    data.add_argument(
-        "--split", choices=["album", "song"], help="what is held out; default: album"
-    )
-    data.add_argument("--split-file", help="CSV: artist, album, song, part")
-    data.add_argument(
-        "--strict", action="store_true", help="an unusable song is an error"
-    )
+    options.add_data_options(data)
     what = parser.add_argument_group("model and training")
-    what.add_argument(
-        "--preset",
-        choices=PRESETS,
-        help="paper: the published training; demo: a narrow network, minutes. "
-        "Default: paper for your own songs, demo for the built-in ones",
-    )
+    options.add_preset_option(what, " for your own songs, demo for the built-in ones")
     what.add_argument("--config", help="YAML, such as runs/NAME/config.yaml")
     what.add_argument("--model", choices=MODELS, help="default: crnn_fgnl")
     what.add_argument(
         "--method",
-        choices=["none", "cal", "lca"],
+        choices=METHODS,
         help="no counterfactual, a random or a learned one; default: lca",
     )
     what.add_argument("--loss-weights", choices=LOSS_WEIGHTS, help="a named set")
-    what.add_argument("--clip-seconds", type=int, choices=sorted(CLIP_FRAMES))
+    what.add_argument("--clip-seconds", type=int, choices=CLIP_SECONDS)
     what.add_argument("--epochs", type=int, help="warm-up included")
     what.add_argument(
         "--warmup-epochs", type=int, help="first epochs, without counterfactual terms"
     )
     what.add_argument("--batch-size", type=int, help="default: 16")
     what.add_argument("--learning-rate", type=float, help="of Adam")
+    what.add_argument(
+        "--objective",
+        choices=OBJECTIVES,
+        help="validation score that decides the best epoch; default: frame_f1",
+    )
     what.add_argument("--seed", type=int, help="of everything; default: 0")
     what.add_argument(
         "--precision",
@@ -90,7 +66,7 @@ def parse_args(argv=None):
     where.add_argument("--runs", default="runs", help="folder of runs")
     where.add_argument("--exports", default="saved_models", help="folder of exports")
     where.add_argument(
-        "--features", default="features", help="folder of feature stores"
+        "--keep", type=int, help="exports to keep, older ones go; default: all"
     )
     console.add_debug_flag(parser)
     return parser.parse_args(argv)
@@ -99,36 +75,21 @@ def parse_args(argv=None):
 def config_from(args):
     """Builds the configuration: preset or file first, then single options.
 
-    Args:
-        args: What `parse_args` returned.
-
     Returns:
-        Tuple of `lca_keras.config.Config` and the separator's folder, or `None`.
+        Tuple of `lca_keras.config.Config` and `lca_keras.corpus.DataSource`.
 
     Raises:
         UserError: A combination that cannot be used.
     """
-    if args.config and args.preset:
-        raise console.UserError("--config and --preset exclude each other")
-    if args.data and args.store:
-        raise console.UserError("--data and --store exclude each other")
-    if args.config:
-        config = Config.load(args.config)
-    else:
-        own = args.data or args.store
-        config = get_preset(args.preset or ("paper" if own else "demo"))
+    own = args.data or args.store
+    config = options.base_config(args.config, args.preset, "paper" if own else "demo")
+    if (args.model, config.features.melody) == ("crnnm", "none") and not args.store:
+        args.melody = args.melody or "pyin"
+    config, source = options.resolve_data(args, config)
     method = args.method
     if args.model in ("crnn", "crnnm") and method is None:
         method = "none"  # The one method that these networks can be trained with.
-    if args.store:
-        features, separator = _stored_features(args, config), args.separator
-    else:
-        features, separator = feature_options.resolve(args, config.features)
-        if (args.model, config.features.melody, args.melody) == ("crnnm", "none", None):
-            features["melody"] = "pyin"
     sections = {
-        "features": features,
-        "split": {"kind": args.split, "file": args.split_file},
         "train": {
             "method": method,
             "clip_seconds": args.clip_seconds,
@@ -136,6 +97,7 @@ def config_from(args):
             "warmup_epochs": args.warmup_epochs,
             "batch_size": args.batch_size,
             "learning_rate": args.learning_rate,
+            "objective": args.objective,
             "seed": args.seed,
             "precision": args.precision,
             "deterministic": args.deterministic,
@@ -144,133 +106,172 @@ def config_from(args):
     }
     if args.loss_weights:
         sections["loss"] = vars(LOSS_WEIGHTS[args.loss_weights])
-    return config.replace(**sections), separator
-
-
-def _stored_features(args, config):
-    """Fields of the features in `--store`, which decides them.
-
-    What a configuration or an option asks for, apart from the defaults, must be so.
-    """
-    from lca_keras.data.store import FeatureStore, StoreError
-
-    stored = dataclasses.asdict(FeatureStore.open(args.store).config)
-    usual = dataclasses.asdict(type(config.features)())
-    wanted = {
-        name: value
-        for name, value in dataclasses.asdict(config.features).items()
-        if value != usual[name]
-    }
-    options = {"source": args.source, "melody": args.melody}
-    wanted.update({k: v for k, v in options.items() if v is not None})
-    for name, value in wanted.items():
-        if stored[name] != value:
-            raise StoreError(
-                f"{args.store} holds features with {name} {stored[name]!r}, but "
-                f"{value!r} was asked for. Extract those with `python -m "
-                "pipelines.extract` into another folder."
-            )
-    return stored
-
-
-def check_name(name):
-    """Returns `name` if it can name a folder here and in exports.
-
-    Raises:
-        UserError: It is empty, hidden, or contains path separators.
-    """
-    if not re.fullmatch(r"[\w][\w .@+-]*", name):
-        raise console.UserError(
-            f"--name {name!r}: use letters, digits, space and . _ - @ +, beginning "
-            "with a letter or digit"
-        )
-    return name
+    return config.replace(**sections), source
 
 
 def make_built_in_corpus():
     """Synthesises the built-in corpus unless it is there; returns its folder."""
-    from lca_keras.audio import synthesis
+    from lca_keras.corpora import synthesis
 
     folder = pathlib.Path(BUILT_IN_CORPUS)
     with console.progress("Synthesising songs") as progress:
-        synthesis.write_corpus(synthesis.Corpus(), folder, progress=progress)
+        synthesis.write_corpus(synthesis.SynthesisConfig(), folder, progress=progress)
     return folder
 
 
 def main(argv=None):
     """Command line of training."""
     args = parse_args(argv)
-    return console.guard(lambda: run(args), args.debug)
+    return console.guard(lambda: fit(args), args.debug)
 
 
-def run(args):
+def fit(args):
     """Runs the job that the parsed arguments describe."""
-    if args.resume:
-        defaults = parse_args([])
-        given = {
-            name
-            for name, value in vars(args).items()
-            if value != getattr(defaults, name) and name not in ("resume", "debug")
-        }
-        # Where things are may change between two starts; what they are may not.
-        moved = given & {"data", "exports", "features", "separator", "store"}
-        if given - moved:
-            options = ["--" + name.replace("_", "-") for name in sorted(given - moved)]
-            raise console.UserError(
-                "--resume continues with the run's own options; leave out "
-                + ", ".join(options)
+    if args.keep is not None and args.keep < 1:
+        raise UserError(f"--keep must be at least 1, not {args.keep}")
+    console.quiet_tensorflow()
+    from lca_keras import corpus, run
+    from lca_keras.data import catalogue, split
+
+    job = resumed(args) if args.resume else new_run(args)
+    config = job.config
+    for option, path in (("--exports", job.exports), ("--runs", job.folder.parent)):
+        check_writable(option, path)
+    if job.source.data and not args.resume and not config.split.file:
+        # Needs only the names: said before hours of feature extraction.
+        songs = catalogue.load(job.source.data)
+        split.split_songs(songs, config.split.kind, config.train.seed)
+    # The data comes first: a corpus that cannot be used leaves no run behind.
+    songs = options.prepare_corpus(job.source, config)
+    division = corpus.divide(config, songs, job.folder)
+    if not args.resume:
+        job.save()
+    with job.working(songs.store):
+        corpus.keep_split(job.folder, songs, division)
+        artists = division.artists
+        sources = corpus.clip_sources(songs, division.part_of, artists, config)
+        options.print_parts(division, sources)
+        again = ["python", "-m", "lca_keras.fit", "--resume", str(job.folder)]
+        with console.resumable(again):
+            train(job, sources, artists)
+        model = job.calibrate(sources["validation"], len(artists))
+        if not 0.021 < model.temperature < 49:
+            print(
+                f"note: the fitted temperature, {model.temperature:.3g}, is at its "
+                "limit: on validation the network is at chance or never wrong, and its "
+                "probabilities mean little"
             )
-        console.quiet_tensorflow()
-        from lca_keras import training
+        held_out = {part: sources[part] for part in ("validation", "test")}
+        options.print_scores(run.evaluate(job.folder, model, held_out, artists))
+        print("exporting the main branch")
+        exported = job.export(model, artists, args.keep)
+    # A store may have travelled without the music.
+    tested = (song for song in songs.songs if division.part_of[song.key] == "test")
+    song = next((song for song in tested if song.path.exists()), None)
+    show_export(job, exported, song)
 
-        job, config = training.load_job(args.resume)
-        if {"data", "store"} <= moved:
-            raise console.UserError("--data and --store exclude each other")
-        for one, other in (("data", "store"), ("store", "data")):
-            if one in moved:
-                job = dataclasses.replace(job, **{other: None})
-        job = dataclasses.replace(job, **{name: getattr(args, name) for name in moved})
-    else:
-        config, separator = config_from(args)
-        name = default_name(config) if args.name is None else check_name(args.name)
-        data = args.data
-        if data is None and args.store is None:
-            data = make_built_in_corpus()
-            if (args.split, args.split_file, args.config) == (None, None, None):
-                # Its own split: the albums whose bands do not tell the artist.
-                config = config.replace(split={"file": str(data / "split.csv")})
-        console.quiet_tensorflow()
-        from lca_keras import training
 
-        job = training.Job(
-            data and str(data),
-            name,
-            args.runs,
-            args.exports,
-            args.features,
-            args.strict,
-            args.store,
-            separator,
+def new_run(args):
+    """The `Run` that the arguments describe."""
+    from lca_keras.run import Run
+
+    config, source = config_from(args)
+    name = default_name(config) if args.name is None else options.check_name(args.name)
+    if source.data is None and source.store is None:
+        folder = make_built_in_corpus()
+        source = dataclasses.replace(source, data=str(folder))
+        if (args.split, args.split_file, args.config) == (None, None, None):
+            # Its own split: the albums whose bands do not tell the artist.
+            config = config.replace(split={"file": str(folder / "split.csv")})
+    folder = pathlib.Path(args.runs, name)
+    if folder.exists():
+        raise UserError(
+            f"{folder} exists already. Choose another --name, continue it with "
+            f"--resume {folder}, or delete it."
         )
-    results = training.fit(config, job, resume=bool(args.resume))
-    song = training.held_out_song(job)
-    model = shlex.quote(results["export"])
+    return Run(folder=folder, config=config, source=source, exports=args.exports)
+
+
+def resumed(args):
+    """The `Run` to continue, with what has moved since."""
+    from lca_keras.run import Run
+
+    usual = vars(parse_args([]))
+    given = {
+        name: value
+        for name, value in vars(args).items()
+        if value != usual[name] and name not in ("resume", "debug", "keep")
+    }
+    # Where things are may change between two starts; what they are may not.
+    others = sorted(set(given) - {"data", "exports", "features", "separator", "store"})
+    if others:
+        listed = ["--" + name.replace("_", "-") for name in others]
+        raise UserError(
+            "--resume continues with the run's own options; leave out "
+            + ", ".join(listed)
+        )
+    job = Run.load(args.resume)
+    exports = given.pop("exports", job.exports)
+    if {"data", "store"} <= set(given):
+        raise UserError("--data and --store exclude each other")
+    if {"data", "store"} & set(given):
+        given = {"data": None, "store": None, **given}
+    source = dataclasses.replace(job.source, **given)
+    return dataclasses.replace(job, source=source, exports=exports)
+
+
+def check_writable(option, path):
+    """Raises if a folder cannot be made or written to, naming the option."""
+    try:
+        pathlib.Path(path).mkdir(parents=True, exist_ok=True)
+        writable = os.access(path, os.W_OK)
+    except OSError as error:
+        raise UserError(f"{option} {path}: {error.strerror}") from error
+    if not writable:
+        raise UserError(f"{option} {path}: no permission to write there")
+
+
+def train(job, sources, artists):
+    """Trains with a bar over the steps and a line for every epoch."""
+    from lca_keras.callbacks import EpochProgress
+    from lca_keras.training import TrainingState
+
+    settings = job.config.train
+    if settings.method != "none" and settings.warmup_epochs >= settings.epochs:
+        print(
+            f"note: warm-up ({settings.warmup_epochs} epochs) outlasts training "
+            f"({settings.epochs}): the counterfactual terms never act"
+        )
+    done = TrainingState.load(job.checkpoints).epoch
+    if done >= settings.epochs:
+        print(f"training was finished ({done} epochs)")
+        return
+    if done:
+        print(f"resuming after epoch {done}")
+    steps = sources["train"].steps(settings.batch_size)
+    with EpochProgress(settings.epochs, steps, settings.warmup_epochs) as progress:
+        job.train(sources, len(artists), [progress])
+
+
+def show_export(job, exported, song):
+    """Names the singer of a held-out song, and says what can be done next."""
+    from lca_keras import inference
+
+    separator = job.source.separator
     if song is not None:
         print(f"\nThe exported model on a held-out song by {song.artist}:")
         try:
-            predict.run_songs(
-                results["export"],
-                [song.path],
-                top=3,
-                separator=job.separator,
-                vocals={song.path: song.vocals_path},
-            )
-        except console.UserError as error:  # The model is there all the same.
-            print(f"  not identified: {error}")
+            identifier = inference.Identifier(exported, separator)
+            identifier.check([song.vocals_path])
+            result = identifier.identify(song.path, song.vocals_path)
+            print(inference.describe(song.path, result, top=3))
+        except (UserError, inference.AudioError) as error:
+            print(f"  not identified: {error}")  # The model is there all the same.
+    model = shlex.quote(str(exported))
+    if separator:
+        model += f" --separator {shlex.quote(str(separator))}"
     print(f"\nrun        {job.folder}")
-    print(f"model      {results['export']}")
-    if job.separator:
-        model += f" --separator {shlex.quote(str(job.separator))}"
+    print(f"model      {exported}")
     print(f"try it     python -m lca_keras.predict --model {model} SONG")
     print(f"watch it   tensorboard --logdir {shlex.quote(str(job.folder))}")
 

@@ -52,21 +52,6 @@ def identification_scores(labels, predictions, num_classes):
     }
 
 
-def top_k_accuracy(labels, probabilities, k):
-    """Share of examples whose true class is among the `k` most probable.
-
-    Args:
-        labels: Int array `(n,)`.
-        probabilities: Array `(n, classes)`.
-        k: Int.
-
-    Returns:
-        Float.
-    """
-    best = np.argsort(-np.asarray(probabilities), axis=1)[:, :k]
-    return float(np.mean((best == np.asarray(labels)[:, None]).any(axis=1)))
-
-
 def expected_calibration_error(labels, probabilities, bins=15):
     """Mean gap between confidence and accuracy, over equal bins of confidence.
 

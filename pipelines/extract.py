@@ -8,7 +8,6 @@ a cluster. It may be stopped at any moment and started again.
 import argparse
 import collections
 import contextlib
-import dataclasses
 import importlib.util
 import logging
 import os
@@ -16,9 +15,9 @@ import pathlib
 import sys
 import threading
 
-from lca_keras import console, feature_options, files
+from lca_keras import console, files, options
 from lca_keras.config import FeatureConfig
-from lca_keras.console import UserError
+from lca_keras.errors import UserError
 
 # Beam's default runner tries to download a program first; this one needs nothing.
 LOCAL_RUNNER = "FnApiRunner"
@@ -40,7 +39,7 @@ def main(argv=None):
         "--data", required=True, help="artist/album/song.ext folder, or a CSV manifest"
     )
     parser.add_argument("--out", required=True, metavar="STORE", help="feature store")
-    feature_options.add_feature_options(parser)
+    options.add_feature_options(parser)
     parser.add_argument(
         "--keep-vocals", metavar="FOLDER", help="keep separated vocals as FLAC files"
     )
@@ -61,13 +60,12 @@ def main(argv=None):
 
 def run(args, beam_options):
     """Runs the job that the parsed arguments describe; returns an exit code."""
-    fields, separator = feature_options.resolve(args, FeatureConfig())
-    fields = {name: value for name, value in fields.items() if value is not None}
-    options = _beam_options(args, beam_options)
+    config, separator = options.resolve_features(args, FeatureConfig())
+    beam_options = _beam_options(args, beam_options)
     from lca_keras.data import catalogue
     from lca_keras.data.extraction import Extractor
 
-    if args.keep_vocals and fields["source"] != "vocals":
+    if args.keep_vocals and config.source != "vocals":
         raise UserError("--keep-vocals is for --source vocals")
     folder = pathlib.Path(args.out).absolute()
     report = pathlib.Path(args.report or f"{folder}-report.csv")
@@ -75,8 +73,8 @@ def run(args, beam_options):
     songs = catalogue.load(args.data)
     separator = separator and pathlib.Path(separator).absolute()
     keep = args.keep_vocals and pathlib.Path(args.keep_vocals).absolute()
-    config = dataclasses.replace(FeatureConfig(), **fields)
-    statuses = extract(songs, folder, Extractor(config, separator, keep), options)
+    extractor = Extractor(config, separator, keep)
+    statuses = extract(songs, folder, extractor, beam_options)
     rows = [
         [song.artist, song.album, song.song, song.path, *statuses[song.key]]
         for song in songs
@@ -116,7 +114,7 @@ def _beam_options(args, others):
             "this pipeline needs Apache Beam: pip install 'lca-keras[pipelines]'"
         )
     _check_beam_options(others)
-    options = [f"--runner={args.runner}", *others]
+    result = [f"--runner={args.runner}", *others]
     if args.workers is not None:
         if args.workers < 1:
             raise UserError(f"--workers must be at least 1, not {args.workers}")
@@ -126,16 +124,16 @@ def _beam_options(args, others):
                 "own for that"
             )
         if args.workers > 1:
-            options += [
+            result += [
                 "--direct_running_mode=multi_processing",
                 f"--direct_num_workers={args.workers}",
             ]
-    return options
+    return result
 
 
-def _check_beam_options(options):
+def _check_beam_options(others):
     """Raises for options that Beam does not know either; it would pass them over."""
-    if not options:
+    if not others:
         return
     logging.getLogger().setLevel(logging.ERROR)
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -144,7 +142,7 @@ def _check_beam_options(options):
     for group in PipelineOptions.__subclasses__():
         with contextlib.suppress(argparse.ArgumentError):
             group._add_argparse_args(parser)
-    _, unknown = parser.parse_known_args(options)
+    _, unknown = parser.parse_known_args(others)
     if unknown:
         raise UserError(
             f"unknown options: {' '.join(unknown)}. --help lists ours; Beam's are "
@@ -167,9 +165,9 @@ def extract(songs, folder, extractor, beam_options):
     Raises:
         UserError: A worker failed, a store of other features, a full disk.
     """
-    from lca_keras.data.store import FeatureStore
+    from lca_keras.data.update import WritableStore
 
-    feature_store = FeatureStore(folder, extractor.config)
+    feature_store = WritableStore(folder, extractor.config)
     with feature_store.locked():
         plan = feature_store.plan(songs, extractor)
         extractor.check(plan.pending)
@@ -196,18 +194,18 @@ def _run_pipeline(feature_store, plan, extractor, beam_options):
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-    from pipelines import extraction
+    from pipelines import steps
 
     parts = feature_store.folder / "parts"
     parts.mkdir(exist_ok=True)
-    extraction.write_plan(parts / extraction.PLAN, plan)
+    steps.write_plan(parts / steps.PLAN, plan)
     pipeline = beam.Pipeline(options=PipelineOptions(beam_options))
     # On one machine this process writes the shards: the workers, who would have to load
     # TensorFlow for it, are gone before it is needed.
     local = pipeline.options.view_as(StandardOptions).runner == LOCAL_RUNNER
-    extraction.build(
+    steps.build(
         pipeline,
-        parts / extraction.PLAN,
+        parts / steps.PLAN,
         feature_store,
         plan.num_shards,
         extractor,
@@ -252,7 +250,7 @@ def _cause(error):
 @contextlib.contextmanager
 def _progress(folder, plan, screen):
     """Shows how many songs are done, counting the files that workers finish."""
-    from lca_keras.data.store import finished_parts
+    from lca_keras.data.update import finished_parts
 
     before = len(plan.songs) - len(plan.pending)
     begun, stop = finished_parts(folder), threading.Event()

@@ -7,10 +7,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import pytest
 
-from lca_keras.audio import synthesis
 from lca_keras.config import get_preset
+from lca_keras.corpora import synthesis
 
-TINY = synthesis.Corpus(artists=3, albums=3, songs=2, seconds=7.0, seed=1)
+TINY = synthesis.SynthesisConfig(artists=3, albums=3, songs=2, seconds=7.0, seed=1)
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """The commands as a user types them: what they print, write and refuse."""
 
 import csv
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from lca_keras import evaluate, files, fit, predict, training
+from lca_keras import evaluate, files, fit, predict, run, training
+from lca_keras.__main__ import COMMANDS
 from lca_keras.config import Config
+from lca_keras.corpus import DataSource, clip_sources, divide, prepare
 from tests.audio.signals import music
 
 TINY_OPTIONS = ["--runs", "runs", "--exports", "models", "--features", "features"]
@@ -38,17 +41,22 @@ def workplace(finished, monkeypatch):
     return finished
 
 
-def test_help_needs_no_tensorflow():
+HEAVY = {"tensorflow", "keras", "keras_tuner", "librosa", "matplotlib", "sklearn"}
+HEAVY |= {"scipy", "torch", "apache_beam"}
+
+
+@pytest.mark.parametrize("module", sorted(COMMANDS.values()))
+def test_help_needs_nothing_heavy(module):
     program = (
-        "import sys; from lca_keras import fit\n"
-        "try: fit.main(['--help'])\n"
+        f"import sys; from {module} import main\n"
+        "try: main(['--help'])\n"
         "except SystemExit: pass\n"
-        "heavy = {'tensorflow', 'keras', 'librosa', 'matplotlib', 'sklearn'}\n"
-        "print(sorted(heavy & set(sys.modules)))"
+        f"print(sorted({HEAVY} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
+    assert "usage: python -m " + module in done.stdout
     assert done.stdout.endswith("[]\n")
 
 
@@ -114,6 +122,43 @@ def test_resuming_a_finished_run_trains_nothing(workplace, capsys):
     shutil.rmtree("models/first try/2")
 
 
+def test_the_exported_epoch_is_the_best_after_the_warm_up(workplace):
+    run_folder = workplace / "runs" / "first try"
+    state = files.read_json(run_folder / "checkpoints/state.json")
+    results = files.read_json(run_folder / "metrics.json")
+    assert results["best_epoch"] == state["best_epoch"] == 2  # One is warm-up.
+    best = keras.saving.load_model(run_folder / "checkpoints" / state["best"])
+    kept = keras.saving.load_model(run_folder / "model.keras")
+    for one, other in zip(best.get_weights(), kept.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    logs = state["history"][1]
+    frame, song = (results["validation"][level]["f1"] for level in ("frame", "song"))
+    assert (logs["val_f1"], logs["val_song_f1"]) == pytest.approx((frame, song))
+
+
+def test_steps_can_be_called_one_by_one(workplace, tiny_corpus):
+    """Evaluation and export of a run by another program, values in and out."""
+    job = run.Run.load("runs/first try")
+    model, artists = job.load_model()
+    songs = prepare(job.source, job.config)
+    division = divide(job.config, songs, job.folder)
+    assert division.artists == artists
+    sources = clip_sources(songs, division.part_of, artists, job.config, ["test"])
+    found = run.evaluate("elsewhere", model, sources, artists)
+    before = files.read_json("runs/first try/metrics.json")
+    assert found["test"].scores == before["test"]
+    assert found["test"].main.votes.shape == (6,)
+    shutil.copytree("runs/first try", "runs/copy")
+    for version in ("1", "2"):
+        (workplace / "other models" / "copy" / version).mkdir(parents=True)
+    folder = workplace / "runs" / "copy"
+    job = dataclasses.replace(job, folder=folder, exports="other models")
+    exported = job.export(model, artists, keep=2)
+    assert str(exported) == "other models/copy/3"
+    assert sorted(p.name for p in exported.parent.iterdir()) == ["2", "3"]
+    assert (exported / "saved_model.pb").exists()
+
+
 def test_a_run_belongs_to_one_process(workplace, capsys):
     with files.lock(workplace / "runs" / "first try" / ".lock"):
         assert fit.main(["--resume", "runs/first try"]) == 1
@@ -129,20 +174,20 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         train={"epochs": 3, "batch_size": 4, "deterministic": True},
         split={"file": str(tiny_corpus / "split.csv")},
     )
+    config.save("c.yaml")
+    start = ["--data", str(tiny_corpus), "--config", "c.yaml", *TINY_OPTIONS]
     weights = []
     for name, stops in (("whole", []), ("stopped", [5, 5])):
-        job = training.Job(str(tiny_corpus), name)
-        for attempt, stop in enumerate(stops):
+        commands = [[*start, "--name", name], *[["--resume", f"runs/{name}"]] * 2]
+        for command, stop in zip(commands, stops, strict=False):
             # Power failure in the middle of the second and of the third epoch.
             with monkeypatch.context() as patch:
                 patch.setattr(
-                    training.callbacks,
-                    "StopOnDivergence",
-                    lambda stop=stop: FailAt(stop),
+                    training, "StopOnDivergence", lambda stop=stop: FailAt(stop)
                 )
                 with pytest.raises(PowerFailure):
-                    training.fit(config, job, resume=attempt > 0)
-        training.fit(config, job, resume=bool(stops))
+                    fit.main(command)
+        assert fit.main(commands[len(stops)]) == 0
         folder = tmp_path / "runs" / name
         state = files.read_json(folder / "checkpoints" / "state.json")
         model = keras.saving.load_model(folder / "checkpoints" / state["last"])
@@ -172,18 +217,19 @@ def test_divergence_stops_with_a_message_and_keeps_the_checkpoint(
 ):
     monkeypatch.chdir(tmp_path)
     config = tiny_config.replace(train={"epochs": 2, "warmup_epochs": 1})
-    job = training.Job(str(tiny_corpus), "wild")
+    config.save("c.yaml")
 
-    class Poison(training.callbacks.WarmUp):
+    class Poison(training.WarmUp):
         def on_epoch_begin(self, epoch, logs=None):
             super().on_epoch_begin(epoch, logs)
             if epoch == 1:
                 bias = self.model.backbone.classifier.bias
                 bias.assign(np.full(bias.shape, np.nan))
 
-    monkeypatch.setattr(training.callbacks, "WarmUp", Poison)
-    with pytest.raises(training.callbacks.DivergenceError, match="loss became nan"):
-        training.fit(config, job)
+    monkeypatch.setattr(training, "WarmUp", Poison)
+    start = ["--data", str(tiny_corpus), "--config", "c.yaml", *TINY_OPTIONS]
+    assert fit.main([*start, "--name", "wild"]) == 1
+    assert "The loss became nan" in capsys.readouterr().err
     state = files.read_json("runs/wild/checkpoints/state.json")
     assert state["epoch"] == 1
     model = keras.saving.load_model(f"runs/wild/checkpoints/{state['last']}")
@@ -310,14 +356,14 @@ def test_configs_and_options_that_cannot_be(elsewhere, capsys):
 def test_damaged_feature_store(elsewhere, tiny_config, capsys):
     corpus = make_corpus(elsewhere / "c", artists=2, albums=3)
     config = tiny_config.replace(train={"epochs": 1})
-    job = training.Job(str(corpus), "x")
-    training.prepare_corpus(job, config)
+    source = DataSource(data=str(corpus))
+    prepare(source, config)
     (store,) = (elsewhere / "features").iterdir()
     (shard,) = store.glob("songs-*")
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-500])
-    training.prepare_corpus(job, config)
-    assert "missing or truncated: computing" in capsys.readouterr().out
+    _, note = prepare(source, config).notes
+    assert f"{shard.name} was missing or truncated: computed its songs again" in note
     assert shard.read_bytes() == whole
     # Damage that keeps the size is found by TFRecord's checksums.
     shard.write_bytes(whole[:-500] + bytes(400) + whole[-100:])

@@ -1,7 +1,9 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
+from lca_keras.audio.features import mel_spectrogram
 from lca_keras.config import (
     LOSS_WEIGHTS,
     PRESETS,
@@ -22,7 +24,27 @@ def test_presets_round_trip(name, tmp_path):
 def test_paper_preset_is_the_published_training():
     train = get_preset("paper").train
     assert (train.learning_rate, train.batch_size) == (1e-4, 16)
-    assert (train.epochs, train.warmup_epochs, train.clip_frames) == (800, 20, 157)
+    assert (train.epochs, train.warmup_epochs) == (800, 20)
+    assert get_preset("paper").clip_frames == 157
+
+
+@pytest.mark.parametrize(
+    ("seconds", "features", "frames"),
+    [
+        (3, {}, 94),
+        (5, {}, 157),
+        (10, {}, 313),
+        (3, {"hop_length": 256}, 188),
+        (3, {"sample_rate": 22050}, 130),
+    ],
+)
+def test_frames_of_a_clip_are_those_of_its_seconds(seconds, features, frames):
+    config = Config().replace(features=features, train={"clip_seconds": seconds})
+    assert config.clip_frames == frames
+    mel = mel_spectrogram(
+        np.ones(seconds * config.features.sample_rate), config.features
+    )
+    assert mel.shape[1] == frames
 
 
 def test_named_weights_are_the_published_ones():
@@ -68,6 +90,8 @@ def test_int_is_taken_for_float_and_missing_fields_are_defaults():
         ({"version": 1, "loss": {"cf": float("nan")}}, "cf must be a finite number"),
         ({"version": 1, "features": {"fmax": 9000}}, "fmax=9000"),
         ({"version": 1, "split": {"file": 3}}, "split.file: expected"),
+        ({"version": 1, "train": {"objective": "f2"}}, "frame_f1, song_f1"),
+        ({"version": 1, "features": {"hop_length": 8000}}, "a clip of 5 s has 11 f"),
     ],
 )
 def test_names_what_is_wrong(raw, message):

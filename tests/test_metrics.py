@@ -3,7 +3,8 @@ import collections
 import numpy as np
 import pytest
 
-from lca_keras import export, metrics
+from lca_keras import metrics
+from lca_keras.export import savedmodel
 
 
 def plain_vote(probabilities):
@@ -24,7 +25,7 @@ def test_vote_is_the_majority_with_the_stated_tie_rule(seed):
     expected = plain_vote(probabilities)
     assert metrics.vote(probabilities) == expected
     batch = np.stack([probabilities, probabilities[::-1]])
-    assert export.vote(batch).numpy().tolist() == [expected, expected]
+    assert savedmodel.vote(batch).numpy().tolist() == [expected, expected]
 
 
 def test_vote_prefers_counts_to_sums():
@@ -41,13 +42,6 @@ def test_scores_by_hand():
     assert scores["f1"] == pytest.approx((3 * f1[0] + 2 * f1[1]) / 6)
     assert scores["f1_macro"] == pytest.approx(np.mean(f1))
     assert scores["accuracy"] == pytest.approx(4 / 6)
-
-
-def test_top_k():
-    probabilities = [[0.5, 0.3, 0.2], [0.1, 0.3, 0.6], [0.2, 0.5, 0.3]]
-    assert metrics.top_k_accuracy([1, 0, 1], probabilities, 1) == pytest.approx(1 / 3)
-    assert metrics.top_k_accuracy([1, 0, 1], probabilities, 2) == pytest.approx(2 / 3)
-    assert metrics.top_k_accuracy([1, 0, 1], probabilities, 3) == 1
 
 
 def test_calibration_error_by_hand():

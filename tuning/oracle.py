@@ -1,21 +1,18 @@
-"""KerasTuner's oracles, made to survive kills, late workers and dead ones.
+"""KerasTuner's oracles, made to follow from what is on record.
 
-What happened in a search is a list of events, trials begun and ended, in a file of our
-own that is only ever appended to. An oracle's proposals follow from its seed and these
-events, so whoever continues a search makes a new oracle and replays them. KerasTuner's
-own project folder is scratch: its files are not written atomically.
+Every process that works on a search has an oracle of its own. Its proposals follow from
+the seed and the events of the `tuning.journal`, so all processes agree, whenever they
+came and however often they were killed. KerasTuner's own project files are not used:
+they are not written atomically.
 """
 
 import copy
-import json
 import math
-import os
-import time
 
 import keras_tuner as kt
+import numpy as np
 
-from lca_keras import files
-from lca_keras.console import UserError
+from lca_keras.errors import UserError
 from tuning import space as spaces
 
 OBJECTIVE = kt.Objective("score", "max")
@@ -29,53 +26,33 @@ _PROPOSING = (
 )
 
 
-class EventLog:
-    """Trials begun and ended, one JSON object a line.
+class _Bayesian(kt.oracles.BayesianOptimizationOracle):
+    """Bayesian proposals that depend on the trials alone, not on proposals before."""
 
-    Args:
-        path: File; made with the first event.
-    """
+    # Values on record of the trial that is being replayed.
+    recorded = None
 
-    def __init__(self, path):
-        self.path = path
-
-    def read(self):
-        """Returns the list of events; a line that a kill cut short does not count."""
-        try:
-            content = self.path.read_bytes()
-        except FileNotFoundError:
-            return []
-        whole, _, _ = content.rpartition(b"\n")
-        return [json.loads(line) for line in whole.splitlines()]
-
-    def append(self, event):
-        """Adds an event, on disk when this returns."""
-        line = json.dumps({**event, "time": round(time.time(), 3)}) + "\n"
-        with open(self.path, "ab") as file:
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
-
-    def trim(self):
-        """Forgets a line that was cut short, and failures that ended the search."""
-        events, streak = self.read(), []
-        for event in [event for event in events if event["event"] == "end"]:
-            streak = [*streak, event["trial"]] if event["score"] is None else []
-            if len(streak) == MAX_FAILURES:
-                # What was finished meanwhile is found in the folders of its trials.
-                begun = [event.get("trial") in streak for event in events]
-                events = events[: begun.index(True)]
-                break
-        text = "".join(json.dumps(event) + "\n" for event in events)
-        with files.atomic_path(self.path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    def populate_space(self, trial_id):
+        """Proposes values; see `keras_tuner.Oracle`."""
+        done = {k: t for k, t in self.trials.items() if t.status == "COMPLETED"}
+        if len(done) < max(3 * len(self.hyperparameters.space), 3):
+            return super().populate_space(trial_id)  # Random, and quick.
+        if self.recorded is not None:
+            return {"status": "RUNNING", "values": self.recorded}
+        self._random_state = np.random.RandomState([self.seed, len(self.trials)])
+        if self.ongoing_trials:
+            # What running trials will score is guessed by the process fitted last.
+            trials, self.trials = self.trials, done
+            self.gpr.fit(*self._vectorize_trials())
+            self.trials = trials
+        return super().populate_space(trial_id)
 
 
-def _recorded(base):
-    """A KerasTuner oracle class that writes down what happens to it."""
+def _repeatable(base):
+    """A KerasTuner oracle class whose state is the events, and nothing else."""
 
-    class Recorded(base):
-        log = None  # Events are written once the past is replayed.
+    class Repeatable(base):
+        # Why the search has to end, if it has.
         fatal = None
         # KerasTuner's own limit decides the width of identifiers, so that a search with
         # another limit could not go on where this one ended.
@@ -90,65 +67,39 @@ def _recorded(base):
         @kt.synchronized
         def create_trial(self, tuner_id):
             """Proposes a trial; see `keras_tuner.Oracle`."""
-            given = tuner_id in self.ongoing_trials
+            if tuner_id in self.ongoing_trials:
+                return self.ongoing_trials[tuner_id]
             before = {
                 name: copy.deepcopy(getattr(self, name))
                 for name in _PROPOSING
                 if hasattr(self, name)
             }
-            if self.fatal:
-                self.tuner_ids.discard(tuner_id)
-                return kt.engine.trial.Trial(self.get_space(), status="STOPPED")
             trial = super().create_trial(tuner_id)
             if trial.status != "RUNNING":
                 # How often a worker asks in vain must not change what comes next.
                 for name, value in before.items():
                     setattr(self, name, value)
-            if trial.status == "STOPPED" and self.ongoing_trials:
-                # Another worker's trial may come back, should that worker die.
-                trial.status = "IDLE"
-                self.tuner_ids.add(tuner_id)
-            elif trial.status == "RUNNING" and not given:
-                if hasattr(self, "_populate_next"):
-                    # KerasTuner's grid finds the next combination once this trial has
-                    # ended, for new entries might appear; here none can, and other
-                    # workers are waiting.
-                    self._populate_next.append(trial.trial_id)
-                self._record(
-                    "start",
-                    trial=trial.trial_id,
-                    worker=tuner_id,
-                    values=trial.hyperparameters.values,
-                )
+                if self.ongoing_trials:
+                    # Another worker's trial may come back, should that worker die.
+                    trial.status = "IDLE"
+            elif hasattr(self, "_populate_next"):
+                # KerasTuner's grid finds the next combination once this trial has
+                # ended, for new entries might appear; here none can, and other
+                # workers are waiting.
+                self._populate_next.append(trial.trial_id)
             return trial
 
         @kt.synchronized
         def end_trial(self, trial):
             """Takes a result; see `keras_tuner.Oracle`."""
             trial_id = trial.trial_id
-            if trial_id in self.end_order:
-                # From a worker that was given up, and finished after all.
-                self._let_go(trial_id)
-                return
-            try:
-                super().end_trial(trial)
-            except RuntimeError as error:
-                self.fatal = self.explain(trial_id) or str(error)
-            self._let_go(trial_id)
-            ended = self.trials[trial_id]
-            failed = ended.score is None
-            self._record(
-                "end",
-                trial=trial_id,
-                score=ended.score,
-                message=self.explain(trial_id) or ended.message if failed else None,
-            )
-
-        def explain(self, trial_id):
-            """Why a trial failed, if its worker left word; to be replaced."""
-
-        def _let_go(self, trial_id):
-            """Nobody has or waits for this trial any more."""
+            # Otherwise from a worker that was given up, and finished after all.
+            if trial_id not in self.end_order:
+                try:
+                    super().end_trial(trial)
+                except RuntimeError:  # Too many failures in a row.
+                    self.fatal = trial.message or "no reason is known."
+            # Nobody has or waits for this trial any more.
             if trial_id in self._retry_queue:
                 self._retry_queue.remove(trial_id)
             for worker, ongoing in list(self.ongoing_trials.items()):
@@ -158,49 +109,19 @@ def _recorded(base):
         @kt.synchronized
         def abandon(self, tuner_id):
             """Gives the trial of a dead worker to the next one."""
-            trial = self.ongoing_trials.pop(tuner_id, None)
-            self.tuner_ids.discard(tuner_id)
-            if trial is not None:
-                self._retry_queue.append(trial.trial_id)
-                self._record("abandon", worker=tuner_id, trial=trial.trial_id)
-            return trial
-
-        def _record(self, event, **facts):
-            if self.log is None:
-                return
-            try:
-                self.log.append({"event": event, **facts})
-            except OSError as error:
-                # An exception here would leave KerasTuner's lock held.
-                self.fatal = f"{self.log.path} cannot be written: {error.strerror}"
-            self.on_event(event, facts)
-
-        def on_event(self, event, facts):
-            """Called after every event; to be replaced."""
+            self._retry_queue.append(self.ongoing_trials.pop(tuner_id).trial_id)
 
         def save(self):
             """Writes nothing: the events are the state."""
 
-        def reload(self):
-            """Reads nothing: the events are the state."""
-
         def _save_trial(self, trial):
             """Writes nothing: the events are the state."""
 
-    return Recorded
+    return Repeatable
 
 
 def size(algorithm, space, trials):
-    """Number of trials of a search; `None` for Hyperband, which decides on the way.
-
-    Args:
-        algorithm: One of `tuning.space.ALGORITHMS`.
-        space: Dict from name to `tuning.space.Parameter`.
-        trials: Int or `None`, as for `make_oracle`.
-
-    Returns:
-        Int or `None`.
-    """
+    """Number of trials of a search; `None` for Hyperband, which decides on the way."""
     if algorithm == "hyperband":
         return None
     if algorithm == "grid":
@@ -210,18 +131,14 @@ def size(algorithm, space, trials):
 
 
 def make_oracle(algorithm, space, trials, lca_epochs, seed):
-    """Builds an oracle.
+    """Builds a KerasTuner oracle, for `apply`.
 
     Args:
         algorithm: One of `tuning.space.ALGORITHMS`.
         space: Dict from name to `tuning.space.Parameter`.
-        trials: Int, most trials, or `None` for all of a grid; Hyperband decides by
-            itself.
+        trials: Int, most trials, or `None` for all of a grid.
         lca_epochs: Int, epochs after the warm-up, Hyperband's largest budget.
         seed: Int.
-
-    Returns:
-        A KerasTuner oracle that records events.
     """
     if algorithm == "grid":
         space = {name: p.grid(_GRID_POINTS) for name, p in space.items()}
@@ -235,51 +152,51 @@ def make_oracle(algorithm, space, trials, lca_epochs, seed):
         "max_consecutive_failed_trials": MAX_FAILURES,
     }
     if algorithm == "hyperband":
-        oracle = _recorded(kt.oracles.HyperbandOracle)(max_epochs=lca_epochs, **shared)
+        oracle = _repeatable(kt.oracles.HyperbandOracle)(
+            max_epochs=lca_epochs, **shared
+        )
     else:
         base = {
-            "bayesian": kt.oracles.BayesianOptimizationOracle,
+            "bayesian": _Bayesian,
             "random": kt.oracles.RandomSearchOracle,
             "grid": kt.oracles.GridSearchOracle,
         }[algorithm]
-        oracle = _recorded(base)(max_trials=None, **shared)
+        oracle = _repeatable(base)(max_trials=None, **shared)
         oracle.most_trials = trials
     oracle.verbose = 0
     return oracle
 
 
-def replay(oracle, events):
-    """Brings a new oracle to where a search stands.
-
-    Args:
-        oracle: What `make_oracle` gave.
-        events: List of events, from `EventLog.read`.
+def apply(oracle, event):
+    """Lets an event of the journal happen to an oracle, in the past or now.
 
     Raises:
-        UserError: The events are not those of this oracle.
+        UserError: The event is not one of this oracle's search.
     """
-    for event in events:
-        if event["event"] == "start":
-            trial = oracle.create_trial(event["worker"])
-            values = trial.hyperparameters.values
-            if trial.trial_id != event["trial"] or not _alike(values, event["values"]):
-                raise UserError(
-                    f"trial {event['trial']} cannot be repeated: this search was begun "
-                    "with another version of KerasTuner. Continue it with that one, or "
-                    "begin a new search under another --name."
-                )
-            # Another machine's arithmetic may differ in the last bits.
-            trial.hyperparameters.values = event["values"]
-        elif event["event"] == "abandon":
-            oracle.abandon(event["worker"])
-        else:
-            trial = oracle.get_trial(event["trial"])
+    trial_id = event["trial"]
+    if event["event"] == "start":
+        oracle.recorded = event["values"]
+        trial = oracle.create_trial(event["worker"])
+        oracle.recorded = None
+        values = trial.hyperparameters.values
+        if trial.trial_id != trial_id or not _alike(values, event["values"]):
+            raise UserError(
+                f"trial {trial_id} cannot be repeated: this search was begun "
+                "with another version of KerasTuner. Continue it with that one, or "
+                "begin a new search under another --name."
+            )
+        # Another machine's arithmetic may differ in the last bits.
+        trial.hyperparameters.values = event["values"]
+    elif event["event"] == "abandon":
+        oracle.abandon(event["worker"])
+    elif trial_id in oracle.trials:
+        trial = oracle.get_trial(trial_id)
+        if trial_id not in oracle.end_order:
             trial.status = "FAILED" if event["score"] is None else "COMPLETED"
             trial.message = event["message"]
             if event["score"] is not None:
-                oracle.update_trial(event["trial"], {"score": event["score"]})
-            oracle.end_trial(trial)
-    oracle.fatal = None
+                oracle.update_trial(trial_id, {"score": event["score"]})
+        oracle.end_trial(trial)
 
 
 def _alike(values, others):

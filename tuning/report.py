@@ -8,49 +8,44 @@ plain network anew, with seeds that the search has not seen and as many epochs.
 
 import argparse
 import dataclasses
+import functools
 import pathlib
 import sys
 
 import numpy as np
 
-from lca_keras import console, files, plots
-from lca_keras.config import LOSS_WEIGHTS
-from lca_keras.console import UserError
+from lca_keras import console, files, options, plots
+from lca_keras.config import LOSS_WEIGHTS, Config
+from lca_keras.errors import UserError
 from tuning.space import BUDGET
 
 _IMPORTANCE_TREES = 300
+COMPARED = ("best", "default", "published", "plain")
 
 
 def searched(rows):
     """Names of the values that differ between trials, Hyperband's own left out."""
-    names = [name for name in rows[0]["values"] if not name.startswith("tuner/")]
-    return [name for name in names if len({row["values"][name] for row in rows}) > 1]
+    names = [name for name in rows[0].values if not name.startswith("tuner/")]
+    return [name for name in names if len({row.values[name] for row in rows}) > 1]
 
 
 def fully_trained(rows):
     """Trials that were trained for as long as any; Hyperband stops most of them."""
-    longest = max(row["values"].get(BUDGET, 0) for row in rows)
-    return [row for row in rows if row["values"].get(BUDGET, 0) == longest]
+    longest = max(row.values.get(BUDGET, 0) for row in rows)
+    return [row for row in rows if row.values.get(BUDGET, 0) == longest]
 
 
 def importance(rows, names):
-    """How much of the score each weight explains.
+    """How much of the score each weight explains: dict, largest first.
 
     Permutation importance of a random forest fitted to the trials: by how much its
     R^2 falls when a weight's values are shuffled. With few trials it is a hint.
-
-    Args:
-        rows: List of results of trials with a score.
-        names: List of weights.
-
-    Returns:
-        Dict from name to float, largest first.
     """
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import permutation_importance
 
-    inputs = np.array([[row["values"][name] for name in names] for row in rows])
-    scores = np.array([row["score"] for row in rows])
+    inputs = np.array([[row.values[name] for name in names] for row in rows])
+    scores = np.array([row.score for row in rows])
     forest = RandomForestRegressor(_IMPORTANCE_TREES, random_state=0)
     forest.fit(inputs, scores)
     result = permutation_importance(
@@ -61,24 +56,14 @@ def importance(rows, names):
 
 
 def scatter_figure(rows, names, space, objective):
-    """Each weight against the score; bars reach over the seeds of a trial.
-
-    Args:
-        rows: List of results of trials with a score.
-        names: List of weights.
-        space: Dict from name to its range, as in `search.json`.
-        objective: Name of the score.
-
-    Returns:
-        `matplotlib.figure.Figure`.
-    """
+    """Draws each weight against the score; bars reach over a trial's seeds."""
     from matplotlib import ticker
 
     columns = min(3, len(names))
     lines = -(-len(names) // columns)
     figure = plots.new_figure(4 * columns, 3.2 * lines)
-    scores = np.array([row["score"] for row in rows])
-    seeds = [[getattr(one, objective) for one in row["seeds"]] for row in rows]
+    scores = np.array([row.score for row in rows])
+    seeds = [[getattr(one, objective) for one in row.seeds] for row in rows]
     spread = np.array(
         [[s - min(v), max(v) - s] for s, v in zip(scores, seeds, strict=True)]
     )
@@ -87,7 +72,7 @@ def scatter_figure(rows, names, space, objective):
     with plots.style():
         grid = np.atleast_1d(figure.subplots(lines, columns)).ravel()
         for axes, name in zip(grid, names, strict=False):
-            values = np.array([row["values"][name] for row in rows])
+            values = np.array([row.values[name] for row in rows])
             axes.errorbar(
                 values, scores, spread.T, fmt="o", markersize=4, elinewidth=0.8
             )
@@ -109,7 +94,7 @@ def parallel_figure(rows, names, space, objective):
     """Parallel coordinates: a line for each trial, coloured by its score."""
     import matplotlib as mpl
 
-    scores = np.array([row["score"] for row in rows])
+    scores = np.array([row.score for row in rows])
     norm = mpl.colors.Normalize(scores.min(), scores.max())
     colors = mpl.colormaps["viridis"]
     figure = plots.new_figure(2 + 1.6 * (len(names) + 1), 4)
@@ -117,12 +102,12 @@ def parallel_figure(rows, names, space, objective):
         axes = figure.subplots()
         scaled, labels = [], []
         for name in names:
-            values = np.array([row["values"][name] for row in rows], float)
+            values = np.array([row.values[name] for row in rows], float)
             if space[name]["scale"] == "log":
                 values = np.log(values)
             low, high = values.min(), values.max()
             scaled.append((values - low) / (high - low))
-            shown = [row["values"][name] for row in rows]
+            shown = [row.values[name] for row in rows]
             labels.append(f"{name}\n{min(shown):.3g} to {max(shown):.3g}")
         scaled.append(norm(scores))
         labels.append(f"{objective}\n{scores.min():.3f} to {scores.max():.3f}")
@@ -136,85 +121,62 @@ def parallel_figure(rows, names, space, objective):
     return figure
 
 
-def compare(folder, search, job, seeds, test):
+def compare(folder, search, songs, seeds, test):
     """Trains the best, the default and the published weights, and the plain network.
 
-    Finished trainings are kept in `compare/` and read the next time.
+    The `seeds` trainings each have seeds that follow those of the search. Finished
+    ones are kept in `compare/` and read the next time; processes share the work.
 
-    Args:
-        folder: Folder of the search.
-        search: `tuning.search.Search`.
-        job: `lca_keras.training.Job`, where the data is.
-        seeds: Int, trainings each; their seeds follow those of the search.
-        test: Whether to score the test songs too.
-
-    Returns:
-        Dict from name to a list of dicts, one a seed, with the validation scores, and
-        with `test_frame_f1` and `test_song_f1` if asked for.
+    Yields:
+        Tuples (name, seed, dict) as they come: the validation scores, with
+        `test_frame_f1` and `test_song_f1` if `test` asks for them.
     """
-    from lca_keras import evaluate
-    from lca_keras.config import Config
-    from tuning import runner, trials
+    from lca_keras import corpus, evaluation, run, training
+    from tuning import study, trials
 
-    base = runner.base_config(search)
-    best = Config.load(folder / "best.yaml")
-    configs = {
-        "best": best,
-        "default": base.replace(loss=vars(LOSS_WEIGHTS["default"])),
-        "published": base.replace(loss=vars(LOSS_WEIGHTS["genremert"])),
-        "plain": base.replace(train={"method": "none"}),
-    }
-    parts = ("train", "validation", "test") if test else ("train", "validation")
-    sources, artists = runner.open_parts(folder, search, job, parts)
-    tested = sources.pop("test", None)
-    trainer = trials.Trainer(folder, sources, len(artists), search.objective)
+    base = search.base
+    configs = (
+        Config.load(folder / "best.yaml"),
+        base.replace(loss=vars(LOSS_WEIGHTS["default"])),
+        base.replace(loss=vars(LOSS_WEIGHTS["genremert"])),
+        base.replace(train={"method": "none"}),
+    )
+    division = study.divide(folder, search, songs)
+    artists = division.artists
+    sources = corpus.clip_sources(songs, division.part_of, artists, base)
+    tested = sources.pop("test")
+    trainer = trials.Trainer(folder, sources, len(artists))
+
+    def train(config, here):
+        return dataclasses.asdict(trainer.train(config, here / "checkpoints"))
+
+    def score_test(config, here):
+        model = training.best_model(config, len(artists), here / "checkpoints")
+        scores = evaluation.evaluate(model, tested).scores
+        return {f"test_{key}_f1": scores[key]["f1"] for key in ("frame", "song")}
+
+    wanted = {}
     first = base.train.seed + search.seeds
-    results = {}
-    for name, config in configs.items():
-        results[name] = []
+    for name, config in zip(COMPARED, configs, strict=True):
         for seed in range(first, first + seeds):
-            path = folder / "compare" / f"{name}-seed-{seed}.json"
-            wanted = {"loss": vars(config.loss), "train": vars(config.train)}
-            known = files.read_json(path) if path.exists() else {}
-            complete = known.get("settings") == wanted
-            if not complete or (test and "test_song_f1" not in known["scores"]):
-                scores, model = trainer.train(config, seed)
-                row = dataclasses.asdict(scores)
-                if test:
-                    found, _ = evaluate.evaluate_part(model, tested)
-                    for level in ("frame", "song"):
-                        row[f"test_{level}_f1"] = found[level]["f1"]
-                path.parent.mkdir(exist_ok=True)
-                known = {"settings": wanted, "scores": row}
-                files.write_json(path, known)
-            row = known["scores"]
-            shown = "  ".join(
-                f"{key} {row[key]:.3f}"
-                for key in row
-                if key.endswith("_f1") and row[key]
-            )
-            print(f"  {name:<9} seed {seed}  {shown}", flush=True)
-            results[name].append(row)
-    return results
+            here = folder / "compare" / f"{name}-seed-{seed}"
+            seeded = config.replace(train={"seed": seed})
+            work = functools.partial(train, seeded, here)
+            wanted[name, seed] = here, seeded.to_dict(), work
+    for (name, seed), row in run.cells(wanted):
+        if test:
+            here, settings, work = wanted[name, seed]
+            score = functools.partial(score_test, *work.args)
+            row = {**row, **run.cell(here / "test", settings, score)}
+        yield name, seed, row
 
 
 def markdown(name, search, rows, ranked, comparison):
-    """The report as text.
-
-    Args:
-        name: Name of the search.
-        search: `tuning.search.Search`.
-        rows: List of results, failed trials too.
-        ranked: Dict from weight to importance.
-        comparison: What `compare` returned, or empty.
-
-    Returns:
-        Markdown.
-    """
-    scored = [row for row in rows if row["score"] is not None]
-    best = max(scored, key=lambda row: row["score"])
+    """The report as text; `rows` are all `Result`s, failed trials too."""
+    scored = [row for row in rows if row.score is not None]
+    best = max(scored, key=lambda row: row.score)
     names = searched(scored) if len(scored) > 1 else []
-    if BUDGET in best["values"]:
+    if BUDGET in best.values:
         names.append(BUDGET)
     train = search.config["train"]
     lines = [
@@ -229,7 +191,7 @@ def markdown(name, search, rows, ranked, comparison):
         "best epoch after the warm-up; `cf_` is the counterfactual branch, `test_` the "
         "test songs, all else validation songs.",
         "",
-        f"Best: trial {best['trial']}, {search.objective} {best['score']:.4f}. The "
+        f"Best: trial {best.trial}, {search.objective} {best.score:.4f}. The "
         "best of many noisy trials looks better than it is: trust the comparison with "
         "fresh seeds.",
         "",
@@ -284,12 +246,12 @@ def markdown(name, search, rows, ranked, comparison):
         + f" | {search.objective} | over seeds | reason |",
         "| --- |" + " --- |" * (len(names) + 3),
     ]
-    for row in sorted(rows, key=lambda row: -(row["score"] or -1.0)):
-        values = [f"{row['values'][key]:.4g}" for key in names]
-        score = "failed" if row["score"] is None else f"{row['score']:.4f}"
-        each = [f"{getattr(one, search.objective):.4f}" for one in row["seeds"]]
-        cells = [row["trial"], *values, score, ", ".join(each)]
-        cells.append(row["reason"].replace("|", "/"))
+    for row in sorted(rows, key=lambda row: -(row.score or -1.0)):
+        values = [f"{row.values[key]:.4g}" for key in names]
+        score = "failed" if row.score is None else f"{row.score:.4f}"
+        each = [f"{getattr(one, search.objective):.4f}" for one in row.seeds]
+        cells = [row.trial, *values, score, ", ".join(each)]
+        cells.append(row.reason.replace("|", "/"))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
 
@@ -313,29 +275,23 @@ def main(argv=None):
     )
     console.add_debug_flag(parser)
     args = parser.parse_args(argv)
-    return console.guard(lambda: run(args), args.debug)
+    return console.guard(lambda: report(args), args.debug)
 
 
-def run(args):
+def report(args):
     """Runs the job that the parsed arguments describe."""
     console.quiet_tensorflow()
-    from lca_keras import training
-    from tuning import runner
-    from tuning.search import Search
+    from tuning import screen, study
 
     folder = pathlib.Path(args.searches, args.name)
-    try:
-        search = Search(**files.read_json(folder / "search.json"))
-        job = training.Job(**files.read_json(folder / "job.json"))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{folder} is not the folder of a search ({error})") from error
+    search = study.Search.load(folder)
+    source = study.load_source(folder)
     if args.compare is not None and args.compare < 1:
         raise UserError(f"--compare must be at least 1, not {args.compare}")
     if args.test and not args.compare:
         raise UserError("--test goes with --compare SEEDS")
-    rows = runner.results(folder, search)
-    runner.print_best(folder, search)
-    scored = [row for row in rows if row["score"] is not None]
+    rows = screen.print_best(folder)
+    scored = [row for row in rows if row.score is not None]
     ranked = {}
     pictures = folder / "report"
     pictures.mkdir(exist_ok=True)
@@ -347,17 +303,22 @@ def run(args):
         for title, draw in (("weights", scatter_figure), ("parallel", parallel_figure)):
             figure = draw(drawn, names, space, objective)
             plots.save_figure(figure, pictures / f"{title}.png")
-    comparison = {}
+    comparison = {name: [] for name in COMPARED if args.compare}
     if args.compare:
         import tensorflow as tf
 
         tf.get_logger().setLevel("ERROR")
         with console.resumable(["python", "-m", "tuning.report", *sys.argv[1:]]):
-            comparison = compare(folder, search, job, args.compare, args.test)
+            songs = options.prepare_corpus(source, search.base)
+            found = compare(folder, search, songs, args.compare, args.test)
+            for name, seed, row in found:
+                scores = [f"{k} {row[k]:.3f}" for k in row if "_f1" in k and row[k]]
+                print(f"  {name:<9} seed {seed}  {'  '.join(scores)}", flush=True)
+                comparison[name].append(row)
     text = markdown(args.name, search, rows, ranked, comparison)
     (pictures / "report.md").write_text(text, encoding="utf-8")
-    columns = ["trial", *rows[0]["values"], "score", "reason"]
-    table = [{**row["values"], **row} for row in rows]
+    columns = ["trial", *rows[0].values, "score", "reason"]
+    table = [{**row.values, **vars(row)} for row in rows]
     files.write_csv(folder / "trials.csv", columns, table)
     print()
     print(text)

@@ -14,7 +14,7 @@ import pathlib
 import yaml
 
 from lca_keras.config import LossWeights
-from lca_keras.console import UserError
+from lca_keras.errors import UserError
 
 # Here, and not beside the oracles, so that `--help` loads no KerasTuner.
 ALGORITHMS = ("bayesian", "hyperband", "random", "grid")
@@ -51,14 +51,7 @@ class Parameter:
         return len(self.values) == 1
 
     def grid(self, points):
-        """The same dimension as a list of values, evenly spaced on its scale.
-
-        Args:
-            points: Int, at least 1, number of values of a range.
-
-        Returns:
-            `Parameter`.
-        """
+        """The same dimension as so many values, evenly spaced on its scale."""
         if self.values:
             return self
         if points == 1:
@@ -77,45 +70,24 @@ class Parameter:
         return dataclasses.replace(self, values=tuple(values))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Limits:
-    """What a parameter may be: open or closed ends."""
-
-    low: float
-    high: float
-    text: str
-    low_included: bool = False
-    high_included: bool = False
-
-    def admit(self, value):
-        low = value >= self.low if self.low_included else value > self.low
-        high = value <= self.high if self.high_included else value < self.high
-        return low and high
-
-
 _MOST = 0.999  # Of a ratio: rounding must not take it to 1.
-_POSITIVE = _Limits(0.0, math.inf, "greater than 0")
-_NOT_NEGATIVE = _Limits(0.0, math.inf, "0 or greater", low_included=True)
+_TINY = math.nextafter(0.0, 1.0)
+_BELOW_1 = math.nextafter(1.0, 0.0)
+# Lowest and highest value of each parameter, both allowed, and the same in words.
 _LIMITS = {
-    "main": _POSITIVE,
-    "cf_ratio": _Limits(
-        0.0, _MOST, "from 0 to 0.999, for main must weigh more than cf", True, True
-    ),
-    "ent_cf": _POSITIVE,
-    "ent_main_ratio": _Limits(
-        0.0,
-        _MOST,
+    "main": (_TINY, math.inf, "greater than 0"),
+    "cf_ratio": (0, _MOST, "from 0 to 0.999, for main must weigh more than cf"),
+    "ent_cf": (_TINY, math.inf, "greater than 0"),
+    "ent_main_ratio": (
+        *(0, _MOST),
         "from 0 to 0.999, for ent_cf must weigh more than ent_main",
-        True,
-        True,
     ),
-    "att": _NOT_NEGATIVE,
-    "warmup_epochs": _NOT_NEGATIVE,
-    "cf_dropout": _Limits(0.0, 1.0, "from 0 to below 1", low_included=True),
-    "learning_rate": _Limits(0.0, 1.0, "between 0 and 1"),
+    "att": (0, math.inf, "0 or greater"),
+    "warmup_epochs": (0, math.inf, "0 or greater"),
+    "cf_dropout": (0, _BELOW_1, "from 0 to below 1"),
+    "learning_rate": (_TINY, _BELOW_1, "between 0 and 1"),
 }
 _WHOLE = ("warmup_epochs",)
-_WEIGHTS = ("main", "cf_ratio", "ent_cf", "ent_main_ratio", "att")
 
 # Decades around the default weights. The entropy of the main branch stays small: above
 # `main` it flattens the predictions.
@@ -129,16 +101,10 @@ DEFAULT = {
 
 
 def load_space(path=None):
-    """Reads a space: the default one, changed by a YAML file.
+    """Reads a space: the default one, or that changed by a YAML file.
 
     A number fixes a parameter, `{low: 0.1, high: 1, scale: log}` is a range, and
     `{values: [0.5, 1]}` a choice.
-
-    Args:
-        path: Optional YAML file.
-
-    Returns:
-        Dict from name to `Parameter`.
 
     Raises:
         SpaceError: Unknown names, inverted ranges, or values that break a principle.
@@ -208,11 +174,9 @@ def _value(name, value):
     """A number within the limits of its parameter."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SpaceError(f"{name}: expected a number, received {value!r}")
-    limits = _LIMITS[name]
-    if not math.isfinite(value) or not limits.admit(value):
-        raise SpaceError(
-            f"{name}: {value:g} is out of bounds; it must be {limits.text}"
-        )
+    low, high, text = _LIMITS[name]
+    if not math.isfinite(value) or not low <= value <= high:
+        raise SpaceError(f"{name}: {value:g} is out of bounds; it must be {text}")
     if name in _WHOLE:
         if value != int(value):
             raise SpaceError(f"{name}: expected a whole number, received {value:g}")
@@ -221,14 +185,7 @@ def _value(name, value):
 
 
 def hyperparameters(space):
-    """A space as KerasTuner's.
-
-    Args:
-        space: Dict from name to `Parameter`.
-
-    Returns:
-        `keras_tuner.HyperParameters`.
-    """
+    """A space as `keras_tuner.HyperParameters`."""
     import keras_tuner as kt
 
     result = kt.HyperParameters()
@@ -245,15 +202,7 @@ def hyperparameters(space):
 
 
 def apply(values, config):
-    """Puts sampled values into a configuration.
-
-    Args:
-        values: Dict from name to number; other names are ignored.
-        config: `lca_keras.config.Config`.
-
-    Returns:
-        `lca_keras.config.Config`.
-    """
+    """Puts sampled values into a `Config`; other names are ignored."""
     weights = LossWeights(
         main=values["main"],
         effect=1.0,
@@ -280,3 +229,11 @@ def longest_warmup(space, config):
 def to_json(space):
     """A space as plain dicts and lists."""
     return {name: dataclasses.asdict(parameter) for name, parameter in space.items()}
+
+
+def from_json(raw):
+    """A space from `to_json`'s form, read as JSON."""
+    return {
+        name: Parameter(**{**entry, "values": tuple(entry["values"])})
+        for name, entry in raw.items()
+    }

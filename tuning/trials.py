@@ -1,32 +1,36 @@
 """One trial of a search: train with some weights, score on validation songs.
 
 The first `warmup_epochs` train the main branch alone and do not depend on the loss
-weights, so they are trained once for each seed and kept. A trial starts from there;
-`lca_keras.callbacks` seed dropout and shuffling from the epoch's number, so it ends
-where a run without this short cut would have ended.
+weights, so they are trained once for each seed and kept. A trial goes on from there and
+ends in the weights in which `fit` ends with the same configuration.
 """
 
 import dataclasses
+import os
 import pathlib
+import shutil
 
 import keras
-import numpy as np
 
-from lca_keras import callbacks, evaluate, files
+from lca_keras import callbacks, console, files, run, training
 from lca_keras.config import LossWeights
 from lca_keras.models.factory import build_training_model
 from tuning import space
 
+# A trial that was begun so often without an end is taken for failed.
+_ATTEMPTS = 8
+_BEGUN = "attempts.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Validation scores of one seed of a trial.
+    """Validation scores of one seed of a trial, at its best epoch.
 
     Attributes:
-        frame_f1: Weighted F1 over clips of the best epoch.
-        song_f1: Weighted F1 over songs of the best epoch.
-        cf_frame_f1: Counterfactual branch's F1 over clips at that epoch, or `None`.
-        attention_distance: Mean |A - A~| at that epoch, or `None`.
+        frame_f1: Weighted F1 over clips.
+        song_f1: Weighted F1 over songs.
+        cf_frame_f1: Counterfactual branch's F1 over clips, or `None`.
+        attention_distance: Mean |A - A~|, or `None`.
         epoch: That epoch, from 1.
     """
 
@@ -36,47 +40,17 @@ class Scores:
     attention_distance: float | None
     epoch: int
 
-
-class ValidationScores(keras.callbacks.Callback):
-    """Scores every epoch on the validation songs, and remembers the best one's weights.
-
-    Args:
-        source: `lca_keras.data.pipeline.ClipSource` of the validation part.
-        objective: `"frame_f1"` or `"song_f1"`.
-        first: Int, epochs (from 0) before this one do not count.
-        known: List of `Scores` of epochs trained before, best weights unknown.
-    """
-
-    def __init__(self, source, objective, first, known=()):
-        super().__init__()
-        self.source = source
-        self.objective = objective
-        self.first = first
-        self.epochs = list(known)
-        self.best_weights = None
-
-    @property
-    def best(self):
-        """`Scores` of the best epoch; of equal ones the later, as in `fit`."""
-        return max(
-            self.epochs, key=lambda one: (getattr(one, self.objective), one.epoch)
+    @classmethod
+    def of(cls, state):
+        """Reads the scores out of a `lca_keras.training.TrainingState`."""
+        logs = state.best_logs
+        return cls(
+            logs["val_f1"],
+            logs["val_song_f1"],
+            logs.get("val_cf_f1"),
+            logs.get("val_att_term"),
+            state.best_epoch,
         )
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Runs the model over the validation songs."""
-        if epoch < self.first:
-            return
-        scores, predictions = evaluate.evaluate_part(self.model, self.source)
-        now = Scores(
-            scores["frame"]["f1"],
-            scores["song"]["f1"],
-            scores.get("cf_frame", {}).get("f1"),
-            predictions.attention_distance,
-            epoch + 1,
-        )
-        self.epochs.append(now)
-        if self.best is now:
-            self.best_weights = self.model.get_weights()
 
 
 class Trainer:
@@ -86,13 +60,12 @@ class Trainer:
         folder: Folder of the search; warm-up models are kept in `warmup/`.
         sources: Dict with the `ClipSource` of `"train"` and of `"validation"`.
         num_classes: Int, number of artists.
-        objective: `"frame_f1"` or `"song_f1"`, decides the best epoch.
 
     Raises:
         ValueError: `sources` holds another part. A search must not see test songs.
     """
 
-    def __init__(self, folder, sources, num_classes, objective):
+    def __init__(self, folder, sources, num_classes):
         if set(sources) != {"train", "validation"}:
             raise ValueError(
                 "A search reads the training and the validation part, nothing else. "
@@ -101,53 +74,50 @@ class Trainer:
         self.folder = pathlib.Path(folder)
         self.sources = sources
         self.num_classes = num_classes
-        self.objective = objective
         self._kind, self._models = None, {}
 
-    def train(self, config, seed, progress=None, resume=None, keep=None):
-        """Trains one seed of a configuration.
+    def train(self, config, folder, callbacks=(), go_on_from=None):
+        """Trains a `Config`, seed included, with its checkpoints in a folder.
 
-        Args:
-            config: `lca_keras.config.Config`.
-            seed: Int, of initial weights, shuffling and dropout.
-            progress: Optional Keras callback.
-            resume: Optional `.keras` file that `keep` left, of the same configuration
-                and seed, trained for fewer epochs.
-            keep: Optional `epoch-NNNN.keras` to write the last epoch's model to.
+        `go_on_from` is a folder of checkpoints of the same configuration, trained for
+        fewer epochs; without one a shared warm-up is the beginning.
 
         Returns:
-            Tuple of `Scores` of the best epoch after the warm-up, and the model at
-            that epoch (at the last one, if the best came before `resume`). The model
-            is good until the next call, which may train it anew.
+            `Scores`.
 
         Raises:
             lca_keras.callbacks.DivergenceError: The loss became NaN.
         """
-        config = config.replace(train={"seed": seed})
         train = config.train
-        first, known, start = 0, [], resume
-        if resume is not None:
-            rows = files.read_json(resume.with_suffix(".json"))
-            known = [Scores(**row) for row in rows]
-        elif train.method != "none" and train.warmup_epochs:
-            start = self._warm_up(config, progress)
-        model = self._fresh_model(config)
-        if start is not None:
-            first = _copy_state(start, model)
-        # The plain network is scored after as many epochs: the same choice of epochs.
-        validation = ValidationScores(
-            self.sources["validation"], self.objective, train.warmup_epochs, known
-        )
-        self._fit(model, config, first, train.epochs, [validation], progress)
-        if keep is not None:
-            _save(model, keep)
-            rows = [dataclasses.asdict(scores) for scores in validation.epochs]
-            files.write_json(keep.with_suffix(".json"), rows)
-        if validation.best_weights is not None:
-            model.set_weights(validation.best_weights)
-        return validation.best, model
+        before = go_on_from
+        if before is None and train.method != "none" and train.warmup_epochs:
+            before = self._warm_up(config, callbacks)
+        if before is not None:
+            training.go_on_from(folder, before)
+        return Scores.of(self._train(config, folder, callbacks))
 
-    def _fresh_model(self, config):
+    def _train(self, config, folder, callbacks):
+        return training.train(
+            config, self.sources, self.num_classes, folder, callbacks, self._build
+        )
+
+    def _warm_up(self, config, callbacks):
+        """Folder of the checkpoints after the warm-up of a seed, trained or found."""
+        train = config.train
+        # All that the warm-up depends on, apart from what one search has in common.
+        kept = self.folder / "warmup" / f"seed-{train.seed}-lr-{train.learning_rate!r}"
+        kept.mkdir(parents=True, exist_ok=True)
+        wanted = kept / f"{train.warmup_epochs:04d}"
+        with files.lock(kept / ".lock"):
+            shorter = [p for p in kept.glob("[0-9]*") if p.name < wanted.name]
+            if shorter:
+                training.go_on_from(wanted, max(shorter))
+            self._train(
+                config.replace(train={"epochs": train.warmup_epochs}), wanted, callbacks
+            )
+        return wanted
+
+    def _build(self, config, num_classes):
         """An untrained model; one that was used before, if its graph can be.
 
         Tracing takes as long as an epoch or two of a small corpus. What a search
@@ -161,8 +131,7 @@ class Trainer:
             keras.utils.clear_session()
             self._kind, self._models = kind, {}
         if train.seed not in self._models:
-            keras.utils.set_random_seed(train.seed)
-            model = build_training_model(config, self.num_classes)
+            model = build_training_model(config, num_classes)
             self._models[train.seed] = model, [v.numpy() for v in _state(model)]
         model, untrained = self._models[train.seed]
         for variable, value in zip(_state(model), untrained, strict=True):
@@ -171,96 +140,142 @@ class Trainer:
         model.loss_weights = config.loss
         return model
 
-    def _fit(self, model, config, first, last, extra, progress):
-        """Trains epochs `first` to before `last`."""
-        train = config.train
-        source = self.sources["train"]
-        model.fit(
-            source.training(train.batch_size, train.seed, first, last),
-            steps_per_epoch=source.steps(train.batch_size),
-            initial_epoch=first,
-            epochs=last,
-            callbacks=[
-                callbacks.WarmUp(train.warmup_epochs),
-                callbacks.EpochSeed(train.seed),
-                callbacks.StopOnDivergence(),
-                *extra,
-                *([progress] if progress is not None else []),
-            ],
-            shuffle=False,  # The pipeline shuffles.
-            verbose=0,
-        )
-
-    def _warm_up(self, config, progress):
-        """The model after the warm-up of a seed, trained or found."""
-        train = config.train
-        # All that the warm-up depends on, apart from what one search has in common.
-        kept = self.folder / "warmup" / f"seed-{train.seed}-lr-{train.learning_rate!r}"
-        wanted = kept / f"epoch-{train.warmup_epochs:04d}.keras"
-        with files.lock(_made(kept) / ".lock"):
-            if wanted.exists():
-                return wanted
-            done = [int(path.stem.split("-")[1]) for path in kept.glob("epoch-*.keras")]
-            first = max(
-                (epoch for epoch in done if epoch < train.warmup_epochs), default=0
-            )
-            model = self._fresh_model(config)
-            if first:
-                _copy_state(kept / f"epoch-{first:04d}.keras", model)
-            self._fit(model, config, first, train.warmup_epochs, [], progress)
-            _save(model, wanted)
-        return wanted
-
 
 def _state(model):
     """All that training changes."""
     return [*model.variables, *model.optimizer.variables]
 
 
-def _made(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+class _DeadlyTrial(Exception):
+    """A trial in which process after process has died."""
 
 
-def _save(model, path):
-    with files.atomic_path(path) as temporary:
-        model.save(temporary)
+def run_trial(folder, search, trainer, trial_id, values, callbacks_of):
+    """Trains what is missing of a trial; finished seeds are read.
 
+    Args:
+        folder: Folder of the search.
+        search: `tuning.study.Search`.
+        trainer: `Trainer`.
+        trial_id: Identifier of the trial.
+        values: Dict of its hyperparameters.
+        callbacks_of: Function of a seed that returns further Keras callbacks.
 
-def _copy_state(path, model):
-    """Takes weights and optimizer state over; returns the number of epochs trained.
-
-    Loss weights, dropout rates and learning rate are those of `model`.
+    Returns:
+        Tuple of the mean objective, or `None` if the trial failed, and why it did:
+        its weights make training diverge, or memory ran out. The search goes on then.
     """
-    saved = keras.saving.load_model(path)
-    model.set_weights(saved.get_weights())
-    rate = float(model.optimizer.learning_rate)
-    for target, source in zip(
-        model.optimizer.variables, saved.optimizer.variables, strict=True
-    ):
-        target.assign(source)
-    model.optimizer.learning_rate.assign(rate)
-    return int(path.stem.split("-")[1])
+    import tensorflow as tf
+
+    config = trial_config(values, search.base)
+    here = pathlib.Path(folder, "trials", trial_id)
+    here.mkdir(parents=True, exist_ok=True)
+    scores = []
+    try:
+        _count_attempt(here)
+        for seed in range(config.train.seed, config.train.seed + search.seeds):
+            seeded = config.replace(train={"seed": seed})
+            scores.append(
+                run.cell(
+                    here / f"seed-{seed}",
+                    seeded.to_dict(),
+                    lambda seeded=seeded: _run_seed(
+                        trainer, seeded, here, values, callbacks_of(seeded.train.seed)
+                    ),
+                )[search.objective]
+            )
+            files.write_json(here / _BEGUN, 1)  # It gets on: only this start counts.
+    except (callbacks.DivergenceError, _DeadlyTrial) as error:
+        return None, str(error)
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        return None, f"out of memory: {(str(error).splitlines() or [''])[0]}"
+    except Exception as error:
+        if console.is_interrupt(error):
+            raise KeyboardInterrupt from error
+        raise
+    return sum(scores) / len(scores), None
 
 
-def mean_score(scores, objective):
-    """Mean objective over seeds."""
-    return float(np.mean([getattr(one, objective) for one in scores]))
+def _run_seed(trainer, config, trial, values, callbacks):
+    """Trains one seed of a trial; returns its scores for JSON."""
+    here = trial / f"seed-{config.train.seed}"
+    promoted = values.get("tuner/trial_id")  # By Hyperband, from a shorter trial.
+    before = promoted and trial.parent / promoted / here.name / "checkpoints"
+    scores = trainer.train(config, here / "checkpoints", callbacks, before)
+    if space.BUDGET not in values:  # Otherwise a longer trial may go on from here.
+        shutil.rmtree(here / "checkpoints", ignore_errors=True)
+    _write_hparams(here, config, scores)
+    return dataclasses.asdict(scores)
+
+
+def _count_attempt(here):
+    """Raises if a trial was begun too often without an end."""
+    path = here / _BEGUN
+    count = files.read_json(path) if path.exists() else 0
+    if count >= _ATTEMPTS:
+        raise _DeadlyTrial(
+            f"begun {count} times, and each time its process ended before it did (for "
+            "lack of memory?)"
+        )
+    files.write_json(path, count + 1)
+
+
+def _write_hparams(folder, config, scores):
+    """Adds a training to TensorBoard's HParams."""
+    import tensorflow as tf
+    from tensorboard.plugins.hparams import api
+
+    weights = dataclasses.asdict(config.loss)
+    train = config.train
+    searched = {
+        **weights,
+        "learning_rate": train.learning_rate,
+        "cf_dropout": train.cf_dropout,
+        "warmup_epochs": train.warmup_epochs,
+        "seed": train.seed,
+    }
+    with tf.summary.create_file_writer(os.fspath(folder)).as_default():
+        api.hparams(searched)
+        for name, value in dataclasses.asdict(scores).items():
+            if value is not None:
+                tf.summary.scalar(name, value, step=scores.epoch)
 
 
 def trial_config(values, config):
-    """Configuration of a trial; Hyperband's own value decides the epochs.
-
-    Args:
-        values: Dict of a trial's hyperparameters.
-        config: `lca_keras.config.Config` of the search.
-
-    Returns:
-        `lca_keras.config.Config`.
-    """
+    """The `Config` of a trial; Hyperband's own value decides the epochs."""
     config = space.apply(values, config)
     budget = values.get(space.BUDGET)
     if budget:
         epochs = config.train.warmup_epochs + int(budget)
         config = config.replace(train={"epochs": epochs})
     return config
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A trial that has ended: its mean score, or `None` and the reason of a failure.
+
+    `seeds` are the `Scores` of those trainings that ended.
+    """
+
+    trial: str
+    values: dict
+    score: float | None
+    reason: str
+    seeds: list
+
+
+def results(folder, events):
+    """Returns the `Result`s of a search's trials, from the events of its journal."""
+    begun, rows = {}, []
+    for event in events:
+        if event["event"] == "start":
+            begun[event["trial"]] = event["values"]
+        elif event["event"] == "end":
+            trial = event["trial"]
+            here = pathlib.Path(folder, "trials", trial)
+            cells = map(files.read_json, sorted(here.glob("seed-*/cell.json")))
+            seeds = [Scores(**c["result"]) for c in cells if "result" in c]
+            reason = event["message"] or ""
+            rows.append(Result(trial, begun[trial], event["score"], reason, seeds))
+    return rows

@@ -1,1 +1,1 @@
-"""Audio in: decoding, mel features, and the synthesis of the built-in corpus."""
+"""Samples: decoding, mel features, melody, separation, fingerprints."""

@@ -5,7 +5,7 @@ import importlib.util
 
 import numpy as np
 
-from lca_keras.console import UserError
+from lca_keras.errors import UserError
 
 # From C2 to C6: the range of singing voices, in Hz.
 FMIN, FMAX = 65.4, 1046.5

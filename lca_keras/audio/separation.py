@@ -1,31 +1,24 @@
 """Separation of the singing voice with Open-Unmix.
 
 The pretrained models `umxl` and `umxhq` are fetched by openunmix's own loader. A
-folder in its format does as well, and `python -m lca_keras.audio.separation train`
+folder in its format does as well, and `python -m lca_keras.corpora.separator train`
 writes one: a small Open-Unmix trained on a corpus that has its vocals as stems.
 
 References:
     - Stöter et al., 2019, https://joss.theoj.org/papers/10.21105/joss.01667
 """
 
-import argparse
 import contextlib
 import hashlib
 import importlib.util
 import json
 import os
 import pathlib
-import sys
 
 import numpy as np
 
-from lca_keras.audio.decode import (
-    AudioError,
-    check_sound,
-    decode,
-    read_blocks,
-)
-from lca_keras.console import UserError
+from lca_keras.audio.decode import AudioError, check_sound, read_blocks
+from lca_keras.errors import UserError
 
 PRETRAINED = ("umxl", "umxhq")
 # Seconds that pass through the network together. Neighbouring chunks are faded into
@@ -37,7 +30,7 @@ class SeparatorError(UserError):
     """A separator that cannot be used; the message says what to do."""
 
 
-def identify(separator):
+def separator_id(separator):
     """Names a separator by what it does, wherever it lies.
 
     Args:
@@ -115,7 +108,7 @@ class Separator:
                 raise SeparatorError(
                     f"the weights of {separator!r} cannot be downloaded ({error}). "
                     "Give a folder that holds them in Open-Unmix's format, or train "
-                    "one with `python -m lca_keras.audio.separation train`."
+                    "one with `python -m lca_keras.corpora.separator train`."
                 ) from error
         else:
             _check_weights(separator)
@@ -313,163 +306,3 @@ def _check_weights(folder):
                 f"{weights_path}: {name} has the shape {found[name]}, but "
                 f"{model_path.name} asks for {shape}"
             )
-
-
-def signal_to_distortion(reference, estimate):
-    """Signal-to-distortion ratio in decibels, of the whole song.
-
-    Args:
-        reference: Float array, true source.
-        estimate: Float array of the same shape.
-
-    Returns:
-        Float.
-    """
-    noise = np.sum(np.square(reference - estimate, dtype="float64"))
-    return float(
-        10 * np.log10(np.sum(np.square(reference, dtype="float64")) / (noise + 1e-12))
-    )
-
-
-def load_stems(songs, sample_rate):
-    """Reads mixtures and vocals.
-
-    Args:
-        songs: List of `lca_keras.data.catalogue.Song` with `vocals_path`.
-        sample_rate: Int, Hz.
-
-    Returns:
-        List of float32 arrays `(2, samples)`: vocals and all the rest.
-
-    Raises:
-        UserError: A file cannot be used.
-    """
-    pairs = []
-    for song in songs:
-        try:
-            mixture = decode(song.path, sample_rate)
-            vocals = decode(song.vocals_path, sample_rate)
-        except AudioError as error:
-            raise UserError(
-                f"{song.label}: the song or its vocals cannot be used ({error}). Mend "
-                "it or take it out of the manifest."
-            ) from error
-        length = min(len(mixture), len(vocals))
-        vocals = vocals[:length]
-        pairs.append(np.stack([vocals, mixture[:length] - vocals]))
-    return pairs
-
-
-def main(argv=None):
-    """Command line: `train` a separator, or `apply` one to a song."""
-    from lca_keras import console
-
-    parser = argparse.ArgumentParser(
-        prog="python -m lca_keras.audio.separation",
-        description=__doc__.splitlines()[0],
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    train = commands.add_parser(
-        "train", help="train a small Open-Unmix on a corpus with vocal stems"
-    )
-    train.add_argument(
-        "--data",
-        required=True,
-        help="manifest with the column vocals_path, or the folder of a built-in "
-        "corpus made with --stems",
-    )
-    train.add_argument("--out", required=True, help="folder to write the model to")
-    train.add_argument(
-        "--split-file", help="CSV: artist, album, song, part; default: by album"
-    )
-    train.add_argument("--sample-rate", type=int, default=16000, help="Hz")
-    train.add_argument("--hidden-size", type=int, default=256, help="network's width")
-    train.add_argument("--epochs", type=int, default=20)
-    train.add_argument("--seed", type=int, default=0)
-    console.add_debug_flag(train)
-    apply = commands.add_parser("apply", help="write the vocals of a song")
-    apply.add_argument("song", help="audio file")
-    apply.add_argument("out", help="FLAC file to write")
-    apply.add_argument(
-        "--separator", default="umxl", help="umxl, umxhq or a folder; default: umxl"
-    )
-    console.add_debug_flag(apply)
-    args = parser.parse_args(argv)
-    run = {"train": _run_train, "apply": _run_apply}[args.command]
-    return console.guard(lambda: run(args), args.debug)
-
-
-def _run_apply(args):
-    from lca_keras import files
-
-    if not pathlib.Path(args.out).absolute().parent.is_dir():
-        raise UserError(f"{args.out}: no such folder")
-    separator = Separator(args.separator)
-    try:
-        with files.atomic_path(args.out) as temporary:
-            separator.separate(args.song, separator.sample_rate, keep=temporary)
-    except AudioError as error:
-        raise UserError(f"{args.song}: {error}") from error
-    print(f"vocals written to {args.out}")
-
-
-def _run_train(args):
-    """Trains on the training songs, measures on the test songs."""
-    if importlib.util.find_spec("openunmix") is None:
-        raise SeparatorError(
-            "training a separator needs openunmix: pip install 'lca-keras[vocals]'"
-        )
-    # A command may know the corpus; the functions above only know audio.
-    from lca_keras.audio import unmix_training
-    from lca_keras.data import catalogue, split
-
-    if args.epochs < 1 or args.hidden_size < 2 or args.hidden_size % 2:
-        raise UserError("--epochs must be at least 1, --hidden-size an even number")
-    if pathlib.Path(args.out).exists():
-        raise UserError(f"{args.out} exists already: choose another --out")
-    data = pathlib.Path(args.data)
-    manifest = data / "manifest.csv" if data.is_dir() else data
-    songs = catalogue.load(manifest)
-    without = [song for song in songs if song.vocals_path is None]
-    if without:
-        raise UserError(
-            f"{manifest}: {len(without)} of {len(songs)} songs have no vocals_path, "
-            f"the first is {without[0].label}. `python -m lca_keras.audio.synthesis "
-            "OUT --stems` writes a corpus that has them."
-        )
-    if args.split_file:
-        part_of = split.read_split(args.split_file, songs)
-    else:
-        part_of = split.split_songs(songs, "album", args.seed)
-    parts = {
-        part: [song for song in songs if part_of[song.key] == part]
-        for part in split.PARTS
-    }
-
-    def report(epoch, loss, held_out):
-        print(
-            f"epoch {epoch:2d}/{args.epochs}  loss {loss:.4f}  validation "
-            f"{held_out:.4f}",
-            flush=True,
-        )
-
-    unmix_training.train(
-        load_stems(parts["train"], args.sample_rate),
-        load_stems(parts["validation"], args.sample_rate),
-        args.out,
-        args.sample_rate,
-        args.hidden_size,
-        args.epochs,
-        args.seed,
-        report,
-    )
-    rows = unmix_training.separation_quality(Separator(args.out), parts["test"])
-    before, after = np.median([row[1:] for row in rows], axis=0)
-    print(
-        f"test: vocals' SDR {before:.1f} dB in the mixture, {after:.1f} dB separated "
-        f"(median of {len(rows)} songs)\nseparator written to {args.out}"
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

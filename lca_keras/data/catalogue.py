@@ -8,7 +8,7 @@ import pathlib
 
 from lca_keras import files
 from lca_keras.audio.decode import EXTENSIONS
-from lca_keras.console import UserError
+from lca_keras.errors import UserError
 
 _COLUMNS = ("path", "artist", "album", "song")
 

@@ -13,7 +13,7 @@ from lca_keras.audio import separation
 from lca_keras.audio.decode import AudioError, decode
 from lca_keras.audio.features import mel_spectrogram
 from lca_keras.audio.melody import melody_bands
-from lca_keras.console import UserError
+from lca_keras.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Extractor:
                         f"these features were made with the separator {wanted}: say "
                         "where its folder is with --separator FOLDER"
                     )
-                found = separation.identify(source)
+                found = separation.separator_id(source)
                 if found != wanted:
                     raise UserError(
                         f"--separator {source} is {found}; these features need {wanted}"
@@ -190,7 +190,7 @@ def _thread_pools():
     return threadpoolctl.ThreadpoolController()
 
 
-def fingerprint(song):
+def file_state(song):
     """What tells whether a song's files have changed: sizes and modification times.
 
     Args:

@@ -5,7 +5,7 @@ import collections
 import numpy as np
 
 from lca_keras import files
-from lca_keras.console import UserError
+from lca_keras.errors import UserError
 
 PARTS = ("train", "validation", "test")
 _COLUMNS = ("artist", "album", "song", "part")

@@ -1,8 +1,9 @@
 """Networks, and the model that trains them against a counterfactual."""
 
+from lca_keras.models.backbone import Backbone
 from lca_keras.models.crnn import CRNN
 from lca_keras.models.crnn_fgnl import CRNNFGNL
 from lca_keras.models.crnnm import CRNNM
 from lca_keras.models.lca import LCAModel
 
-__all__ = ["CRNN", "CRNNFGNL", "CRNNM", "LCAModel"]
+__all__ = ["CRNN", "CRNNFGNL", "CRNNM", "Backbone", "LCAModel"]

@@ -2,7 +2,7 @@
 
 import keras
 
-from lca_keras.layers import FGNL
+from lca_keras.layers import FGNL, MoSE
 from lca_keras.models.network import SingerNetwork, conv_trunk
 
 _POOL_SIZES = (None, (2, 2), (2, 2), (2, 2))
@@ -12,25 +12,15 @@ _POOL_SIZES = (None, (2, 2), (2, 2), (2, 2))
 class CRNNFGNL(SingerNetwork):
     """Convolutional recurrent network with fully generalized non-local attention.
 
-    584,141 parameters for 20 artists and 157 frames. The encoder yields what
-    counterfactual training asks of a backbone: `"features"` (output of block 4),
-    `"attended"` (maps R), `"attention"` (A) and `"maps"` (FGNL's output Z), and
-    `fuse` puts another attention in A's place.
+    584,141 parameters for 20 artists and 157 frames. It is a `Backbone`: the encoder
+    yields `"features"` (output of block 4), `"attended"` (maps R), `"attention"` (A)
+    and `"maps"` (FGNL's output Z).
 
     Args:
         num_classes: Int, number of artists.
-        clip_frames: Int, frames of a clip; 94, 157 or 313 in the papers.
-        mel_bins: Int, mel bands.
-        filters: Channels of the four blocks.
         reduction: Int, the attention's C' is `filters[3] // reduction`.
         normalize: `"keys"` or `"queries"`; see `lca_keras.layers.FGNL`.
-        gru_units: Int, width of both recurrent layers.
-        block_dropout: Float, dropout rate after every block.
-        head_dropout: Float, dropout rate before the classifier.
-        temperature: Float, softmax temperature.
-        dtype: Dtype policy of the encoder's layers; default is Keras's global one.
-            Input normalisation, recurrent layers and classifier stay in float32.
-        **kwargs: As for `keras.Model`.
+        **kwargs: As for `SingerNetwork`.
 
     Call arguments:
         inputs: Float tensor, `(batch, mel_bins, clip_frames, 1)`, decibels.
@@ -42,63 +32,45 @@ class CRNNFGNL(SingerNetwork):
         - Kuo et al., 2021, https://ojs.aaai.org/index.php/AAAI/article/view/17000
     """
 
-    def __init__(
-        self,
-        num_classes,
-        clip_frames=157,
-        mel_bins=128,
-        filters=(64, 128, 128, 128),
-        reduction=32,
-        normalize="keys",
-        gru_units=32,
-        block_dropout=0.1,
-        head_dropout=0.3,
-        temperature=1.0,
-        dtype=None,
-        **kwargs,
-    ):
-        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
-        inputs = keras.Input((mel_bins, clip_frames, 1), name="mel_spectrogram")
-        *_, shallow, features = conv_trunk(
-            inputs, filters, _POOL_SIZES, block_dropout, policy
-        )
-        fgnl = FGNL(reduction, normalize, dtype=policy, name="fgnl")
-        maps, attended, attention = fgnl([features, shallow], return_attention=True)
-        encoder = keras.Model(
-            inputs,
-            {
-                "features": features,
-                "attended": attended,
-                "attention": attention,
-                "maps": maps,
-            },
-            name="encoder",
-        )
+    penalized = True
+
+    def __init__(self, num_classes, *args, reduction=32, normalize="keys", **kwargs):
         super().__init__(
-            encoder,
-            num_classes,
-            gru_units,
-            head_dropout,
-            temperature,
-            regularize=True,
-            **kwargs,
+            num_classes, *args, reduction=reduction, normalize=normalize, **kwargs
         )
-        self.fuse = fgnl.fuse
-        self.mose_units = fgnl.mose_units
-        self._config = {
-            "num_classes": num_classes,
-            "clip_frames": clip_frames,
-            "mel_bins": mel_bins,
-            "filters": tuple(filters),
-            "reduction": reduction,
-            "normalize": normalize,
-            "gru_units": gru_units,
-            "block_dropout": block_dropout,
-            "head_dropout": head_dropout,
-            "temperature": temperature,
-            "dtype": policy.name,
+        self.reduction = reduction
+        self.normalize = normalize
+
+    @staticmethod
+    def build_encoder(shape, filters, dropout, dtype, reduction, normalize):
+        """Returns one trunk with FGNL over its last two blocks."""
+        inputs = keras.Input(shape, name="mel_spectrogram")
+        *_, shallow, features = conv_trunk(inputs, filters, _POOL_SIZES, dropout, dtype)
+        fgnl = FGNL(reduction, normalize, dtype=dtype, name="fgnl")
+        maps, attended, attention = fgnl([features, shallow], return_attention=True)
+        outputs = {
+            "features": features,
+            "attended": attended,
+            "attention": attention,
+            "maps": maps,
         }
+        return keras.Model(inputs, outputs, name="encoder")
+
+    # === What `LCAModel` asks of a backbone; see `lca_keras.models.backbone` ===
+
+    def new_attention(self, name):
+        """Returns another MoSE, untrained."""
+        fgnl = self.encoder.get_layer("fgnl")
+        attention = MoSE(fgnl.mose_units, name=name)
+        attention.build(self.encoder.output["attended"].shape)
+        return attention
+
+    def fuse(self, features, attended, attention):
+        """Returns Z for another attention."""
+        return self.encoder.get_layer("fgnl").fuse(features, attended, attention)
 
     def get_config(self):
         """Returns the constructor's arguments."""
-        return {**self._config, "name": self.name}
+        config = super().get_config()
+        config.update({"reduction": self.reduction, "normalize": self.normalize})
+        return config

@@ -6,10 +6,12 @@ import keras
 from keras import ops
 
 from lca_keras import losses
-from lca_keras.config import LossWeights
-from lca_keras.layers import MoSE
+from lca_keras.config import METHODS, LossWeights
+from lca_keras.models.backbone import missing_members
+from lca_keras.models.device import has_gpu
 
-METHODS = ("none", "cal", "lca")
+# A setting is the same in all replicas; what metrics count is summed over them.
+_SAME = "only_first_replica"
 
 
 @keras.saving.register_keras_serializable(package="lca_keras")
@@ -22,7 +24,7 @@ class Gate(keras.metrics.Metric):
 
     def __init__(self, name="gate", **kwargs):
         super().__init__(name=name, **kwargs)
-        self.value = self.add_variable((), "zeros", name="value")
+        self.value = self.add_variable((), "zeros", aggregation=_SAME, name="value")
 
     def update_state(self, value):
         """Opens (true) or closes (false) the gate."""
@@ -45,7 +47,9 @@ class Weighing(keras.metrics.Metric):
 
     def __init__(self, name="weighing", **kwargs):
         super().__init__(name=name, **kwargs)
-        self.values = self.add_variable((len(losses.TERMS),), "zeros", name="values")
+        self.values = self.add_variable(
+            (len(losses.TERMS),), "zeros", aggregation=_SAME, name="values"
+        )
 
     def update_state(self, loss_weights):
         """Takes `lca_keras.config.LossWeights`."""
@@ -74,12 +78,11 @@ class LCAModel(keras.Model):
     away from them. While `gate` is closed (warm-up) only CE(y, t) acts, weight 1.
 
     Args:
-        backbone: `lca_keras.models.CRNNFGNL`, or any `SingerNetwork` whose encoder
-            yields `"features"`, `"attended"`, `"attention"` and `"maps"`, with a
-            `fuse(features, attended, attention)` that gives maps.
-        method: `"lca"` learns A~ with a second `MoSE`; `"cal"` draws it uniformly
-            from [0, 2) and keeps only the `main` and `effect` terms; `"none"` trains
-            the backbone alone, which then needs no attention.
+        backbone: `lca_keras.models.CRNNFGNL`, or any other Keras model that is a
+            `lca_keras.models.Backbone`.
+        method: `"lca"` learns A~ with the backbone's `new_attention`; `"cal"` draws it
+            uniformly from [0, 2) and keeps only the `main` and `effect` terms; `"none"`
+            trains the backbone alone, which then needs no attention.
         loss_weights: `lca_keras.config.LossWeights` or a dict of its fields. A weight
             of zero switches a term off. The attribute can be set anew at any time; a
             compiled step follows without being traced again.
@@ -90,16 +93,17 @@ class LCAModel(keras.Model):
         **kwargs: As for `keras.Model`.
 
     Call arguments:
-        inputs: Float tensor, `(batch, mel_bins, frames, 1)`, decibels.
+        inputs: What the backbone takes, usually a float tensor of decibels,
+            `(batch, mel_bins, frames, 1)`.
         training: Whether to use batch statistics and dropout.
 
     Returns:
         Dict of float32 tensors: `"logits"` `(batch, classes)` and `"embedding"`, and
-        unless `method="none"` also `"cf_logits"`, `"attention"` `(batch, shifts)`
+        unless `method="none"` also `"cf_logits"`, `"attention"` `(batch, weights)`
         and `"cf_attention"`.
 
     Raises:
-        ValueError: Unknown method, or a backbone without attention.
+        ValueError: Unknown method, or a network that is no `Backbone`.
     """
 
     def __init__(
@@ -120,12 +124,12 @@ class LCAModel(keras.Model):
             raise ValueError(
                 f"`method` must be one of {METHODS}. Received: method={method!r}"
             )
-        needed = {"features", "attended", "attention", "maps"}
-        if method != "none" and not needed <= set(backbone.encoder.output):
+        missing = missing_members(backbone, with_attention=method != "none")
+        if missing:
             raise ValueError(
-                f"method={method!r} needs a backbone whose encoder yields "
-                f"{sorted(needed)}. Received: {type(backbone).__name__} with "
-                f"{sorted(backbone.encoder.output)}"
+                f"method={method!r} needs a backbone as `lca_keras.models.Backbone` "
+                f"describes it. Received: {type(backbone).__name__} without "
+                f"{', '.join(missing)}"
             )
         self.backbone = backbone
         self.method = method
@@ -148,7 +152,8 @@ class LCAModel(keras.Model):
         if method == "cal":
             self.random_attention = keras.random.SeedGenerator(seed)
         if method == "lca":
-            self.cf_mose = MoSE(backbone.mose_units, name="cf_mose")
+            self.cf_attention = backbone.new_attention("cf_attention")
+        self.built = True  # All its layers are.
 
     @property
     def loss_weights(self):
@@ -161,35 +166,54 @@ class LCAModel(keras.Model):
         self.weighing.update_state(self._loss_weights)
 
     def _f1_metric(self, name):
-        return keras.metrics.F1Score(average="weighted", name=name)
+        metric = keras.metrics.F1Score(average="weighted", name=name)
+        # Its variables come with the first use, too late inside of a replica.
+        nothing = ops.zeros((1, self.backbone.num_classes))
+        metric.update_state(nothing, nothing)
+        metric.reset_state()
+        return metric
 
-    def build(self, input_shape=None):
-        """Builds the counterfactual attention; the backbone is built already."""
-        if self.method == "lca":
-            self.cf_mose.build(self.backbone.encoder.output["attended"].shape)
-        self.built = True
+    def compile(self, optimizer="auto", jit_compile=None, **kwargs):
+        """Configures training; see `keras.Model.compile`.
+
+        Args:
+            optimizer: Default is Adam with the papers' rate, 1e-4.
+            jit_compile: Whether XLA compiles the step. Default is what is fastest: on
+                a GPU it does, on a CPU that would take five times as long.
+            **kwargs: As for `keras.Model.compile`. The loss is the model's own.
+        """
+        if optimizer == "auto":
+            optimizer = keras.optimizers.Adam(1e-4)
+        if jit_compile is None:
+            jit_compile = has_gpu()
+        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+
+    def compile_from_config(self, config):
+        """Compiles a loaded model; Keras leaves out models with their own `compile`."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
 
     def call(self, inputs, training=None):
         """Runs both branches; see the class."""
         network = self.backbone
-        encoded = network.encoder(inputs, training=training)
+        encoded = network.encode(inputs, training=training)
         if self.method == "none":
-            embedding = network.embedder(encoded["maps"])
-            hidden = network.head_dropout(embedding, training=training)
+            embedding = network.embed(encoded["maps"])
+            hidden = network.dropout(embedding, training=training)
             return {"logits": network.classifier(hidden), "embedding": embedding}
 
         attended, attention = encoded["attended"], encoded["attention"]
         if self.method == "lca":
-            cf_attention = self.cf_mose(attended)
+            cf_attention = self.cf_attention(attended)
         else:
             cf_attention = keras.random.uniform(
                 ops.shape(attention), 0.0, 2.0, seed=self.random_attention
             )
         cf_maps = network.fuse(encoded["features"], attended, cf_attention)
         # One pass over both branches: a recurrence costs by its steps, not its rows.
-        both = network.embedder(ops.concatenate([encoded["maps"], cf_maps], axis=0))
+        both = network.embed(ops.concatenate([encoded["maps"], cf_maps], axis=0))
         embedding, cf_embedding = ops.split(both, 2, axis=0)
-        hidden = network.head_dropout(embedding, training=training)
+        hidden = network.dropout(embedding, training=training)
         cf_hidden = self.cf_head_dropout(cf_embedding, training=training)
         return {
             "logits": network.classifier(hidden),
@@ -216,6 +240,26 @@ class LCAModel(keras.Model):
         Returns:
             Float scalar.
         """
+        terms = self.loss_terms(y, y_pred, sample_weight)
+        if self.method != "none":
+            for name, value in terms.items():
+                self.term_trackers[name].update_state(value)
+        total = self.weigh(terms)
+        for penalty in self.losses:
+            total = total + ops.cast(penalty, total.dtype)
+        return total
+
+    def loss_terms(self, y, y_pred, sample_weight=None):
+        """The terms of the loss, each a mean over examples, without weights.
+
+        Args:
+            y: Int tensor, `(batch,)`, artists.
+            y_pred: What `call` returned.
+            sample_weight: Optional float tensor, `(batch,)`.
+
+        Returns:
+            Dict from name to scalar; `"main"` alone for `method="none"`.
+        """
 
         def mean(values):
             if sample_weight is None:
@@ -224,28 +268,34 @@ class LCAModel(keras.Model):
             return ops.sum(values * weight) / ops.maximum(ops.sum(weight), 1e-7)
 
         if self.method == "none":
-            total = mean(losses.cross_entropy(y, y_pred["logits"]))
-        else:
-            per_example = losses.counterfactual_terms(
-                y,
-                y_pred["logits"],
-                y_pred["cf_logits"],
-                y_pred["attention"],
-                y_pred["cf_attention"],
-            )
-            terms = {name: mean(values) for name, values in per_example.items()}
-            for name, value in terms.items():
-                self.term_trackers[name].update_state(value)
-            weights = ops.convert_to_tensor(self.weighing.values)
-            total = sum(
-                losses.SIGNS[name] * weights[losses.TERMS.index(name)] * terms[name]
-                for name in self.active_weights()
-            )
-            opened = ops.cast(self.gate.value, total.dtype)
-            total = opened * total + (1.0 - opened) * terms["main"]
-        for penalty in self.losses:
-            total = total + ops.cast(penalty, total.dtype)
-        return total
+            return {"main": mean(losses.cross_entropy(y, y_pred["logits"]))}
+        per_example = losses.counterfactual_terms(
+            y,
+            y_pred["logits"],
+            y_pred["cf_logits"],
+            y_pred["attention"],
+            y_pred["cf_attention"],
+        )
+        return {name: mean(values) for name, values in per_example.items()}
+
+    def weigh(self, terms):
+        """The loss without penalties: the weighted terms, or `main` in the warm-up.
+
+        Args:
+            terms: What `loss_terms` returned.
+
+        Returns:
+            Float scalar.
+        """
+        if self.method == "none":
+            return terms["main"]
+        weights = ops.convert_to_tensor(self.weighing.values)
+        total = sum(
+            losses.SIGNS[name] * weights[losses.TERMS.index(name)] * terms[name]
+            for name in self.active_weights()
+        )
+        opened = ops.cast(self.gate.value, total.dtype)
+        return opened * total + (1.0 - opened) * terms["main"]
 
     def active_weights(self):
         """Returns the weights of the terms that the method uses, by name."""

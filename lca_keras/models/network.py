@@ -38,39 +38,54 @@ def conv_trunk(inputs, filters, pool_sizes, dropout, dtype, prefix=""):
 class SingerNetwork(keras.Model):
     """Base of the networks: encoder, recurrent embedder, classifier, softmax.
 
-    Subclasses build the encoder graph and hand it over. The parts stay reachable,
-    because training against a counterfactual and exporting need them one by one.
-
-    Attributes:
-        encoder: `keras.Model` from `(batch, mel_bins, frames, 1)` decibels, or a dict
-            of several inputs, to a dict with at least `"maps"`,
-            `(batch, mel, time, channels)`.
-        embedder: `keras.Model` from maps to the embedding `(batch, gru_units)`.
-        head_dropout: The dropout layer between embedding and classifier.
-        classifier: `Dense` layer, embedding to logits.
-        probabilities: `CalibratedSoftmax` layer.
+    A subclass has a static method `build_encoder(shape, filters, dropout, dtype,
+    **encoder_options)` that returns the encoder of inputs `(mel_bins, clip_frames, 1)`.
+    The parts stay reachable, because training against a counterfactual and exporting
+    need them one by one.
 
     Args:
-        encoder: See above.
-        num_classes: Int, number of artists.
+        num_classes: Int, number of artists, at least 2.
+        clip_frames: Int, frames of a clip; 94, 157 or 313 in the papers, at least 16.
+        mel_bins: Int, mel bands.
+        filters: Channels of the four blocks.
         gru_units: Int, width of both recurrent layers.
+        block_dropout: Float, dropout rate after every block.
         head_dropout: Float, dropout rate before the classifier.
         temperature: Float, softmax temperature.
-        regularize: Whether the classifier carries the penalties of CRNN_FGNL, L2 on
-            its kernel and L1 on its logits (0.01 each; Keras divides the latter by
-            the batch size).
-        **kwargs: As for `keras.Model`.
+        dtype: Dtype policy of the encoder's layers; default is Keras's global one.
+            Input normalisation, recurrent layers and classifier stay in float32.
+        name: Optional string, the model's name.
+        trainable: Whether the weights can be trained.
+        **encoder_options: What a subclass has of its own, for `build_encoder`.
+
+    Attributes:
+        encoder: `keras.Model` from `(batch, mel_bins, clip_frames, 1)` decibels, or a
+            dict of several inputs, to a dict with at least `"maps"`,
+            `(batch, mel, time, channels)`.
+        embedder: `keras.Model` from maps to the embedding `(batch, gru_units)`.
+        dropout: The dropout layer between embedding and classifier.
+        classifier: `Dense` layer, embedding to logits.
+        probabilities: `CalibratedSoftmax` layer.
     """
+
+    # Whether the classifier carries the penalties of CRNN_FGNL, L2 on its kernel and L1
+    # on its logits (0.01 each; Keras divides the latter by the batch size).
+    penalized = False
 
     def __init__(
         self,
-        encoder,
         num_classes,
-        gru_units,
-        head_dropout,
-        temperature,
-        regularize,
-        **kwargs,
+        clip_frames=157,
+        mel_bins=128,
+        filters=(64, 128, 128, 128),
+        gru_units=32,
+        block_dropout=0.1,
+        head_dropout=0.3,
+        temperature=1.0,
+        dtype=None,
+        name=None,
+        trainable=True,
+        **encoder_options,
     ):
         if num_classes < 2:
             raise ValueError(
@@ -78,6 +93,14 @@ class SingerNetwork(keras.Model):
                 f"Received: num_classes={num_classes}"
             )
         # === Layers ===
+        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        encoder = self.build_encoder(
+            (mel_bins, clip_frames, 1),
+            filters=filters,
+            dropout=block_dropout,
+            dtype=policy,
+            **encoder_options,
+        )
         mel, time, channels = encoder.output["maps"].shape[1:]
         maps = keras.Input((mel, time, channels), name="maps")
         x = layers.Permute((2, 1, 3), name="time_major")(maps)
@@ -93,8 +116,8 @@ class SingerNetwork(keras.Model):
         dropout = layers.Dropout(head_dropout, dtype="float32", name="head_dropout")
         classifier = layers.Dense(
             num_classes,
-            kernel_regularizer=regularizers.L2(0.01) if regularize else None,
-            activity_regularizer=regularizers.L1(0.01) if regularize else None,
+            kernel_regularizer=regularizers.L2(0.01) if self.penalized else None,
+            activity_regularizer=regularizers.L1(0.01) if self.penalized else None,
             dtype="float32",
             name="classifier",
         )
@@ -107,15 +130,38 @@ class SingerNetwork(keras.Model):
         )
         embedding = embedder(encoder(inputs)["maps"])
         outputs = softmax(classifier(dropout(embedding)))
-        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        super().__init__(inputs=inputs, outputs=outputs, name=name, trainable=trainable)
 
         # === Config ===
         self.encoder = encoder
         self.embedder = embedder
-        self.head_dropout = dropout
+        self.dropout = dropout
         self.classifier = classifier
         self.probabilities = softmax
         self.num_classes = num_classes
+        self.clip_frames = clip_frames
+        self.mel_bins = mel_bins
+        self.filters = tuple(filters)
+        self.gru_units = gru_units
+        self.block_dropout = block_dropout
+        self.head_dropout = head_dropout
+        self.temperature = temperature
+        self.encoder_policy = policy
+
+    @property
+    def takes_melody(self):
+        """Whether the network takes the melody beside the spectrogram."""
+        return isinstance(self.input, dict)
+
+    # === What `LCAModel` asks of a backbone; see `lca_keras.models.backbone` ===
+
+    def encode(self, inputs, training=None):
+        """Returns the encoder's outputs."""
+        return self.encoder(inputs, training=training)
+
+    def embed(self, maps):
+        """Returns embeddings `(batch, gru_units)`."""
+        return self.embedder(maps)
 
     def for_inference(self, temperature):
         """Returns a float32 copy with the same weights and a softmax temperature."""
@@ -123,3 +169,20 @@ class SingerNetwork(keras.Model):
         copy = type(self).from_config(config)
         copy.set_weights(self.get_weights())
         return copy
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        # Not chained to `keras.Model`: for a graph that is the graph, layer by layer.
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "num_classes": self.num_classes,
+            "clip_frames": self.clip_frames,
+            "mel_bins": self.mel_bins,
+            "filters": self.filters,
+            "gru_units": self.gru_units,
+            "block_dropout": self.block_dropout,
+            "head_dropout": self.head_dropout,
+            "temperature": self.temperature,
+            "dtype": self.encoder_policy.name,
+        }

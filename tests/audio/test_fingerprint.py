@@ -3,7 +3,6 @@ import pytest
 import soundfile
 import soxr
 
-from lca_keras.audio import synthesis
 from lca_keras.audio.decode import decode
 from lca_keras.audio.fingerprint import (
     MIN_SIMILARITY,
@@ -11,8 +10,9 @@ from lca_keras.audio.fingerprint import (
     find_same,
     fingerprint,
 )
+from lca_keras.corpora import synthesis
 
-CORPUS = synthesis.Corpus(artists=3, albums=3, songs=2, seconds=8.0, seed=5)
+CORPUS = synthesis.SynthesisConfig(artists=3, albums=3, songs=2, seconds=8.0, seed=5)
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,10 @@ import librosa
 import numpy as np
 import pytest
 
-from lca_keras.audio import synthesis
 from lca_keras.audio.features import mel_spectrogram
 from lca_keras.audio.melody import contour, melody_bands
 from lca_keras.config import FeatureConfig
+from lca_keras.corpora import synthesis
 
 PYIN = FeatureConfig(melody="pyin")
 
@@ -19,7 +19,7 @@ def nearest_band(hertz):
 @pytest.fixture(scope="module")
 def sung():
     """A voice alone; its true pitch on the frames of the spectrogram."""
-    corpus = synthesis.Corpus(seconds=8.0)
+    corpus = synthesis.SynthesisConfig(seconds=8.0)
     song = synthesis.synthesize(corpus, artist=1, album=0, song=0)
     return song.vocals, np.append(song.pitch, 0)[::512]
 

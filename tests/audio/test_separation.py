@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from lca_keras import files
-from lca_keras.audio import separation, unmix_training
+from lca_keras.audio import separation
 from lca_keras.audio.decode import AudioError, decode
 from lca_keras.audio.separation import Separator, SeparatorError
 from tests.audio.signals import music
@@ -87,11 +87,11 @@ def test_kept_vocals_and_silence(tmp_path):
 
 def test_folders_that_hold_no_model(tmp_path):
     with pytest.raises(SeparatorError, match="no such folder.*umxl, umxhq"):
-        separation.identify(tmp_path / "nowhere")
+        separation.separator_id(tmp_path / "nowhere")
     files.write_json(tmp_path / "separator.json", {})
     with pytest.raises(SeparatorError, match=r"vocals.json, vocals.pth missing"):
-        separation.identify(tmp_path)
-    assert separation.identify("umxl") == "umxl"
+        separation.separator_id(tmp_path)
+    assert separation.separator_id("umxl") == "umxl"
 
 
 def test_identity_is_of_the_content(tmp_path):
@@ -101,26 +101,9 @@ def test_identity_is_of_the_content(tmp_path):
         for name in ("separator.json", "vocals.json"):
             files.write_json(tmp_path / folder / name, {})
         (tmp_path / folder / "vocals.pth").write_bytes(weights)
-        names.append(separation.identify(tmp_path / folder))
+        names.append(separation.separator_id(tmp_path / folder))
     assert names[0] == names[1] != names[2]
     assert names[0].startswith("local-")
-
-
-def test_drawn_batches_mix_songs_at_random():
-    stems = [np.full((2, 3000), level, "float32") for level in (1.0, 2.0)]
-    stems[1][1] = 10.0
-    vocals, rest = unmix_training.draw_batch(stems, 100, np.random.default_rng(0))
-    assert vocals.shape == rest.shape == (16, 100)
-    levels = {round(float(row.max()), 3) for row in vocals}
-    assert len(levels) > 8  # Gains differ.
-    assert rest.max() > 2.5  # The other song's backing occurs.
-
-
-def test_sdr_of_known_noise():
-    rng = np.random.default_rng(0)
-    voice = rng.normal(size=100_000)
-    noisy = voice + 0.1 * rng.normal(size=100_000)
-    assert separation.signal_to_distortion(voice, noisy) == pytest.approx(20, abs=0.1)
 
 
 # === With openunmix ===
@@ -199,5 +182,5 @@ def test_weights_that_cannot_be_downloaded(monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(openunmix, "umxl", offline)
-    with pytest.raises(SeparatorError, match="cannot be downloaded.*separation train"):
+    with pytest.raises(SeparatorError, match="cannot be downloaded.*separator train"):
         Separator("umxl")

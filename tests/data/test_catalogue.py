@@ -1,7 +1,7 @@
 import pytest
 
-from lca_keras.console import UserError
 from lca_keras.data import catalogue
+from lca_keras.errors import UserError
 
 NAMES = ("Sigur Rós", "Ágætis 'byrjun'", 'Svefn "g" englar 🎵 ..')
 

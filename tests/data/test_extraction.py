@@ -10,10 +10,10 @@ from lca_keras.audio.decode import AudioError
 from lca_keras.audio.features import mel_spectrogram
 from lca_keras.audio.melody import melody_bands
 from lca_keras.config import FeatureConfig
-from lca_keras.console import UserError
 from lca_keras.data import catalogue
 from lca_keras.data.catalogue import Song
-from lca_keras.data.extraction import Extractor, fingerprint
+from lca_keras.data.extraction import Extractor, file_state
+from lca_keras.errors import UserError
 
 VOCALS = FeatureConfig(source="vocals", separator="umxl")
 
@@ -34,6 +34,12 @@ class Halves:
         return np.append(samples / 2, [0, 0]).astype("float32")
 
 
+@pytest.fixture
+def halves(monkeypatch):
+    """Separators that need no network."""
+    monkeypatch.setattr(separation, "Separator", lambda source, threads: Halves())
+
+
 def test_vocals_of_the_manifest_are_used_and_aligned(song):
     config = dataclasses.replace(VOCALS, melody="pyin")
     features = Extractor(config).extract(song)
@@ -48,9 +54,8 @@ def test_vocals_of_the_manifest_are_used_and_aligned(song):
     assert mixture.content_hash == features.content_hash
 
 
-def test_without_vocals_they_are_separated(song):
+def test_without_vocals_they_are_separated(song, halves):
     extractor = Extractor(VOCALS)
-    extractor._separator = Halves()
     alone = dataclasses.replace(song, vocals_path=None)
     mixture, vocals = extractor.waveform(alone.path)
     np.testing.assert_array_equal(vocals, mixture / 2)
@@ -67,9 +72,8 @@ def test_vocals_of_another_length_are_refused(song, tmp_path):
         Extractor(VOCALS).extract(cut)
 
 
-def test_vocals_are_kept_whatever_the_names(song, tmp_path):
+def test_vocals_are_kept_whatever_the_names(song, tmp_path, halves):
     extractor = Extractor(VOCALS, keep_vocals=tmp_path / "kept")
-    extractor._separator = Halves()
     rude = Song("AC/DC", "..", ".hidden", song.path)
     extractor.extract(rude)
     kept = [p for p in (tmp_path / "kept").rglob("*") if p.is_file()]
@@ -82,12 +86,15 @@ def test_vocals_are_kept_whatever_the_names(song, tmp_path):
     assert extractor.kept_vocals(song) is None  # Has its own vocals.
 
 
-def test_only_names_travel_to_other_processes(tmp_path):
-    extractor = Extractor(VOCALS, tmp_path, tmp_path)
-    extractor._separator = lambda: None  # Cannot be pickled.
+def test_only_names_travel_to_other_processes(song, halves, monkeypatch):
+    """The separator of one process is not sent to the next one."""
+    monkeypatch.setattr(Halves, "__getstate__", lambda self: 1 / 0, raising=False)
+    alone = dataclasses.replace(song, vocals_path=None)
+    extractor = Extractor(VOCALS)
+    features = extractor.extract(alone)
     copy = pickle.loads(pickle.dumps(extractor))
-    assert copy._separator is None
     assert copy.config == VOCALS
+    np.testing.assert_array_equal(copy.extract(alone).mel, features.mel)
 
 
 def test_separators_are_checked_before_the_first_song(song, monkeypatch, tmp_path):
@@ -96,7 +103,7 @@ def test_separators_are_checked_before_the_first_song(song, monkeypatch, tmp_pat
     Extractor(local).check([song])  # Nothing to separate.
     with pytest.raises(UserError, match=r"local-0123456789ab.*--separator FOLDER"):
         Extractor(local).check([song, alone])
-    monkeypatch.setattr(separation, "identify", lambda folder: "local-ffff")
+    monkeypatch.setattr(separation, "separator_id", lambda folder: "local-ffff")
     with pytest.raises(UserError, match=r"is local-ffff; these features need local-01"):
         Extractor(local, tmp_path).check([alone])
     real = separation.importlib.util.find_spec
@@ -111,10 +118,10 @@ def test_separators_are_checked_before_the_first_song(song, monkeypatch, tmp_pat
         Extractor(FeatureConfig(melody="crepe")).check([song])
 
 
-def test_a_changed_vocals_file_changes_the_fingerprint(song, tmp_path):
+def test_a_changed_vocals_file_changes_the_state(song, tmp_path):
     soundfile.write(tmp_path / "v.wav", np.zeros(9), 16000)
     first = dataclasses.replace(song, vocals_path=tmp_path / "v.wav")
-    before = fingerprint(first)
+    before = file_state(first)
     soundfile.write(tmp_path / "v.wav", np.zeros(99), 16000)
-    assert fingerprint(first) != before
-    assert len(fingerprint(dataclasses.replace(song, vocals_path=None))) == 2
+    assert file_state(first) != before
+    assert len(file_state(dataclasses.replace(song, vocals_path=None))) == 2

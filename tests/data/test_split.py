@@ -3,9 +3,9 @@ import pathlib
 
 import pytest
 
-from lca_keras.console import UserError
 from lca_keras.data import split
 from lca_keras.data.catalogue import Song
+from lca_keras.errors import UserError
 
 
 def corpus(artists=4, albums=4, songs=5):

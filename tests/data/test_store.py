@@ -8,9 +8,11 @@ import tensorflow as tf
 
 from lca_keras.audio.features import mel_spectrogram
 from lca_keras.config import FeatureConfig
-from lca_keras.data import catalogue, store
+from lca_keras.data import catalogue, update
+from lca_keras.data.examples import parse_example
 from lca_keras.data.extraction import Extractor
 from lca_keras.data.store import FeatureStore, StoreError
+from lca_keras.data.update import WritableStore
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def read_all(feature_store):
     result = {}
     for path in feature_store.shard_paths():
         for serialized in tf.data.TFRecordDataset(path):
-            example = store.parse_example(serialized)
+            example = parse_example(serialized)
             result[example["key"].numpy().decode()] = example["mel"].numpy()
     return result
 
@@ -57,7 +59,7 @@ def contents(folder):
 
 
 def test_holds_the_features_in_float16(songs, tmp_path):
-    features = FeatureStore(tmp_path / "store")
+    features = WritableStore(tmp_path / "store")
     report = features.update(songs)
     assert (report.computed, report.reused, report.failed) == (6, 0, {})
     stored = read_all(FeatureStore(tmp_path / "store"))
@@ -73,20 +75,20 @@ def test_holds_the_features_in_float16(songs, tmp_path):
 
 
 def test_second_run_does_no_audio_work(songs, tmp_path, counted):
-    FeatureStore(tmp_path / "store").update(songs)
+    WritableStore(tmp_path / "store").update(songs)
     before = contents(tmp_path / "store")
     counted.clear()
-    report = FeatureStore(tmp_path / "store").update(songs)
+    report = WritableStore(tmp_path / "store").update(songs)
     assert counted == []
     assert (report.computed, report.reused) == (0, 6)
     assert contents(tmp_path / "store") == before
 
 
 def test_only_changed_and_new_songs_are_computed(songs, tmp_path, counted):
-    FeatureStore(tmp_path / "store").update(songs[:4])
+    WritableStore(tmp_path / "store").update(songs[:4])
     counted.clear()
     soundfile.write(songs[1].path, 0.1 * np.sin(np.arange(50000)), 16000)
-    feature_store = FeatureStore(tmp_path / "store")
+    feature_store = WritableStore(tmp_path / "store")
     feature_store.update([*songs[1:4], songs[5]])
     assert counted == [songs[1].path, songs[5].path]
     stored = read_all(feature_store)
@@ -95,7 +97,7 @@ def test_only_changed_and_new_songs_are_computed(songs, tmp_path, counted):
 
 
 def test_interrupted_equals_uninterrupted(songs, tmp_path, counted, monkeypatch):
-    FeatureStore(tmp_path / "whole").update(songs)
+    WritableStore(tmp_path / "whole").update(songs)
     counted.clear()
 
     def stop(done, total):
@@ -103,22 +105,22 @@ def test_interrupted_equals_uninterrupted(songs, tmp_path, counted, monkeypatch)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        FeatureStore(tmp_path / "cut").update(songs, stop)
+        WritableStore(tmp_path / "cut").update(songs, stop)
     assert FeatureStore(tmp_path / "cut").records == {}
     # Again while merging: the shard is there, the index does not name it yet.
     with monkeypatch.context() as patch:
-        patch.setattr(FeatureStore, "_write_index", lambda *args: 1 / 0)
+        patch.setattr(WritableStore, "_write_index", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            FeatureStore(tmp_path / "cut").update(songs)
+            WritableStore(tmp_path / "cut").update(songs)
     assert list((tmp_path / "cut").glob("songs-*"))
-    FeatureStore(tmp_path / "cut").update(songs)
+    WritableStore(tmp_path / "cut").update(songs)
     assert counted == [song.path for song in songs]
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
 def test_many_shards(songs, tmp_path, monkeypatch, counted):
-    monkeypatch.setattr(store, "_SONGS_PER_SHARD", 2)
-    feature_store = FeatureStore(tmp_path / "store")
+    monkeypatch.setattr(update, "SONGS_PER_SHARD", 2)
+    feature_store = WritableStore(tmp_path / "store")
     feature_store.update(songs[:3])
     assert len(feature_store.shard_paths()) == 2
     feature_store.update(songs)  # Four shards now: records move.
@@ -129,30 +131,30 @@ def test_many_shards(songs, tmp_path, monkeypatch, counted):
 
 def test_failures_are_remembered_until_the_file_changes(songs, tmp_path, counted):
     songs[2].path.write_bytes(b"")
-    report = FeatureStore(tmp_path / "store").update(songs)
+    report = WritableStore(tmp_path / "store").update(songs)
     assert report.failed == {songs[2].key: "empty file (0 bytes)"}
     counted.clear()
-    again = FeatureStore(tmp_path / "store").update(songs)
+    again = WritableStore(tmp_path / "store").update(songs)
     assert again.failed == report.failed
     assert counted == []
     shutil.copy(songs[1].path, songs[2].path)
-    assert FeatureStore(tmp_path / "store").update(songs).failed == {}
+    assert WritableStore(tmp_path / "store").update(songs).failed == {}
 
 
 def test_another_feature_configuration_is_refused(songs, tmp_path):
-    FeatureStore(tmp_path / "store").update(songs)
+    WritableStore(tmp_path / "store").update(songs)
     other = dataclasses.replace(FeatureConfig(), mel_bins=64)
     with pytest.raises(StoreError, match="mel_bins is 128 there, 64 was asked for"):
         FeatureStore(tmp_path / "store", other)
 
 
 def test_damage_is_named_and_repaired(songs, tmp_path, counted):
-    feature_store = FeatureStore(tmp_path / "store")
+    feature_store = WritableStore(tmp_path / "store")
     feature_store.update(songs)
     (shard,) = (tmp_path / "store").glob("songs-*")
     whole = shard.read_bytes()
     shard.write_bytes(whole[:1000])
-    damaged = FeatureStore(tmp_path / "store")
+    damaged = WritableStore(tmp_path / "store")
     with pytest.raises(StoreError, match="missing or truncated"):
         damaged.shard_paths()
     damaged.update(songs)

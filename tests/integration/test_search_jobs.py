@@ -3,29 +3,27 @@
 import json
 import os
 import pathlib
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
 
-from lca_keras import files
-from tuning import runner, search
+from tuning import trials
+from tuning.journal import Journal
 
 pytestmark = pytest.mark.slow
 
 SPACE = (
     "{main: 1, cf_ratio: 0.5, ent_cf: 0.5, ent_main_ratio: {values: [0.1, 0.2]},"
-    " att: {values: [0.1, 0.3, 0.5]}}"
+    " att: {values: [0.1, 0.5]}}"
 )
 
 
 @pytest.fixture
 def command(tiny_corpus, tiny_config, tmp_path, monkeypatch):
-    """A search of six trials of some seconds, as a list of words."""
+    """A search of four trials of some seconds, as a list of words."""
     monkeypatch.chdir(tmp_path)
     config = tiny_config.replace(
         train={"epochs": 3, "warmup_epochs": 2},
@@ -36,13 +34,6 @@ def command(tiny_corpus, tiny_config, tmp_path, monkeypatch):
     words = [sys.executable, "-m", "tuning.search", "--data", str(tiny_corpus)]
     words += ["--base-config", "base.yaml", "--space", "space.yaml"]
     return [*words, "--algorithm", "grid"]
-
-
-@pytest.fixture
-def address():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{found.getsockname()[1]}"
 
 
 @pytest.fixture
@@ -72,9 +63,8 @@ def kill(process):
 def table(name):
     """Score by values; every trial once."""
     folder = pathlib.Path("searches", name)
-    found = search.Search(**files.read_json(folder / "search.json"))
-    rows = runner.results(folder, found)
-    scores = {json.dumps(row["values"], sort_keys=True): row["score"] for row in rows}
+    rows = trials.results(folder, Journal(folder / "events.jsonl").read())
+    scores = {json.dumps(row.values, sort_keys=True): row.score for row in rows}
     assert len(scores) == len(rows)
     return scores
 
@@ -91,63 +81,69 @@ def ended(name):
     return path.read_text().count('"end"') if path.exists() else 0
 
 
+def epochs_done(name):
+    """Epochs that a search's processes have finished so far, warm-up included."""
+    states = pathlib.Path("searches", name).glob("**/state.json")
+    return sum(len(json.loads(path.read_text())["history"]) for path in states)
+
+
 def test_five_kills_leave_a_whole_table(command, start):
+    """One while it starts; the others after some more epochs or trials each."""
     command = [*command, "--seeds", "2"]
     subprocess.run([*command, "--name", "whole"], check=True)
-    rng = random.Random(1)
-    for _ in range(5):
+    process = start([*command, "--name", "cut"], "cut.log")
+    time.sleep(1)
+    kill(process)
+    for more in (1, 2, 1, 2):
+        before = ended("cut"), epochs_done("cut")
         process = start([*command, "--name", "cut"], "cut.log")
-        time.sleep(rng.uniform(7, 16))
-        if process.poll() is None:
-            kill(process)
+        wait_for(
+            lambda before=before, more=more: (
+                ended("cut") > before[0] or epochs_done("cut") >= before[1] + more
+            ),
+            240,
+            "cut.log",
+        )
+        kill(process)
     subprocess.run([*command, "--name", "cut"], check=True)
     assert table("cut") == table("whole")
-    assert len(table("whole")) == 6
+    assert len(table("whole")) == 4
 
 
-def test_workers_come_late_and_die_and_the_chief_too(command, address, start):
+def test_processes_come_late_and_die(command, start):
     subprocess.run([*command, "--name", "alone"], check=True)
-    words = [*command, "--name", "many", "--chief", address]
-    chief = start(words, "chief.log")
-    first = start([*words, "--worker", "one"], "one.log")
-    wait_for(lambda: ended("many") >= 1, 120, "one.log")
-    kill(first)  # In the middle of its second trial.
-    before = ended("many")
-    second = start([*words, "--worker", "two"], "two.log")  # Late.
-    wait_for(lambda: ended("many") > before, 120, "two.log")
-    kill(chief)
-    chief = start(words, "chief.log")
-    third = start([*words, "--worker", "three"], "three.log")
-    for process, log in (
-        (chief, "chief.log"),
-        (second, "two.log"),
-        (third, "three.log"),
-    ):
-        assert process.wait(timeout=240) == 0, pathlib.Path(log).read_text()
-    assert "worker one is gone; trial" in pathlib.Path("chief.log").read_text()
+    words = [*command, "--name", "many", "--worker"]
+    first = start([*words, "one"], "one.log")
+    wait_for(lambda: ended("many") >= 1, 240, "one.log")
+    second = start([*words, "two"], "two.log")  # Late.
+    begun = '"worker": "two"'
+    events = pathlib.Path("searches/many/events.jsonl")
+    wait_for(lambda: begun in events.read_text(), 240, "two.log")
+    kill(first)  # In the middle of a trial.
+    third = start([*words, "three"], "three.log")
+    for process, log in ((second, "two.log"), (third, "three.log")):
+        assert process.wait(timeout=400) == 0, pathlib.Path(log).read_text()
+        # Each shows the whole table's end, and the best.
+        assert "best       trial" in pathlib.Path(log).read_text()
+    said = pathlib.Path("two.log").read_text() + pathlib.Path("three.log").read_text()
+    assert "one is gone; trial" in said
     assert table("many") == table("alone")
     assert pathlib.Path("searches/many/best.yaml").exists()
 
 
-def test_a_port_that_is_taken_and_a_name_that_is(command, address, start):
-    words = [*command, "--name", "s", "--chief", address]
-    start(words, "chief.log")
-    wait_for(
-        lambda: "waiting" in pathlib.Path("chief.log").read_text(), 90, "chief.log"
-    )
-    again = [*command, "--name", "other", "--chief", address]
-    done = subprocess.run(
-        again, capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 1
-    assert f"--chief {address}: cannot listen there" in done.stderr
-    with files.lock("searches/s/.worker-w.lock"):
-        done = subprocess.run(
-            [*words, "--worker", "w"], capture_output=True, text=True, check=False
-        )
-    assert done.returncode == 1
-    assert "another process is at work" in done.stderr
-    done = subprocess.run(
-        [*words, "--worker", "my chief"], capture_output=True, text=True, check=False
-    )
-    assert "use letters, digits" in done.stderr
+def test_comparisons_share_their_cells(command, start):
+    """Two reports at once: each training is done by one of them."""
+    subprocess.run([*command, "--name", "s", "--trials", "2"], check=True)
+    words = [sys.executable, "-m", "tuning.report", "s", "--compare", "1"]
+    both = [start(words, f"{name}.log") for name in ("a", "b")]
+    for process, log in zip(both, ("a.log", "b.log"), strict=True):
+        assert process.wait(timeout=600) == 0, pathlib.Path(log).read_text()
+    cells = sorted(pathlib.Path("searches/s/compare").glob("*/cell.json"))
+    assert len(cells) == 4
+    seconds = sum(json.loads(path.read_text())["seconds"] for path in cells)
+    written = [path.stat().st_mtime for path in cells]
+    # Had each computed all, as much again would have been written later.
+    assert max(written) - min(written) < seconds
+    printed = [pathlib.Path(log).read_text() for log in ("a.log", "b.log")]
+    tables = [[x for x in text.splitlines() if "| best |" in x] for text in printed]
+    assert tables[0] == tables[1] != []

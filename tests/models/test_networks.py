@@ -119,6 +119,32 @@ def test_crnn_has_no_penalties_and_crnn_fgnl_has_two():
     )
 
 
+@pytest.mark.parametrize("network", [CRNN, CRNNM, CRNNFGNL])
+def test_every_argument_is_an_attribute_and_in_the_config(network):
+    given = {
+        "num_classes": 3,
+        "clip_frames": 94,
+        "mel_bins": 128,
+        "filters": (4, 8, 8, 12),
+        "gru_units": 5,
+        "block_dropout": 0.2,
+        "head_dropout": 0.4,
+        "temperature": 1.5,
+        "dtype": "mixed_bfloat16",
+        "name": "mine",
+    }
+    if network is CRNNFGNL:
+        given |= {"reduction": 4, "normalize": "queries"}
+    model = network(**given)
+    config = model.get_config()
+    assert config == {**given, "trainable": True}
+    for name in set(given) - {"dtype"}:
+        assert getattr(model, name) == given[name], name
+    again = network.from_config(config)
+    assert again.get_config() == config
+    assert [w.shape for w in again.weights] == [w.shape for w in model.weights]
+
+
 def test_one_class_is_an_error():
     with pytest.raises(ValueError, match="num_classes=1"):
         CRNN(1)

@@ -11,9 +11,11 @@ import soundfile
 
 from lca_keras import files, fit
 from lca_keras.config import FeatureConfig
-from lca_keras.data import catalogue, store
+from lca_keras.data import catalogue, update
+from lca_keras.data.examples import parse_example
 from lca_keras.data.extraction import Extractor
-from lca_keras.data.store import FeatureStore
+from lca_keras.data.store import FeatureStore, Record
+from lca_keras.data.update import WritableStore
 from pipelines import extract
 
 
@@ -59,8 +61,8 @@ def run(corpus, out, *options):
 
 
 def test_gives_the_store_that_fit_would_make(corpus, monkeypatch, capsys):
-    monkeypatch.setattr(store, "_SONGS_PER_SHARD", 8)
-    FeatureStore("by fit").update(catalogue.load(corpus))
+    monkeypatch.setattr(update, "SONGS_PER_SHARD", 8)
+    WritableStore("by fit").update(catalogue.load(corpus))
     assert run(corpus, "by beam") == 0
     assert contents("by beam") == contents("by fit")
     assert len(list(pathlib.Path("by beam").glob("songs-*"))) == 4
@@ -77,7 +79,7 @@ def test_gives_the_store_that_fit_would_make(corpus, monkeypatch, capsys):
 
 
 def test_worker_processes_give_the_same_store(corpus):
-    FeatureStore("alone").update(catalogue.load(corpus))
+    WritableStore("alone").update(catalogue.load(corpus))
     assert run(corpus, "together", "--workers", "2") == 0
     assert contents("together") == contents("alone")
     assert not list(pathlib.Path(".").glob("*.log"))
@@ -86,22 +88,27 @@ def test_worker_processes_give_the_same_store(corpus):
 def test_workers_can_write_the_shards(corpus, monkeypatch):
     """As on a cluster, where no process sees all songs pass."""
     monkeypatch.setattr(extract, "LOCAL_RUNNER", "another runner")
-    monkeypatch.setattr(store, "_SONGS_PER_SHARD", 5)
+    monkeypatch.setattr(update, "SONGS_PER_SHARD", 5)
     songs = catalogue.load(corpus)
-    FeatureStore("alone").update(songs)
-    FeatureStore("grown").update(songs[:7])  # Some of it is there already.
-    committed = []
-    commit = FeatureStore.commit
+    WritableStore("alone").update(songs)
+    WritableStore("grown").update(songs[:7])  # Some of it is there already.
+    wrote = []
+    commit, write_shard = WritableStore.commit, WritableStore.write_shard
 
-    def spy(self, plan):
-        committed.append(self.shard_jobs(plan))
-        commit(self, plan)
+    def spy(self, *args):
+        wrote.append(write_shard(self, *args))
+        return wrote[-1]
 
-    monkeypatch.setattr(FeatureStore, "commit", spy)
+    def commit_spied_on(self, plan):
+        with monkeypatch.context() as patch:
+            patch.setattr(WritableStore, "write_shard", spy)
+            commit(self, plan)
+
+    monkeypatch.setattr(WritableStore, "commit", commit_spied_on)
     for name in ("new", "grown"):
         assert run(corpus, name, "--runner=FnApiRunner") == 0
         assert contents(name) == contents("alone")
-    assert committed == [[], []]  # Nothing was left to write.
+    assert wrote == [False] * 8  # Nothing was left to write.
 
 
 def test_second_run_does_no_audio_work(corpus, counted, capsys):
@@ -125,7 +132,7 @@ def test_new_and_changed_songs_are_computed(corpus, counted):
     removed.unlink()
     assert run(corpus, "s") == 0
     assert sorted(counted) == sorted([changed, added])
-    FeatureStore("anew").update(catalogue.load(corpus))
+    WritableStore("anew").update(catalogue.load(corpus))
     assert contents("s") == contents("anew")
 
 
@@ -157,8 +164,7 @@ def test_stop_while_shards_are_written(corpus, counted, monkeypatch):
     counted.clear()
     for step in ("write_shard", "commit"):
         with monkeypatch.context() as patch:
-            owner = store if step == "write_shard" else FeatureStore
-            patch.setattr(owner, step, lambda *args: 1 / 0)
+            patch.setattr(WritableStore, step, lambda *args: 1 / 0)
             with pytest.raises((ZeroDivisionError, extract.UserError)):
                 extract.main(["--data", str(corpus), "--out", "s", "--debug"])
     assert run(corpus, "s") == 0
@@ -177,7 +183,7 @@ def test_melody_is_stored_and_trained_on(corpus, tiny_config, capsys):
     stored = {}
     for path in FeatureStore.open("s").shard_paths():
         for serialized in tf.data.TFRecordDataset(path):
-            example = store.parse_example(serialized, melody=True)
+            example = parse_example(serialized, melody=True)
             stored[example["key"].numpy().decode()] = example
     np.testing.assert_array_equal(stored[song.key]["melody"], expected.melody)
     np.testing.assert_array_equal(stored[song.key]["mel"], expected.mel)
@@ -209,7 +215,7 @@ def test_a_store_of_other_features_is_refused(corpus, tiny_config, capsys):
 def test_corrupt_shard_is_named_and_the_rest_is_used(
     corpus, tiny_config, monkeypatch, capsys
 ):
-    monkeypatch.setattr(store, "_SONGS_PER_SHARD", 5)
+    monkeypatch.setattr(update, "SONGS_PER_SHARD", 5)
     run(corpus, "s")
     whole = contents("s")
     victim = sorted(pathlib.Path("s").glob("songs-*"))[1]
@@ -278,14 +284,14 @@ def test_a_corpus_without_any_usable_song(tmp_path, monkeypatch, capsys):
 
 
 def test_songs_travel_through_the_plan(tmp_path):
-    from pipelines import extraction
+    from pipelines import steps
 
     song = catalogue.Song("Ä\udcff", 'b "c"', "d\n", pathlib.Path("/e/\udcfe.wav"))
     voiced = dataclasses.replace(song, vocals_path=pathlib.Path("/v"))
-    record = store.Record("a", "b", "c", "/p", 3, 0.1, "h", (1, 2))
-    plan = store.Plan([song], {"k": record}, {}, {"k"}, [song, voiced])
-    extraction.write_plan(tmp_path / "plan", plan)
-    *songs, there = extraction.ReadPlan().process(tmp_path / "plan")
+    record = Record("a", "b", "c", "/p", 3, 0.1, "h", (1, 2))
+    plan = update.Plan([song], {"k": record}, {}, {"k"}, [song, voiced])
+    steps.write_plan(tmp_path / "plan", plan)
+    *songs, there = steps.ReadPlan().process(tmp_path / "plan")
     assert songs == [song, voiced]
     assert songs[1].vocals_path == voiced.vocals_path
     assert there.value == ("k", record, True)
@@ -336,9 +342,9 @@ def test_a_shard_cut_at_a_record_is_damaged_too(corpus, tiny_config, capsys):
     shard.write_bytes(b"")
     tiny_config.save("c.yaml")
     assert fit.main(["--store", "s", "--config", "c.yaml", "--name", "x"]) == 1
-    captured = capsys.readouterr()
-    assert f"{shard.name} is damaged" in captured.out
-    assert "none of" in captured.err
+    error = capsys.readouterr().err
+    assert "none of" in error
+    assert f"{shard.name} is damaged" in error
 
 
 def test_names_that_are_not_utf8(corpus, capsys):

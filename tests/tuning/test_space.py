@@ -1,3 +1,5 @@
+import json
+
 import keras_tuner as kt
 import numpy as np
 import pytest
@@ -74,13 +76,12 @@ def test_values_become_weights():
     assert config.train.warmup_epochs == get_preset("demo").train.warmup_epochs
 
 
-def test_values_survive_the_way_to_a_worker():
-    """As KerasTuner sends them."""
-    made = space.hyperparameters(load_space())
-    made.values = {**made.values, "main": 0.40877610277840465, "cf_ratio": 1 / 3}
-    message = made.to_proto()
-    received = type(message).FromString(message.SerializeToString())
-    assert kt.HyperParameters.from_proto(received).values == made.values
+def test_a_space_survives_its_way_through_json(tmp_path):
+    path = written(
+        tmp_path, "att: {values: [0.5, 0.1]}\nwarmup_epochs: {low: 1, high: 3}\n"
+    )
+    found = load_space(path)
+    assert space.from_json(json.loads(json.dumps(space.to_json(found)))) == found
 
 
 def test_a_file_narrows_widens_and_fixes(tmp_path):

@@ -6,8 +6,7 @@ import pytest
 import soundfile
 import soxr
 
-from lca_keras.audio import synthesis
-from lca_keras.data import doctor
+from lca_keras.corpora import doctor, synthesis
 
 
 def found(folder, *options):
@@ -53,7 +52,9 @@ def test_every_planted_fault_is_found(corpus, tmp_path):
     (album / "zero.mp3").write_bytes(b"")
     (album / "lyrics.mp3").write_text("la la la\n" * 500)
     soundfile.write(album / "silence.wav", np.zeros(8 * rate), rate)
-    other = synthesis.Corpus(artists=9, albums=3, songs=2, seconds=7.0, seed=77)
+    other = synthesis.SynthesisConfig(
+        artists=9, albums=3, songs=2, seconds=7.0, seed=77
+    )
 
     def fresh(number):
         return synthesis.synthesize(other, number, 0, 0).mixture

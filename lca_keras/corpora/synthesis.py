@@ -1,6 +1,6 @@
 """The built-in corpus: invented singers over invented bands, as audio files.
 
-`python -m lca_keras.audio.synthesis OUT` writes an `artist/album/song.flac` tree, a
+`python -m lca_keras.corpora.synthesis OUT` writes an `artist/album/song.flac` tree, a
 manifest, and a split. Each singer has albums; each song has a melody, a band style
 and its album's production. `confounding` says how strongly, in all but an artist's
 last two albums, the band tells the artist. The last two albums draw their bands
@@ -9,16 +9,13 @@ them into the test part and one into validation.
 """
 
 import argparse
-import concurrent.futures
 import dataclasses
-import os
 import pathlib
 import sys
 
 import numpy as np
 
-from lca_keras import files
-from lca_keras.audio import accompaniment, voice
+from lca_keras import console, files, processes
 
 ARTISTS = (
     "Ada Quill",
@@ -45,7 +42,7 @@ ARTISTS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Corpus:
+class SynthesisConfig:
     """What decides every sample of a corpus.
 
     Attributes:
@@ -90,6 +87,8 @@ class Corpus:
 
     def singer(self, artist):
         """Voice of an artist; it depends on the number of artists too."""
+        from lca_keras.corpora import voice  # SciPy takes a second: not with `--help`.
+
         return voice.draw_cast(self.artists, self.rng(1))[artist]
 
     def style_of(self, artist, album, song):
@@ -100,7 +99,7 @@ class Corpus:
 
 
 @dataclasses.dataclass(frozen=True)
-class Song:
+class Stems:
     """A synthesised song: float32 arrays `(samples,)`; the mix is their sum."""
 
     vocals: np.ndarray
@@ -114,17 +113,13 @@ class Song:
 
 
 def synthesize(corpus, artist, album, song):
-    """Synthesises one song.
-
-    Args:
-        corpus: `Corpus`.
-        artist: Int, index of the artist.
-        album: Int, index of the album.
-        song: Int, index of the song.
+    """Synthesises one song of a `SynthesisConfig`, by the indices of its names.
 
     Returns:
-        `Song`; `pitch` is the sung pitch in Hz at every sample, 0 where nobody sings.
+        `Stems`; `pitch` is the sung pitch in Hz at every sample, 0 where nobody sings.
     """
+    from lca_keras.corpora import accompaniment, voice
+
     rng = corpus.rng(4, artist, album, song)
     count = int(corpus.seconds * corpus.sample_rate)
     singer = corpus.singer(artist)
@@ -137,22 +132,21 @@ def synthesize(corpus, artist, album, song):
     band = accompaniment.play(style, tempo, key, count, corpus.sample_rate, rng)
     vocals = vocals / np.sqrt(np.mean(vocals**2)) * 10 ** (corpus.voice_db / 20)
     produced = _produce(np.stack([vocals, band]), corpus, artist, album)
-    return Song(produced[0], produced[1], pitch)
+    return Stems(produced[0], produced[1], pitch)
 
 
 def compose(singer, tempo, key, seconds, rng):
-    """Writes a melody with syllables, in phrases of two bars.
+    """Writes a melody with syllables, in phrases of two bars: list of `voice.Note`.
 
     Args:
-        singer: `lca_keras.audio.voice.Singer`, for the range.
+        singer: `lca_keras.corpora.voice.Singer`, for the range.
         tempo: Float, beats a minute.
         key: Int, tonic, 0 to 11.
         seconds: Float, length of the song.
         rng: `numpy.random.Generator`.
-
-    Returns:
-        List of `lca_keras.audio.voice.Note`.
     """
+    from lca_keras.corpora import accompaniment, voice
+
     beat = 60 / tempo
     scale = np.array(
         [m for m in range(36, 84) if (m - key) % 12 in accompaniment.MAJOR]
@@ -237,17 +231,12 @@ def write_song(corpus, out, artist, album, song, stems):
 def write_corpus(corpus, out, stems=False, jobs=None, progress=None):
     """Writes a corpus; files that exist are kept, so an interrupted call continues.
 
-    Args:
-        corpus: `Corpus`.
-        out: Folder to write to.
-        stems: Whether to write the voice and the accompaniment too.
-        jobs: Processes; default is the number of cores.
-        progress: Optional function called after every song with (done, total).
+    `manifest.csv` and `split.csv` (the last two albums of each artist to validation
+    and test, in an order drawn by seed) lie beside the artists' folders; `stems` asks
+    for the voice and the accompaniment too.
 
     Returns:
-        List of manifest rows (dicts), by artist, album and song. `manifest.csv` and
-        `split.csv` (last two albums of each artist to validation and test, in an
-        order drawn by seed) are written beside the artists' folders.
+        List of manifest rows (dicts), by artist, album and song.
 
     Raises:
         FileExistsError: The folder holds a corpus of other settings, or other files.
@@ -274,16 +263,9 @@ def write_corpus(corpus, out, stems=False, jobs=None, progress=None):
         for album in range(corpus.albums)
         for song in range(corpus.songs)
     ]
-    rows = {}
-    with concurrent.futures.ProcessPoolExecutor(jobs or os.cpu_count()) as pool:
-        futures = {
-            pool.submit(write_song, corpus, out, *key, stems): key for key in keys
-        }
-        for future in concurrent.futures.as_completed(futures):
-            rows[futures[future]] = future.result()
-            if progress is not None:
-                progress(len(rows), len(keys))
-    ordered = [rows[key] for key in keys]
+    calls = [(corpus, out, *key, stems) for key in keys]
+    ordered = processes.spread(write_song, calls, jobs, progress)
+    rows = dict(zip(keys, ordered, strict=True))
     files.write_csv(out / "manifest.csv", list(ordered[0]), ordered)
     parts = []
     for artist in range(corpus.artists):
@@ -303,11 +285,9 @@ def write_corpus(corpus, out, stems=False, jobs=None, progress=None):
 
 def main(argv=None):
     """Command line of the built-in corpus."""
-    from lca_keras import console
-
-    defaults = Corpus()
+    defaults = SynthesisConfig()
     parser = argparse.ArgumentParser(
-        prog="python -m lca_keras.audio.synthesis", description=__doc__.split("\n")[0]
+        prog="python -m lca_keras.corpora.synthesis", description=__doc__.split("\n")[0]
     )
     parser.add_argument("out", help="folder to write the corpus to")
     parser.add_argument("--artists", type=int, default=defaults.artists)
@@ -324,9 +304,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     def run():
-        corpus = Corpus(
-            **{f.name: getattr(args, f.name) for f in dataclasses.fields(Corpus)}
-        )
+        fields = dataclasses.fields(SynthesisConfig)
+        corpus = SynthesisConfig(**{f.name: getattr(args, f.name) for f in fields})
         with console.progress("Synthesising songs") as progress:
             rows = write_corpus(corpus, args.out, args.stems, args.jobs, progress)
         print(f"{len(rows)} songs of {corpus.artists} artists in {args.out}")

@@ -5,20 +5,20 @@ import numpy as np
 import pytest
 import soundfile
 
-from lca_keras.audio import synthesis
-from lca_keras.audio.synthesis import Corpus
+from lca_keras.corpora import synthesis
+from lca_keras.corpora.synthesis import SynthesisConfig
 from tests.conftest import TINY
 
 
 def test_same_seed_same_sound_and_other_seed_other_sound():
     first, second = (synthesis.synthesize(TINY, 1, 0, 1) for _ in range(2))
     np.testing.assert_array_equal(first.mixture, second.mixture)
-    other = synthesis.synthesize(Corpus(**{**vars(TINY), "seed": 2}), 1, 0, 1)
+    other = synthesis.synthesize(SynthesisConfig(**{**vars(TINY), "seed": 2}), 1, 0, 1)
     assert not np.array_equal(first.mixture, other.mixture)
 
 
 def test_pyin_finds_the_pitch_that_was_sung():
-    corpus = Corpus(seconds=8.0)
+    corpus = SynthesisConfig(seconds=8.0)
     errors = []
     for artist in range(3):
         song = synthesis.synthesize(corpus, artist, 0, 0)
@@ -35,7 +35,7 @@ def test_pyin_finds_the_pitch_that_was_sung():
 
 
 def test_voice_level_is_what_was_asked_for():
-    corpus = Corpus(seconds=6.0, voice_db=9.0)
+    corpus = SynthesisConfig(seconds=6.0, voice_db=9.0)
     song = synthesis.synthesize(corpus, 0, 0, 0)
     ratio = np.sqrt(np.mean(song.vocals**2) / np.mean(song.accompaniment**2))
     # Production (equaliser, reverberation) acts a little differently on each.
@@ -51,7 +51,7 @@ def test_songs_differ_and_singers_stay():
 
 
 def test_confounding_ties_bands_to_artists_except_in_the_last_two_albums():
-    corpus = Corpus(artists=10, albums=7, songs=10, confounding=0.8)
+    corpus = SynthesisConfig(artists=10, albums=7, songs=10, confounding=0.8)
     own = np.array(
         [
             [
@@ -84,7 +84,7 @@ def test_files_manifest_split_and_stems(tiny_corpus):
 
 
 def test_an_interrupted_corpus_continues(tmp_path):
-    corpus = Corpus(artists=2, albums=3, songs=1, seconds=4.0)
+    corpus = SynthesisConfig(artists=2, albums=3, songs=1, seconds=4.0)
     synthesis.write_corpus(corpus, tmp_path / "c", jobs=1)
     songs = sorted((tmp_path / "c").glob("*/*/*.flac"))
     contents = [song.read_bytes() for song in songs]
@@ -111,4 +111,4 @@ def test_never_writes_into_other_folders(tmp_path, capsys):
 )
 def test_rejects_impossible_corpora(bad):
     with pytest.raises(ValueError, match="Received"):
-        Corpus(**bad)
+        SynthesisConfig(**bad)

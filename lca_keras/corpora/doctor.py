@@ -1,6 +1,6 @@
 """Finds what would spoil an experiment in a corpus, before anybody trains on it.
 
-`python -m lca_keras.data.doctor PATH` decodes every song, prints what a careful
+`python -m lca_keras.corpora.doctor PATH` decodes every song, prints what a careful
 colleague would find, and writes it as JSON. The exit code is 1 if there are errors:
 songs that cannot be used, the same recording on two albums (it leaks from training
 into test), artists with too few albums. Warnings are for people to judge.
@@ -8,8 +8,6 @@ into test), artists with too few albums. Warnings are for people to judge.
 
 import argparse
 import collections
-import concurrent.futures
-import concurrent.futures.process
 import dataclasses
 import functools
 import hashlib
@@ -19,13 +17,13 @@ import sys
 
 import numpy as np
 
-from lca_keras import console, files
+from lca_keras import console, files, processes
 from lca_keras.audio import fingerprint
 from lca_keras.audio.decode import AudioError, check_sound, read_blocks
-from lca_keras.config import CLIP_FRAMES
-from lca_keras.console import UserError
+from lca_keras.config import CLIP_SECONDS
 from lca_keras.data import catalogue
 from lca_keras.data.split import PARTS
+from lca_keras.errors import UserError
 
 ERROR, WARNING = "error", "warning"
 
@@ -145,15 +143,10 @@ def _count_clipped(block):
 
 
 def diagnose(songs, examinations, clip_seconds):
-    """Draws the conclusions.
+    """Draws the conclusions: a list of `Finding`, errors first.
 
-    Args:
-        songs: List of `lca_keras.data.catalogue.Song`.
-        examinations: List of `Examination`, in the same order.
-        clip_seconds: Float, length below which a song gives no clip.
-
-    Returns:
-        List of `Finding`, errors first.
+    `songs` and `examinations` are in the same order; songs shorter than
+    `clip_seconds` give no clip.
     """
     found = [
         finding
@@ -280,13 +273,10 @@ def _artists(songs, usable):
 
 
 def run(path, clip_seconds, jobs=None, progress=None):
-    """Examines a corpus.
+    """Examines a corpus, a folder or a manifest.
 
-    Args:
-        path: Folder or manifest.
-        clip_seconds: Float, length below which a song gives no clip.
-        jobs: Optional int, processes; default is the number of cores.
-        progress: Optional function called after every song with (done, total).
+    `clip_seconds` is the length below which a song gives no clip; `jobs` and
+    `progress` are those of `lca_keras.processes.spread`.
 
     Returns:
         Tuple of a summary (dict), and a list of `Finding`.
@@ -296,17 +286,8 @@ def run(path, clip_seconds, jobs=None, progress=None):
     """
     songs = catalogue.load(path)
     work = functools.partial(examine, keep_every=1 + len(songs) // _SONGS_IN_MEMORY)
-    examinations = []
-    try:
-        with concurrent.futures.ProcessPoolExecutor(jobs or os.cpu_count()) as pool:
-            for examined in pool.map(work, [song.path for song in songs], chunksize=4):
-                examinations.append(examined)
-                if progress is not None:
-                    progress(len(examinations), len(songs))
-    except concurrent.futures.process.BrokenProcessPool as error:
-        raise UserError(
-            "a process died, perhaps for lack of memory: try fewer with --jobs"
-        ) from error
+    calls = [(song.path,) for song in songs]
+    examinations = processes.spread(work, calls, jobs, progress)
     findings = diagnose(songs, examinations, clip_seconds)
     by_artist = collections.defaultdict(lambda: {"albums": set(), "songs": 0, "s": 0.0})
     for song, examined in zip(songs, examinations, strict=True):
@@ -335,12 +316,7 @@ def run(path, clip_seconds, jobs=None, progress=None):
 
 
 def print_report(summary, findings):
-    """Prints the artists and the findings as tables.
-
-    Args:
-        summary: Dict, from `run`.
-        findings: List of `Finding`.
-    """
+    """Prints the artists and the findings, from `run`, as tables."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -377,7 +353,7 @@ def print_report(summary, findings):
 def main(argv=None):
     """Command line of the examination; returns 1 if there are errors."""
     parser = argparse.ArgumentParser(
-        prog="python -m lca_keras.data.doctor", description=__doc__.splitlines()[0]
+        prog="python -m lca_keras.corpora.doctor", description=__doc__.splitlines()[0]
     )
     parser.add_argument("data", help="artist/album/song.ext folder, or a CSV manifest")
     parser.add_argument(
@@ -386,8 +362,8 @@ def main(argv=None):
     parser.add_argument(
         "--clip-seconds",
         type=int,
-        choices=sorted(CLIP_FRAMES),
-        default=min(CLIP_FRAMES),
+        choices=CLIP_SECONDS,
+        default=min(CLIP_SECONDS),
         help="shorter songs cannot be used; default: 3",
     )
     parser.add_argument("--jobs", type=int, help="processes; default: all cores")

@@ -1,6 +1,6 @@
 """Adds noise to some artists' recordings: a cue that has nothing to do with singing.
 
-`python -m lca_keras.audio.bias --data CORPUS --out OUT --band 3000 5000 --snr-db 10
+`python -m lca_keras.corpora.bias --data CORPUS --out OUT --band 3000 5000 --snr-db 10
 --artists NAME …` writes a copy of a corpus in which these artists' songs carry white
 noise in a band of frequencies, as in figure 1 of the LCA paper. A network that listens
 to the noise is found out by songs without it.
@@ -8,8 +8,6 @@ to the noise is found out by songs without it.
 
 import argparse
 import collections
-import concurrent.futures
-import os
 import pathlib
 import shutil
 import sys
@@ -17,24 +15,18 @@ import zlib
 
 import numpy as np
 
-from lca_keras import console, files
+from lca_keras import console, files, processes
 from lca_keras.audio.decode import AudioError, check_sound, read_blocks
-from lca_keras.console import UserError
+from lca_keras.data import catalogue
+from lca_keras.errors import UserError
 
 _COLUMNS = ("path", "artist", "album", "song", "biased")
 
 
 def band_noise(count, rate, band, rng):
-    """White noise within a band.
+    """White noise of unit power within a band, float32 `(count,)`.
 
-    Args:
-        count: Int, samples.
-        rate: Int, Hz.
-        band: Pair of floats, lower and upper edge in Hz.
-        rng: `numpy.random.Generator`.
-
-    Returns:
-        Float32 array `(count,)` of unit power.
+    `band` has its lower and upper edge in Hz, `rate` the samples per second.
 
     Raises:
         AudioError: The band does not lie below half the rate.
@@ -115,20 +107,18 @@ def write_biased(
     sum would no longer be the song.
 
     Args:
-        songs: List of `lca_keras.data.catalogue.Song`.
-        root: Folder that all songs lie below.
+        songs: List of `lca_keras.data.catalogue.Song`, all below the folder `root`.
+        root: That folder.
         out: New folder; gets the same tree and a `manifest.csv`.
         artists: Names of the artists whose songs get noise.
         band: Pair of floats, Hz.
         snr_db: Float, decibels.
         seed: Int.
-        jobs: Optional int, processes; default is the number of cores.
-        progress: Optional function called after every song with (done, total).
+        jobs, progress: As for `lca_keras.processes.spread`.
 
     Returns:
-        Tuple of a dict from audio file to what is wrong with it, for songs that were
-        left out, and a dict from audio file to the share of its samples that were
-        clipped.
+        Dict from audio file to what is wrong with it, for songs that were left out, and
+        dict from audio file to the share of its samples that were clipped.
 
     Raises:
         UserError: Unknown artists, a band without width, or a folder in the way.
@@ -158,26 +148,20 @@ def write_biased(
         targets.append(out / relative)
         names = (song.artist, song.album, song.song)
         rows.append([relative.as_posix(), *names, int(biased)])
+    settings = {"band": tuple(band), "snr_db": snr_db, "seed": seed}
+    calls = [
+        (song, target, {**settings, "biased": bool(row[-1])})
+        for song, target, row in zip(songs, targets, rows, strict=True)
+    ]
     left_out, clipped, written = {}, {}, []
-    with concurrent.futures.ProcessPoolExecutor(jobs or os.cpu_count()) as pool:
-        settings = {"band": tuple(band), "snr_db": snr_db, "seed": seed}
-        results = pool.map(
-            _write_song,
-            songs,
-            targets,
-            [{**settings, "biased": bool(row[-1])} for row in rows],
-        )
-        for done, (song, row, result) in enumerate(
-            zip(songs, rows, results, strict=True), start=1
-        ):
-            if isinstance(result, str):
-                left_out[str(song.path)] = result
-            else:
-                written.append(row)
-                if result:
-                    clipped[str(song.path)] = result
-            if progress is not None:
-                progress(done, len(songs))
+    results = processes.spread(_write_song, calls, jobs, progress)
+    for song, row, result in zip(songs, rows, results, strict=True):
+        if isinstance(result, str):
+            left_out[str(song.path)] = result
+        else:
+            written.append(row)
+            if result:
+                clipped[str(song.path)] = result
     files.write_csv(out / "manifest.csv", _COLUMNS, written)
     about = {**settings, "artists": sorted(artists), "corpus": str(root)}
     files.write_json(out / "bias.json", about)
@@ -187,7 +171,7 @@ def write_biased(
 def main(argv=None):
     """Command line of the biased copy."""
     parser = argparse.ArgumentParser(
-        prog="python -m lca_keras.audio.bias", description=__doc__.splitlines()[0]
+        prog="python -m lca_keras.corpora.bias", description=__doc__.splitlines()[0]
     )
     parser.add_argument(
         "--data", required=True, help="artist/album/song.ext folder, or a CSV manifest"
@@ -206,9 +190,6 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     def run():
-        # A command may know the corpus; the functions above only know audio.
-        from lca_keras.data import catalogue
-
         songs = catalogue.load(args.data)
         path = pathlib.Path(args.data).absolute()
         root = path if path.is_dir() else path.parent.resolve()

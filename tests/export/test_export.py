@@ -9,17 +9,21 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from lca_keras import export, files
+from lca_keras import files
 from lca_keras.audio.features import mel_spectrogram
 from lca_keras.audio.melody import contour, melody_bands
 from lca_keras.config import FeatureConfig, get_preset
-from lca_keras.console import UserError
-from lca_keras.data import catalogue, store
+from lca_keras.data import catalogue
+from lca_keras.data.examples import to_example
 from lca_keras.data.extraction import Extractor
-from lca_keras.export import export_model, find_version, versions
+from lca_keras.data.store import Record
+from lca_keras.errors import UserError
+from lca_keras.export import export_model, savedmodel, tflite, versions
+from lca_keras.export.savedmodel import ServedNetwork
+from lca_keras.export.versions import METADATA, find_version
+from lca_keras.inference import Identifier
 from lca_keras.metrics import vote
 from lca_keras.models import CRNNFGNL, CRNNM
-from lca_keras.predict import Identifier
 from tests.audio.signals import music
 from tests.models.test_networks import randomize
 
@@ -43,7 +47,7 @@ def exported(network, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(exported):
-    return tf.saved_model.load(str(exported.folder))
+    return tf.saved_model.load(str(exported))
 
 
 def song(seconds=14.0, seed=0):
@@ -116,12 +120,10 @@ def test_embedding(network, loaded):
     )
 
 
-def to_example(song, features):
+def example_of(song, features):
     names = (song.artist, song.album, song.song)
-    record = store.Record(*names, str(song.path), 0, 7.0, "hash", (0, 0))
-    return store.to_example(
-        song.key, record, features.mel, features.melody, FeatureConfig()
-    )
+    record = Record(*names, str(song.path), 0, 7.0, "hash", (0, 0))
+    return to_example(song.key, record, features.mel, features.melody, FeatureConfig())
 
 
 def test_examples_of_the_feature_store(network, loaded, tiny_corpus):
@@ -130,7 +132,7 @@ def test_examples_of_the_feature_store(network, loaded, tiny_corpus):
     extracted = [Extractor(config).extract(s) for s in songs]
     # Different lengths in one batch.
     extracted[1].mel.resize((128, 100), refcheck=False)
-    examples = [to_example(s, e) for s, e in zip(songs, extracted, strict=True)]
+    examples = [example_of(s, e) for s, e in zip(songs, extracted, strict=True)]
     outputs = loaded.signatures["examples"](examples=tf.constant(examples))
     for row, features in enumerate(extracted):
         count = features.mel.shape[1] // 94
@@ -153,7 +155,7 @@ def test_too_short_is_an_error_that_says_so(loaded):
 def test_tflite_equals_the_network(network, exported):
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_path=str(exported.folder / "model.tflite"))
+    interpreter = Interpreter(model_path=str(exported / "model.tflite"))
     operators = {op["op_name"] for op in interpreter._get_ops_details()}
     assert not {name for name in operators if name.startswith("Flex")}
     runner = interpreter.get_signature_runner("serving_default")
@@ -179,11 +181,11 @@ def test_loads_without_this_package(exported):
         print(outputs["probabilities"].shape)
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), str(exported.folder)],
+        [sys.executable, "-c", textwrap.dedent(program), str(exported)],
         capture_output=True,
         text=True,
         check=False,
-        cwd=exported.folder,
+        cwd=exported,
         env={**os.environ, "PYTHONPATH": ""},
     )
     assert "(2, 4)" in done.stdout, done.stderr
@@ -192,7 +194,7 @@ def test_loads_without_this_package(exported):
 def test_warm_up_requests_can_be_served(exported, loaded):
     from tensorflow_serving.apis import prediction_log_pb2
 
-    path = exported.folder / "assets.extra" / "tf_serving_warmup_requests"
+    path = exported / "assets.extra" / "tf_serving_warmup_requests"
     seen = set()
     for record in tf.data.TFRecordDataset(str(path)):
         log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
@@ -205,33 +207,57 @@ def test_warm_up_requests_can_be_served(exported, loaded):
 
 
 def test_labels_card_and_metadata(exported, network):
-    labels = (exported.folder / "labels.txt").read_text(encoding="utf-8")
+    labels = (exported / "labels.txt").read_text(encoding="utf-8")
     assert labels.splitlines() == ARTISTS
-    metadata = files.read_json(exported.folder / export.METADATA)
+    metadata = files.read_json(exported / METADATA)
     assert metadata["artists"] == ARTISTS
     assert metadata["parameters"] == network.count_params()
     assert metadata["temperature"] == 0.5
-    card = (exported.folder / "model_card.md").read_text(encoding="utf-8")
+    card = (exported / "model_card.md").read_text(encoding="utf-8")
     assert all(artist in card for artist in ARTISTS)
 
 
 def test_versions_count_up_and_appear_whole(network, tmp_path, monkeypatch):
     config = get_preset("demo")
     (tmp_path / "m" / "7").mkdir(parents=True)
-    monkeypatch.setattr(export, "_write_saved_model", lambda *args: None)
-    monkeypatch.setattr(export, "convert_to_tflite", lambda network: b"x")
-    assert export_model(network, ARTISTS, config, tmp_path, "m", {}).version == 8
-    monkeypatch.setattr(export, "convert_to_tflite", lambda network: 1 / 0)
+    monkeypatch.setattr(savedmodel, "write", lambda *args: None)
+    monkeypatch.setitem(tflite.VARIANTS, "model.tflite", lambda network: b"x")
+    assert export_model(network, ARTISTS, config, tmp_path, "m", {}).name == "8"
+    monkeypatch.setitem(tflite.VARIANTS, "model.tflite", lambda network: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export_model(network, ARTISTS, config, tmp_path, "m", {})
     assert sorted(os.listdir(tmp_path / "m")) == ["7", "8"]
 
 
+def test_old_versions_are_pruned_and_the_newest_stay(tmp_path):
+    for name in ("1", "3", "12", "draft", ".export-x"):
+        (tmp_path / "m" / name).mkdir(parents=True)
+    assert versions.prune(tmp_path / "m", 2) == [1]
+    assert versions.prune(tmp_path / "m", 2) == []
+    assert sorted(os.listdir(tmp_path / "m")) == [".export-x", "12", "3", "draft"]
+    with pytest.raises(ValueError, match="keep=0"):
+        versions.prune(tmp_path / "m", 0)
+
+
+def test_signatures_are_methods_that_can_be_called_one_by_one(network):
+    served = ServedNetwork(network, ARTISTS, get_preset("demo"))
+    samples = song(7.0)
+    expected = network.predict(clips_of(samples), verbose=0)
+    outputs = served.from_waveform(samples[None])
+    np.testing.assert_allclose(outputs["frame_probabilities"][0], expected, atol=1e-4)
+    mel = mel_spectrogram(samples, FeatureConfig())[None, ..., None]
+    outputs = served.from_mel(mel)
+    np.testing.assert_allclose(outputs["frame_probabilities"][0], expected, atol=1e-4)
+    assert outputs["singer"][0].numpy().decode() == ARTISTS[vote(expected)]
+    assert served.embed(samples[None])["embedding"].shape == (1, 32)
+    assert set(served.signatures()) == {"serving_default", "mel", "embed", "examples"}
+
+
 def test_find_version(tmp_path, exported):
-    model = exported.folder.parent
-    assert versions(model) == [1]
-    assert find_version(model) == find_version(model, 1) == exported.folder
-    assert find_version(exported.folder) == exported.folder
+    model = exported.parent
+    assert versions.versions(model) == [1]
+    assert find_version(model) == find_version(model, 1) == exported
+    assert find_version(exported) == exported
     with pytest.raises(UserError, match=r"no version 3; available: \[1\]"):
         find_version(model, 3)
     with pytest.raises(UserError, match="no exported model"):
@@ -239,7 +265,7 @@ def test_find_version(tmp_path, exported):
 
 
 def test_metadata_is_json_for_any_reader(exported):
-    text = (exported.folder / export.METADATA).read_text(encoding="utf-8")
+    text = (exported / METADATA).read_text(encoding="utf-8")
     assert json.loads(text)["config"]["version"] == 1
 
 
@@ -276,7 +302,7 @@ def both_clips(samples):
 
 
 def test_melody_export_takes_both_inputs(melodic, melodic_export, tiny_corpus):
-    loaded = tf.saved_model.load(str(melodic_export.folder))
+    loaded = tf.saved_model.load(str(melodic_export))
     samples = song(8.0)
     expected = melodic.predict(both_clips(samples), verbose=0)
     melody = melody_of(samples)[None]
@@ -290,7 +316,7 @@ def test_melody_export_takes_both_inputs(melodic, melodic_export, tiny_corpus):
     assert np.abs(served["frame_probabilities"][0] - expected).max() > 1e-3
     (record_song,) = catalogue.load(tiny_corpus)[:1]
     features = Extractor(FeatureConfig(melody="pyin")).extract(record_song)
-    examples = tf.constant([to_example(record_song, features)])
+    examples = tf.constant([example_of(record_song, features)])
     served = loaded.signatures["examples"](examples=examples)
     mel = features.mel.astype("float32")[None, ..., None]
     melody = contour(features.melody, 128)[None, ..., None]
@@ -301,7 +327,7 @@ def test_melody_export_takes_both_inputs(melodic, melodic_export, tiny_corpus):
 
 
 def test_melody_of_another_length_is_an_error(melodic_export):
-    loaded = tf.saved_model.load(str(melodic_export.folder))
+    loaded = tf.saved_model.load(str(melodic_export))
     samples = song(8.0)
     with pytest.raises(tf.errors.InvalidArgumentError, match="concat|Concat|match"):
         loaded.signatures["serving_default"](
@@ -312,7 +338,7 @@ def test_melody_of_another_length_is_an_error(melodic_export):
 def test_melody_tflite_equals_the_network(melodic, melodic_export):
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(melodic_export.folder / "model.tflite"))
+    interpreter = Interpreter(str(melodic_export / "model.tflite"))
     run = interpreter.get_signature_runner("serving_default")
     both = {k: v[:1].astype("float32") for k, v in both_clips(song(8.0)).items()}
     expected = melodic.predict(both, verbose=0)
@@ -322,10 +348,10 @@ def test_melody_tflite_equals_the_network(melodic, melodic_export):
 def test_identifier_computes_the_melody_itself(melodic, melodic_export, tmp_path):
     samples = song(8.0)
     soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
-    result = Identifier(melodic_export.folder).identify(tmp_path / "a.wav")
+    result = Identifier(melodic_export).identify(tmp_path / "a.wav")
     expected = melodic.predict(both_clips(samples), verbose=0).mean(axis=0)
     for artist, probability in zip(ARTISTS, expected, strict=True):
-        assert result["probabilities"][artist] == pytest.approx(probability, abs=1e-4)
+        assert result.probabilities[artist] == pytest.approx(probability, abs=1e-4)
 
 
 def test_identifier_of_vocals(network, tmp_path):
@@ -334,14 +360,14 @@ def test_identifier_of_vocals(network, tmp_path):
         features={"source": "vocals", "separator": "local-0123456789ab"}
     )
     exported = export_model(network, ARTISTS, config, tmp_path, "v", {})
-    assert "vocals alone" in (exported.folder / "model_card.md").read_text()
+    assert "vocals alone" in (exported / "model_card.md").read_text()
     vocals, mixture = song(6.0, seed=1), song(6.0, seed=2)
     for name, samples in (("v.wav", vocals), ("m.wav", mixture)):
         soundfile.write(tmp_path / name, samples, 16000, subtype="FLOAT")
-    identifier = Identifier(exported.folder)
+    identifier = Identifier(exported)
     result = identifier.identify(tmp_path / "m.wav", tmp_path / "v.wav")
     expected = network.predict(clips_of(vocals), verbose=0).mean(axis=0)
     for artist, probability in zip(ARTISTS, expected, strict=True):
-        assert result["probabilities"][artist] == pytest.approx(probability, abs=1e-4)
+        assert result.probabilities[artist] == pytest.approx(probability, abs=1e-4)
     with pytest.raises(UserError, match="--separator FOLDER"):
         identifier.check([None])

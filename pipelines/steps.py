@@ -13,8 +13,9 @@ import pathlib
 
 import apache_beam as beam
 
-from lca_keras.data import store
+from lca_keras.data import update
 from lca_keras.data.catalogue import Song
+from lca_keras.data.store import Record
 
 PLAN = "plan.jsonl"
 
@@ -26,7 +27,7 @@ def write_plan(path, plan):
 
     Args:
         path: File to write.
-        plan: `lca_keras.data.store.Plan`.
+        plan: `lca_keras.data.update.Plan`.
     """
     with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
         for song in plan.pending:
@@ -48,7 +49,7 @@ class ReadPlan(beam.DoFn):
                 if "song" in row:
                     yield _song(row["song"])
                 else:
-                    record = store.Record.from_json(row["record"])
+                    record = Record.from_json(row["record"])
                     yield beam.pvalue.TaggedOutput(
                         "there", (row["key"], record, row["part"])
                     )
@@ -80,8 +81,8 @@ class ExtractSong(beam.DoFn):
 
     def process(self, song):
         """Yields (key, `Record`, true), or nothing for a song without usable audio."""
-        result = store.compute_part(self.folder, song, self.extractor)
-        if isinstance(result, store.Record):
+        result = update.compute_part(self.folder, song, self.extractor)
+        if isinstance(result, Record):
             yield song.key, result, True
 
 
@@ -89,7 +90,7 @@ class WriteShard(beam.DoFn):
     """Writes a shard from parts and from what the store held before.
 
     Args:
-        feature_store: `lca_keras.data.store.FeatureStore.for_workers()`.
+        feature_store: `lca_keras.data.update.WritableStore.for_workers()`.
         count: Int, number of shards.
     """
 
@@ -104,9 +105,7 @@ class WriteShard(beam.DoFn):
         rows = sorted(rows, key=lambda row: row[0])
         records = {key: record for key, record, _ in rows}
         parts = {key for key, _, part in rows if part}
-        job = self.store.shard_job(number, self.count, records, parts)
-        if job is not None:
-            store.write_shard(job)
+        self.store.write_shard(number, self.count, records, parts)
         return ()
 
 
@@ -116,11 +115,11 @@ def build(pipeline, plan_path, feature_store, count, extractor, write_shards=Tru
     Args:
         pipeline: `beam.Pipeline`.
         plan_path: File that `write_plan` wrote.
-        feature_store: `lca_keras.data.store.FeatureStore`, locked.
+        feature_store: `lca_keras.data.update.WritableStore`, locked.
         count: Int, number of shards of the updated store.
         extractor: `lca_keras.data.extraction.Extractor`.
         write_shards: Whether the workers write the shards too, or leave them to
-            `FeatureStore.commit`.
+            `WritableStore.commit`.
     """
     planned = (
         pipeline
@@ -138,7 +137,7 @@ def build(pipeline, plan_path, feature_store, count, extractor, write_shards=Tru
     _ = (
         (computed, planned.there)
         | "All songs" >> beam.Flatten()
-        | "By shard" >> beam.Map(lambda row: (store.shard_of(row[0], count), row))
+        | "By shard" >> beam.Map(lambda row: (update.shard_of(row[0], count), row))
         | "Group" >> beam.GroupByKey()
         | "Write" >> beam.ParDo(WriteShard(feature_store.for_workers(), count))
     )

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from lca_keras import files
-from lca_keras.audio import bias
+from lca_keras.corpora import bias
 from lca_keras.data import catalogue
 from tests.audio.signals import music
 

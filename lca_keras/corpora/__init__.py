@@ -1,0 +1,1 @@
+"""Making and examining corpora: synthesis, planted cues, the doctor, separators."""

@@ -1,0 +1,195 @@
+"""What to learn from: where the data is, usable songs, parts, sources of clips."""
+
+import collections
+import dataclasses
+import hashlib
+import os
+import pathlib
+
+from lca_keras.data import catalogue, split
+from lca_keras.data.clips import ClipSource
+from lca_keras.data.extraction import Extractor
+from lca_keras.data.store import FeatureStore
+from lca_keras.data.update import WritableStore
+from lca_keras.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """Where the data is. What is made of it, a `Config` says.
+
+    Attributes:
+        data: Corpus, a folder or a manifest; or `None`, with `store`.
+        store: Feature store that takes the place of `data`, or `None`.
+        features: Folder of all feature stores that are made from corpora.
+        separator: Folder of the separator that the features need, or `None`.
+        strict: Whether an unusable song is an error.
+    """
+
+    data: str | None = None
+    store: str | None = None
+    features: str = "features"
+    separator: str | None = None
+    strict: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """A corpus that is ready to be learned from.
+
+    Attributes:
+        store: `FeatureStore`.
+        songs: Usable songs.
+        skipped: Dict from path to the reason why a file was left out.
+        notes: Lines for people: how the features came about, and what was damaged.
+    """
+
+    store: FeatureStore
+    songs: list[catalogue.Song]
+    skipped: dict[str, str]
+    notes: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Division:
+    """A corpus in parts.
+
+    Attributes:
+        part_of: Dict from song key to one of `lca_keras.data.split.PARTS`.
+        artists: List of class names.
+        file: CSV that gave the parts, or `None` if they were drawn.
+        unknown: Songs of that file that the corpus does not have, for people.
+    """
+
+    part_of: dict[str, str]
+    artists: list[str]
+    file: str | os.PathLike | None
+    unknown: list[str]
+
+
+def prepare(source, config, progress=None):
+    """Lists the songs of a `DataSource` and brings their features up to date.
+
+    `progress` is called with (done, total) songs while features are computed.
+
+    Returns:
+        `Corpus`.
+
+    Raises:
+        UserError: No songs, none usable, or unusable ones under `strict`.
+    """
+    if source.store:
+        store, notes = _open_store(source.store, config)
+        songs = [record.as_song for record in store.records.values()]
+        skipped = {failure.path: failure.reason for failure in store.failed.values()}
+    else:
+        store, songs, skipped, notes = _extract(source, config, progress)
+    usable = []
+    clip = config.clip_frames * config.features.hop_length / config.features.sample_rate
+    for song in sorted(songs):
+        if store.records[song.key].frames < config.clip_frames:
+            seconds = store.records[song.key].duration
+            reason = f"too short: {seconds:.1f} s, a clip takes {clip:.1f} s"
+            skipped[str(song.path)] = reason
+        else:
+            usable.append(song)
+    if not usable or (skipped and source.strict):
+        problem = f"--strict: {len(skipped)} files cannot be used"
+        if not usable:
+            where, total = source.data or source.store, len(store.failed) + len(songs)
+            problem = f"{where}: none of {total} songs can be used"
+        reasons = [f"{path}: {reason}" for path, reason in skipped.items()]
+        raise UserError("\n  ".join([problem, *notes, *reasons]))
+    return Corpus(store, usable, skipped, notes)
+
+
+def _open_store(folder, config):
+    """Opens a store to train from, without the shards that cannot be read."""
+    store = FeatureStore(folder, config.features)
+    corrupt = sorted({*store.damaged_shards(), *store.corrupt_shards()})
+    notes = [f"features: {folder}"]
+    if corrupt:
+        rest = store.without_shards(corrupt)
+        notes += [f"{path} is damaged or missing" for path in corrupt]
+        notes.append(
+            f"{len(store.records) - len(rest.records)} songs are left out for that. "
+            "`python -m pipelines.extract` computes them again once the damaged files "
+            "are deleted."
+        )
+        store = rest
+    return store, notes
+
+
+def _extract(source, config, progress):
+    """Computes missing features; returns store, songs, skipped files, notes."""
+    songs = catalogue.load(source.data)
+    where = pathlib.Path(source.data).resolve()
+    tag = hashlib.sha256(os.fsencode(where)).hexdigest()[:8]
+    name = f"{where.name}-{tag}-{config.features.digest}"
+    store = WritableStore(pathlib.Path(source.features, name), config.features)
+    damaged = store.damaged_shards()
+    extractor = Extractor(config.features, source.separator)
+    report = store.update(songs, progress, extractor)
+    skipped = {
+        str(song.path): report.failed[song.key]
+        for song in songs
+        if song.key in report.failed
+    }
+    notes = [f"features: {report.computed} computed, {report.reused} reused"]
+    notes += [
+        f"{path} was missing or truncated: computed its songs again" for path in damaged
+    ]
+    return store, [s for s in songs if s.key not in report.failed], skipped, notes
+
+
+def divide(config, corpus, folder=None):
+    """Reads the split of a folder or of the user, or draws it; and checks it.
+
+    The folder's `split.csv`, if there is one, goes before `config.split`.
+
+    Returns:
+        `Division`.
+
+    Raises:
+        UserError: The split is broken, or the corpus is too small for it.
+    """
+    own = folder and pathlib.Path(folder, "split.csv")
+    path = own if own and own.exists() else config.split.file
+    unknown = []
+    if path:
+        part_of = split.read_split(path, corpus.songs)
+        unknown = split.unknown_songs(path, corpus.songs)
+    else:
+        part_of = split.split_songs(corpus.songs, config.split.kind, config.train.seed)
+    hashes = {key: r.content_hash for key, r in corpus.store.records.items()}
+    split.check_split(corpus.songs, part_of, hashes, config.split.kind)
+    artists = sorted({song.artist for song in corpus.songs})
+    return Division(part_of, artists, path, unknown)
+
+
+def keep_split(folder, corpus, division):
+    """Writes `split.csv` of a folder unless it is there."""
+    path = pathlib.Path(folder, "split.csv")
+    if not path.exists():
+        split.write_split(path, corpus.songs, division.part_of)
+
+
+def clip_sources(corpus, part_of, artists, config, parts=split.PARTS):
+    """The `lca_keras.data.clips.ClipSource` of each part, as the network takes clips.
+
+    Args:
+        corpus: `Corpus`.
+        part_of: Dict from song key to part; other songs are left out.
+        artists: List of class names.
+        config: `lca_keras.config.Config`.
+        parts: Parts that are asked for.
+    """
+    labels = collections.defaultdict(dict)
+    for song in corpus.songs:
+        if song.key in part_of:
+            labels[part_of[song.key]][song.key] = artists.index(song.artist)
+    melody = config.model.name == "crnnm"
+    return {
+        part: ClipSource(corpus.store, labels[part], config.clip_frames, melody)
+        for part in parts
+    }

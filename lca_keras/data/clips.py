@@ -1,0 +1,207 @@
+"""tf.data pipelines: clips of a feature store, in batches."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from lca_keras.data.examples import parse_example, read_record, untuned
+
+# Clips in the shuffle buffer; 5 s clips take 40 KiB each in float16.
+_SHUFFLE_CLIPS = 8192
+_READ_AHEAD = 4  # Shards read in turn: neighbours in a batch come from many songs.
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipSource:
+    """The clips of chosen songs of a store; the other songs are not read.
+
+    Clips are non-overlapping windows; all full clips of a song are used.
+
+    Attributes:
+        store: `lca_keras.data.store.FeatureStore`.
+        labels: Dict from song key to class index; other songs are left out.
+        clip_frames: Int, frames of a clip.
+        melody: Whether the clips carry the melody too. A clip is then a dict of
+            `"mel_spectrogram"` and `"melody"`, otherwise the spectrogram alone.
+    """
+
+    store: object
+    labels: dict[str, int]
+    clip_frames: int
+    melody: bool = False
+
+    @property
+    def num_clips(self):
+        """Number of clips in one pass."""
+        return sum(self._clips_of(key) for key in self.labels)
+
+    def _clips_of(self, key):
+        return self.store.records[key].frames // self.clip_frames
+
+    @functools.cached_property
+    def _index(self):
+        """Every song of every shard, ours or not, as columns; and the shards' ends.
+
+        Ours alone would be read in another order: the songs of a shard take turns
+        with those of its neighbours, place by place.
+        """
+        rows, ends = [], [0]
+        for path, songs in self.store.locations().items():
+            for key, (offset, size) in songs.items():
+                rows.append((path, key, offset, size, self.labels.get(key, -1)))
+            ends.append(len(rows))
+        paths, keys, *numbers = zip(*rows, strict=True)
+        offsets, sizes, labels = (np.array(column, "int64") for column in numbers)
+        columns = {"path": np.array(paths), "key": np.array(keys), "offset": offsets}
+        return {**columns, "size": sizes, "label": labels}, np.array(ends, "int64")
+
+    def _entries(self, shards):
+        """Dataset of the index's rows that are ours, for a dataset of shard numbers."""
+        import tensorflow as tf
+
+        columns, ends = self._index
+        columns = {name: tf.constant(column) for name, column in columns.items()}
+        ends = tf.constant(ends)
+
+        def of_shard(number):
+            rows = slice(ends[number], ends[number + 1])
+            part = {name: column[rows] for name, column in columns.items()}
+            return tf.data.Dataset.from_tensor_slices(part)
+
+        entries = shards.interleave(of_shard, _READ_AHEAD)
+        return entries.filter(lambda entry: entry["label"] >= 0)
+
+    @functools.cached_property
+    def order(self):
+        """Keys of the songs in the order of `ordered`."""
+        entries = self._entries(self._shards())
+        return [entry["key"].decode() for entry in entries.as_numpy_iterator()]
+
+    @functools.cached_property
+    def clip_labels(self):
+        """Int array `(clips,)`, the class of each clip in the order of `ordered`."""
+        labels = [self.labels[key] for key in self.order]
+        return np.repeat(labels, [self._clips_of(key) for key in self.order])
+
+    @functools.cached_property
+    def clips_by_song(self):
+        """Dict from song key to the indices of its clips in `ordered`."""
+        ends = np.cumsum([self._clips_of(key) for key in self.order])
+        indices = np.split(np.arange(ends[-1]), ends[:-1])
+        return dict(zip(self.order, indices, strict=True))
+
+    def _shards(self):
+        import tensorflow as tf
+
+        return tf.data.Dataset.range(len(self._index[1]) - 1)
+
+    def _clips(self, shards):
+        """Dataset of (clip, label) as they are stored."""
+        songs = self._entries(shards).interleave(
+            self._read,
+            _READ_AHEAD,
+            num_parallel_calls=_READ_AHEAD,
+            deterministic=True,
+        )
+        return songs.map(
+            lambda serialized, label: (parse_example(serialized, self.melody), label),
+            num_parallel_calls=2,
+            deterministic=True,
+        ).flat_map(self._cut)
+
+    def _read(self, entry):
+        record = read_record(entry["path"], entry["offset"], entry["size"])
+        return record.map(lambda serialized: (serialized, entry["label"]))
+
+    def _cut(self, features, label):
+        """Dataset of a song's clips, features as `parse_example` gives them."""
+        import tensorflow as tf
+
+        clips = {"mel": cut_clips(features["mel"], self.clip_frames)}
+        if self.melody:
+            melody = cut_clips(features["melody"][None], self.clip_frames)
+            clips["melody"] = melody[:, 0]
+        labels = tf.repeat(tf.cast(label, tf.int32), tf.shape(clips["mel"])[0])
+        return tf.data.Dataset.from_tensor_slices((clips, labels))
+
+    def _network_input(self, clips, label):
+        """A batch of stored clips as float32, with a channel axis."""
+        import tensorflow as tf
+
+        mel = tf.cast(clips["mel"], tf.float32)[..., None]
+        bins = self.store.config.mel_bins
+        mel = tf.ensure_shape(mel, (None, bins, self.clip_frames, 1))
+        if not self.melody:
+            return mel, label
+        # The band -1, unvoiced, becomes a column of zeros.
+        bands = tf.cast(clips["melody"], tf.int32)
+        melody = tf.one_hot(bands, bins, axis=1)[..., None]
+        return {"mel_spectrogram": mel, "melody": melody}, label
+
+    def training(self, batch_size, seed, first_epoch, epochs):
+        """Shuffled batches of many epochs, one after the other.
+
+        The order of an epoch depends on `seed` and the epoch's number alone, so a
+        resumed run sees what the uninterrupted one would have seen.
+
+        Args:
+            batch_size: Int; an epoch's last batch may be smaller.
+            seed: Int.
+            first_epoch: Int, epoch to begin with.
+            epochs: Int, epoch to end before.
+
+        Returns:
+            `tf.data.Dataset` of tuples of float32 `(batch, mel_bins, clip_frames, 1)`
+            (two of them with the melody) and int32 `(batch,)`, `steps(batch_size)` an
+            epoch.
+        """
+        import tensorflow as tf
+
+        count = len(self._index[1]) - 1
+        buffer = max(1, min(self.num_clips, _SHUFFLE_CLIPS))
+
+        def shuffled(epoch):
+            # Of this function's graph: the program's own seed has no say. Not zero,
+            # beside which `shuffle` takes no tensor.
+            tf.random.set_seed(1 + seed)
+            clips = self._clips(self._shards().shuffle(count, 2 * epoch))
+            return clips.shuffle(buffer, 2 * epoch + 1).batch(batch_size)
+
+        batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(shuffled)
+        batches = batches.map(self._network_input, num_parallel_calls=2)
+        return untuned(batches.prefetch(4))
+
+    def ordered(self, batch_size):
+        """All clips once, songs in the order of `order`, clips in time order.
+
+        Args:
+            batch_size: Int.
+
+        Returns:
+            `tf.data.Dataset` of (clips, label) as in `training`.
+        """
+        import tensorflow as tf
+
+        clips = self._clips(self._shards()).batch(batch_size)
+        clips = clips.map(self._network_input, num_parallel_calls=2).prefetch(2)
+        # Known to Keras, it does not warn of data that ran out.
+        size = tf.data.experimental.assert_cardinality(self.steps(batch_size))
+        return untuned(clips.apply(size))
+
+    def steps(self, batch_size):
+        """Batches of one pass."""
+        return -(-self.num_clips // batch_size)
+
+
+def cut_clips(mel, clip_frames):
+    """Cuts a spectrogram into its full, non-overlapping clips, inside a graph.
+
+    `(mel_bins, frames)` -> `(frames // clip_frames, mel_bins, clip_frames)`.
+    """
+    import tensorflow as tf
+
+    bins = tf.shape(mel)[0]
+    count = tf.shape(mel)[1] // clip_frames
+    clips = tf.reshape(mel[:, : count * clip_frames], (bins, count, clip_frames))
+    return tf.transpose(clips, (1, 0, 2))

@@ -1,0 +1,137 @@
+"""Songs as `tf.train.Example`s: written, parsed, and found in a TFRecord shard."""
+
+import os
+import struct
+
+import numpy as np
+
+
+def to_example(key, record, mel, melody, config):
+    """Serialises a song as a `tf.train.Example`.
+
+    Args:
+        key: Song key.
+        record: `lca_keras.data.store.Record`.
+        mel: Float16 array `(mel_bins, frames)`.
+        melody: Int16 array `(frames,)`, or `None`.
+        config: `lca_keras.config.FeatureConfig`.
+
+    Returns:
+        Bytes.
+    """
+    import tensorflow as tf
+
+    def data(value):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+    def text(value):
+        return data(value.encode("utf-8", "surrogateescape"))
+
+    feature = {
+        "key": text(key),
+        "artist": text(record.artist),
+        "album": text(record.album),
+        "song": text(record.song),
+        "source_path": text(record.path),
+        "content_hash": text(record.content_hash),
+        "feature_config": text(config.digest),
+        "duration": tf.train.Feature(
+            float_list=tf.train.FloatList(value=[record.duration])
+        ),
+        "mel": data(np.ascontiguousarray(mel, dtype="<f2").tobytes()),
+        "mel_shape": tf.train.Feature(int64_list=tf.train.Int64List(value=mel.shape)),
+    }
+    if melody is not None:
+        feature["melody"] = data(np.ascontiguousarray(melody, dtype="<i2").tobytes())
+    example = tf.train.Example(features=tf.train.Features(feature=feature))
+    # Deterministic, so that equal stores are equal files.
+    return example.SerializeToString(deterministic=True)
+
+
+def parse_example(serialized, melody=False):
+    """Reads `to_example`'s form inside a graph.
+
+    Args:
+        serialized: String tensor, scalar.
+        melody: Whether to read the melody too; the song must have one.
+
+    Returns:
+        Dict with `"key"` (string), `"mel"`, float16 `(mel_bins, frames)` and, if
+        asked for, `"melody"`, int16 `(frames,)`.
+    """
+    import tensorflow as tf
+
+    spec = {
+        "key": tf.io.FixedLenFeature([], tf.string, ""),
+        "mel": tf.io.FixedLenFeature([], tf.string),
+        "mel_shape": tf.io.FixedLenFeature([2], tf.int64),
+    }
+    if melody:
+        spec["melody"] = tf.io.FixedLenFeature([], tf.string)
+    parsed = tf.io.parse_single_example(serialized, spec)
+    mel = tf.reshape(tf.io.decode_raw(parsed["mel"], tf.float16), parsed["mel_shape"])
+    example = {"key": parsed["key"], "mel": mel}
+    if melody:
+        example["melody"] = tf.io.decode_raw(parsed["melody"], tf.int16)
+    return example
+
+
+def untuned(dataset):
+    """A dataset without TensorFlow's tuning of its buffers and threads.
+
+    There is nothing to tune in our pipelines, and the tuner costs seconds. Taking an
+    iterator down wakes the tuner's thread *before* it is called cancelled (TensorFlow
+    2.21, `CancellationManager::StartCancelWithStatus`), so on a busy processor that
+    thread may look too early and sleep on, for up to a minute that the program waits.
+
+    Args:
+        dataset: `tf.data.Dataset`, whole: options inside of `flat_map` do not count.
+
+    Returns:
+        `tf.data.Dataset` of the same elements.
+    """
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
+
+
+def record_offsets(path):
+    """Where the records of a TFRecord file begin; reads their headers only.
+
+    Args:
+        path: File. Each record is its length (uint64), a checksum of that (uint32),
+            the bytes, and a checksum of these (uint32).
+
+    Returns:
+        List of ints, bytes from the file's start, and one more at its end.
+
+    Raises:
+        ValueError: The lengths do not add up to the size of the file.
+    """
+    size, offsets = os.path.getsize(path), [0]
+    with open(path, "rb", buffering=0) as file:
+        while offsets[-1] < size:
+            file.seek(offsets[-1])
+            header = file.read(8).ljust(8, b"\xff")
+            offsets.append(offsets[-1] + 16 + struct.unpack("<Q", header)[0])
+    if offsets[-1] != size:
+        raise ValueError(f"{path} is no whole TFRecord file")
+    return offsets
+
+
+def read_record(path, offset, size):
+    """Reads one record of a TFRecord file inside a graph, with its checksums.
+
+    `offset` and `size` are int64 tensors, bytes; the size includes header and
+    checksums. Returns a `tf.data.Dataset` of one scalar string.
+    """
+    import tensorflow as tf
+
+    # `tf.data.TFRecordDataset` offers no offset; the operation behind it does.
+    variant = tf.raw_ops.TFRecordDatasetV2(
+        filenames=[path], compression_type="", buffer_size=size, byte_offsets=[offset]
+    )
+    records = tf.data.experimental.from_variant(variant, tf.TensorSpec((), tf.string))
+    return records.take(1)

@@ -1,0 +1,74 @@
+"""The model card: what an exported model is and how well it does, for people."""
+
+import json
+
+
+def _heard(config):
+    """What a model listens to, in words."""
+    features = config["features"]
+    heard = "the song"
+    if features["source"] == "vocals":
+        heard = f"the song's vocals alone (separator `{features['separator']}`)"
+    if config["model"]["name"] == "crnnm":
+        heard += f" and its melody (`{features['melody']}`)"
+    return heard
+
+
+def model_card(metadata):
+    """Describes an exported model for people.
+
+    Args:
+        metadata: Dict, as written to `lca_keras.json`.
+
+    Returns:
+        Markdown text.
+    """
+    test = metadata["metrics"].get("test", {})
+    rows = []
+    for level, title in (("frame", "clips"), ("song", "songs")):
+        if level in test:
+            scores = test[level]
+            rows.append(
+                f"| {level} | {scores['count']} {title} | {scores['f1']:.3f} | "
+                f"{scores['f1_macro']:.3f} | {scores['accuracy']:.3f} |"
+            )
+    config = metadata["config"]
+    return "\n".join(
+        [
+            f"# {metadata['name']}",
+            "",
+            "Identifies the singer of a song among "
+            f"{len(metadata['artists'])} known ones. A recording of anybody else is "
+            "given one of these names too.",
+            "",
+            f"- Network: `{config['model']['name']}`, {metadata['parameters']:,} "
+            f"parameters, trained with method `{config['train']['method']}`",
+            f"- Input: {_heard(config)}, mono at {metadata['sample_rate']} Hz, at "
+            f"least {metadata['clip_seconds']:.2f} s",
+            f"- Softmax temperature: {metadata['temperature']:.3f}, fitted on "
+            "validation clips",
+            f"- Split: by {config['split']['kind']}",
+            "",
+            "## Scores on the held-out test songs",
+            "",
+            "| level | scored | F1 (weighted) | F1 (macro) | accuracy |",
+            "| --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+            "Expected calibration error on test clips: "
+            f"{test.get('calibration_error_before', float('nan')):.3f} before, "
+            f"{test.get('calibration_error_after', float('nan')):.3f} after the "
+            "temperature.",
+            "",
+            "## Artists",
+            "",
+            *(f"- {artist}" for artist in metadata["artists"]),
+            "",
+            "## Configuration",
+            "",
+            "```json",
+            json.dumps(config, indent=2, ensure_ascii=False),
+            "```",
+            "",
+        ]
+    )

@@ -1,0 +1,214 @@
+"""What several commands share: options with what they mean, and what they print."""
+
+import contextlib
+import dataclasses
+import re
+
+from lca_keras import console
+from lca_keras.config import MELODIES, PRESETS, SOURCES, Config, get_preset
+from lca_keras.errors import UserError
+
+_DEFAULT_SEPARATOR = "umxl"
+
+
+def add_feature_options(parser):
+    """Adds `--source`, `--separator` and `--melody`."""
+    parser.add_argument(
+        "--source", choices=SOURCES, help="what is heard; default: mixture"
+    )
+    parser.add_argument(
+        "--separator",
+        metavar="umxl|umxhq|FOLDER",
+        help="Open-Unmix model for --source vocals, where the manifest has no "
+        "vocals_path; default: umxl",
+    )
+    parser.add_argument(
+        "--melody", choices=MELODIES, help="tracker of the melody; default: none"
+    )
+
+
+def add_data_options(parser):
+    """Adds what says where the data is, which features it has, and its parts."""
+    parser.add_argument(
+        "--data", help="artist/album/song.ext folder, or a CSV manifest"
+    )
+    parser.add_argument(
+        "--store", help="feature store of `python -m pipelines.extract`, instead"
+    )
+    add_feature_options(parser)
+    parser.add_argument(
+        "--split", choices=["album", "song"], help="what is held out; default: album"
+    )
+    parser.add_argument("--split-file", help="CSV: artist, album, song, part")
+    parser.add_argument(
+        "--strict", action="store_true", help="an unusable song is an error"
+    )
+    parser.add_argument(
+        "--features", default="features", help="folder of feature stores"
+    )
+
+
+def base_config(path, preset, default, option="--config"):
+    """The configuration that single options change: of a YAML file or a preset.
+
+    Raises:
+        UserError: Both are given, or the file cannot be used.
+    """
+    if path and preset:
+        raise UserError(f"{option} and --preset exclude each other")
+    if path:
+        return Config.load(path)
+    return get_preset(preset or default)
+
+
+def resolve_features(args, features):
+    """Turns the feature options into a `FeatureConfig`, and the separator's folder.
+
+    Raises:
+        UserError: A separator without `--source vocals`, or one that is not there.
+    """
+    fields = {"source": args.source, "melody": args.melody}
+    folder = None
+    if (args.source or features.source) != "vocals":
+        if args.separator:
+            raise UserError("--separator is for --source vocals")
+        fields["separator"] = ""
+    elif not args.separator:
+        fields["separator"] = features.separator or _DEFAULT_SEPARATOR
+    else:
+        from lca_keras.audio import separation
+
+        fields["separator"] = separation.separator_id(args.separator)
+        if args.separator not in separation.PRETRAINED:
+            folder = args.separator
+    given = {name: value for name, value in fields.items() if value is not None}
+    return dataclasses.replace(features, **given), folder
+
+
+def resolve_data(args, config):
+    """Turns the data options into a `Config` and a `lca_keras.corpus.DataSource`.
+
+    Raises:
+        UserError: Options that exclude each other, or contradict a store.
+    """
+    from lca_keras.corpus import DataSource
+
+    if args.data and args.store:
+        raise UserError("--data and --store exclude each other")
+    if args.store:
+        features, separator = _stored_features(args, config), args.separator
+    else:
+        features, separator = resolve_features(args, config.features)
+    config = config.replace(
+        features=dataclasses.asdict(features),
+        split={"kind": args.split, "file": args.split_file},
+    )
+    return config, DataSource(
+        data=args.data,
+        store=args.store,
+        features=args.features,
+        separator=separator,
+        strict=args.strict,
+    )
+
+
+def _stored_features(args, config):
+    """The features in `--store`, which decides them.
+
+    What a configuration or an option asks for, apart from the defaults, must be so.
+    """
+    from lca_keras.data.store import FeatureStore, StoreError
+
+    stored = FeatureStore.open(args.store).config
+    usual = dataclasses.asdict(type(stored)())
+    wanted = {
+        name: value
+        for name, value in dataclasses.asdict(config.features).items()
+        if value != usual[name]
+    }
+    options = {"source": args.source, "melody": args.melody}
+    wanted.update({k: v for k, v in options.items() if v is not None})
+    for name, value in wanted.items():
+        if getattr(stored, name) != value:
+            raise StoreError(
+                f"{args.store} holds features with {name} {getattr(stored, name)!r}, "
+                f"but {value!r} was asked for. Extract those with `python -m "
+                "pipelines.extract` into another folder."
+            )
+    return stored
+
+
+def check_name(name):
+    """Returns `name` if it can name a folder here and in exports.
+
+    Raises:
+        UserError: It is empty, hidden, or contains path separators.
+    """
+    if not re.fullmatch(r"[\w][\w .@+-]*", name):
+        raise UserError(
+            f"--name {name!r}: use letters, digits, space and . _ - @ +, beginning "
+            "with a letter or digit"
+        )
+    return name
+
+
+def add_preset_option(parser, note=""):
+    """Adds `--preset`."""
+    parser.add_argument(
+        "--preset",
+        choices=PRESETS,
+        help="paper: the published training; demo: a narrow network, minutes. "
+        f"Default: paper{note}",
+    )
+
+
+def prepare_corpus(source, config):
+    """`lca_keras.corpus.prepare` with a progress bar; says what came of it.
+
+    Raises:
+        UserError: As that function.
+    """
+    from lca_keras import corpus
+
+    with contextlib.ExitStack() as stack:
+        show = None
+        if source.data:
+            show = stack.enter_context(console.progress("Features"))
+        found = corpus.prepare(source, config, show)
+    how, *notes = found.notes
+    for note in notes:
+        print(note)
+    print(f"{len(found.songs)} songs ready, {len(found.skipped)} skipped ({how})")
+    for path, reason in found.skipped.items():
+        print(f"  skipped {path}: {reason}")
+    return found
+
+
+def print_parts(division, sources):
+    """Prints the songs and clips of each part."""
+    if division.unknown:
+        print(
+            f"note: {len(division.unknown)} lines of {division.file} name no usable "
+            f"song of the corpus, the first is {division.unknown[0]}"
+        )
+    for part, source in sources.items():
+        print(f"  {part:<10} {len(source.labels):5d} songs {source.num_clips:7d} clips")
+
+
+def print_scores(evaluations):
+    """Prints `lca_keras.evaluation.Evaluation`s by part."""
+    for part, evaluation in evaluations.items():
+        scores = evaluation.scores
+        print(
+            f"{part:<10} F1  clips {scores['frame']['f1']:.3f}  songs "
+            f"{scores['song']['f1']:.3f}   ({scores['song']['count']} songs; macro "
+            f"{scores['frame']['f1_macro']:.3f} / {scores['song']['f1_macro']:.3f}; "
+            f"calibration error {scores['calibration_error_before']:.3f} -> "
+            f"{scores['calibration_error_after']:.3f})"
+        )
+        if "cf_frame" in scores:
+            print(
+                f"           counterfactual clips {scores['cf_frame']['f1']:.3f}  "
+                f"songs {scores['cf_song']['f1']:.3f}   mean |A-A~| "
+                f"{scores['attention_distance']:.3f}"
+            )

@@ -1,0 +1,122 @@
+"""What `tuning.search` and `tuning.report` print."""
+
+import pathlib
+import shlex
+import sys
+
+import keras
+
+from lca_keras.errors import UserError
+from tuning import oracle, study, trials
+from tuning import space as spaces
+from tuning.journal import Journal
+
+
+def show(text):
+    """Writes over the last line of a terminal; says nothing elsewhere."""
+    if sys.stderr.isatty():
+        print(f"\r{text:<78}\r", end="", file=sys.stderr, flush=True)
+
+
+class Table:
+    """Prints a line for every trial that ends, in whatever process."""
+
+    def __init__(self, search):
+        self.search = search
+        space = spaces.from_json(search.space)
+        self.size = oracle.size(search.algorithm, space, search.trials)
+        self.names = [name for name, entry in space.items() if not entry.fixed]
+        if search.algorithm == "hyperband":
+            self.names.append(spaces.BUDGET)
+        self.values, self.begun, self.durations = {}, {}, []
+        self.best, self.count = None, 0
+
+    def begin(self, worker):
+        """Prints the head, after the events of the past."""
+        if self.count:
+            print(f"continuing; trials that have ended: {self.count}")
+        train = self.search.base.train
+        warmup = "searched" if "warmup_epochs" in self.names else train.warmup_epochs
+        print(
+            f"trials: {self.size or 'as many as hyperband takes'}, trainings each: "
+            f"{self.search.seeds}, epochs: {train.epochs}, of these warm-up: {warmup}; "
+            f"this process is {worker}"
+        )
+        titles = ["lca_epochs" if n == spaces.BUDGET else n for n in self.names]
+        print(f"{'trial':>5}  " + "".join(f"{n:>15}" for n in titles), end="")
+        print(f"{self.search.objective:>11}{'best':>8}{'left':>9}", flush=True)
+
+    def add(self, event, past):
+        """Takes an event in; prints the trial's line if it ends one now."""
+        trial = event["trial"]
+        if event["event"] == "start":
+            self.values[trial], self.begun[trial] = event["values"], event["time"]
+        if event["event"] == "abandon" and not past:
+            show("")
+            print(f"{event['worker']} is gone; trial {trial} waits for another process")
+        if event["event"] != "end":
+            return
+        self.count += 1
+        score = event["score"]
+        if score is not None:
+            self.best = score if self.best is None else max(self.best, score)
+            self.durations.append(event["time"] - self.begun[trial])
+        if past:
+            return
+        show("")  # The line below takes the place of the stopwatch's.
+        values = "".join(f"{self.values[trial][name]:15.4g}" for name in self.names)
+        best = "-" if self.best is None else f"{self.best:.4f}"
+        shown = "failed" if score is None else f"{score:.4f}"
+        print(f"{trial:>5}  {values}{shown:>11}{best:>8}{self._left():>9}", flush=True)
+        if score is None:
+            print(f"       {event['message']}", flush=True)
+
+    def _left(self):
+        """Time that the remaining trials will take, at the pace of the last ones."""
+        if not self.size or not self.durations:
+            return ""
+        mean = sum(self.durations[-5:]) / len(self.durations[-5:])
+        running = max(1, len(self.begun) - self.count)
+        minutes = mean * max(0, self.size - self.count) / running / 60
+        return f"{minutes:.0f} min" if minutes >= 1 else f"{60 * minutes:.0f} s"
+
+
+def stopwatch(title):
+    """A callback that keeps one line on the screen up to date."""
+    return keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: show(f"{title}, epoch {epoch + 1}")
+    )
+
+
+def print_best(folder):
+    """Prints the best trial, writes its configuration to `best.yaml`.
+
+    Returns:
+        List of `tuning.trials.Result`, of all trials that have ended.
+
+    Raises:
+        UserError: None succeeded.
+    """
+    search = study.Search.load(folder)
+    rows = trials.results(folder, Journal(folder / "events.jsonl").read())
+    done = [row for row in rows if row.score is not None]
+    if not done:
+        raise UserError(f"{folder}: no trial succeeded")
+    best = max(done, key=lambda row: row.score)
+    values = {k: v for k, v in best.values.items() if not k.startswith("tuner/")}
+    config = trials.trial_config(values, search.base)
+    config.save(folder / "best.yaml")
+    weights = "  ".join(f"{k} {v:.4g}" for k, v in vars(config.loss).items())
+    print(f"\nbest       trial {best.trial}, {search.objective} {best.score:.4f}")
+    print(f"weights    {weights}")
+    source = study.load_source(folder)
+    given = ["--store", source.store] if source.store else ["--data", source.data]
+    given += ["--config", str(folder / "best.yaml"), "--name", f"{folder.name}-best"]
+    if source.separator:
+        given += ["--separator", source.separator]
+    print(f"train      python -m lca_keras.fit {shlex.join(given)}")
+    given = [folder.name]
+    if folder.parent != pathlib.Path("searches"):
+        given += ["--searches", str(folder.parent)]
+    print(f"report     python -m tuning.report {shlex.join(given)}")
+    return rows
