@@ -35,6 +35,7 @@ def atomic_path(path):
     finally:
         if temporary.is_file():
             temporary.unlink()
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 class LockedError(UserError):
@@ -44,10 +45,6 @@ class LockedError(UserError):
 @contextlib.contextmanager
 def lock(path, wait=True):
     """Holds a lock file; the operating system frees it when the process ends.
-
-    Args:
-        path: Lock file, made if it is missing.
-        wait: Whether to wait until another process frees it.
 
     Raises:
         LockedError: Another process holds it, and `wait` is false.
@@ -89,14 +86,10 @@ def read_json(path):
 
 
 def read_csv(path, columns=()):
-    """Reads a CSV with a header.
+    """Reads a CSV with a header; UTF-8, a byte order mark is allowed.
 
-    Args:
-        path: File, UTF-8 (a byte order mark is allowed).
-        columns: Names that the header must have, and every row a value for.
-
-    Returns:
-        List of dicts, one a row.
+    `columns` are names that the header must have, and every row a value for. Returns
+    a list of dicts, one a row.
 
     Raises:
         UserError: The file cannot be read or lacks columns.
@@ -119,13 +112,7 @@ def read_csv(path, columns=()):
 
 
 def write_csv(path, columns, rows):
-    """Writes CSV atomically.
-
-    Args:
-        path: File.
-        columns: Header.
-        rows: Lists of values, or dicts by column; missing values are left empty.
-    """
+    """Writes CSV atomically; rows are lists, or dicts of which some values may lack."""
     with (
         atomic_path(path) as temporary,
         open(temporary, "w", encoding="utf-8", errors=_NAMES, newline="") as file,

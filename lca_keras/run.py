@@ -61,6 +61,8 @@ class Run:
         folder = pathlib.Path(folder)
         try:
             job = files.read_json(folder / "job.json")
+            if not isinstance(job["data"], dict):
+                raise ValueError("of an earlier version; begin a new run")
             source = DataSource(**job["data"])
             exports = job["exports"]
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -133,12 +135,13 @@ class Run:
         )
         with files.atomic_path(self.folder / "model.keras") as temporary:
             model.save(temporary)
-        add_results(
-            self.folder,
-            best_epoch=training.TrainingState.load(self.checkpoints).best_epoch,
-            temperature=model.temperature,
-            parameters=model.backbone.count_params(),
-        )
+        state = training.TrainingState.load(self.checkpoints)
+        results = {
+            "best_epoch": state.best_epoch,
+            "temperature": model.temperature,
+            "parameters": model.backbone.count_params(),
+        }
+        add_results(self.folder, results)
         return model
 
     def load_model(self):
@@ -179,7 +182,7 @@ class Run:
             {part: results[part] for part in ("validation", "test")},
             {"run": str(self.folder), "environment": environment(self.config)},
         )
-        add_results(self.folder, export=str(exported))
+        add_results(self.folder, {"export": str(exported)})
         if keep is not None:
             versions.prune(exported.parent, keep)
         return exported
@@ -257,11 +260,12 @@ def evaluate(folder, model, sources, artists):
         # Of the last part: the first one traces the graph.
         seconds = (time.perf_counter() - start) / len(source.labels)
     scores = {part: each.scores for part, each in found.items()}
-    add_results(folder, **scores, artists=artists, seconds_per_song=seconds)
+    about = {"artists": artists, "seconds_per_song": seconds}
+    add_results(folder, {**about, **scores})
     return found
 
 
-def add_results(folder, **results):
+def add_results(folder, results):
     """Adds entries to `metrics.json` of a folder."""
     path = pathlib.Path(folder, "metrics.json")
     kept = files.read_json(path) if path.exists() else {}
@@ -281,21 +285,27 @@ def cell(folder, settings, compute, wait=True):
     Args:
         folder: Folder of the cell; gets `cell.json`.
         settings: Dict for JSON, all that decides the result (a configuration with its
-            seed). What was computed with others is deleted.
+            seed). What was computed here with others is deleted.
         compute: Function without arguments that returns a dict for JSON.
         wait: Whether to wait for a process that is computing this cell.
 
     Returns:
         What `compute` returned, now or in the past; `None` if another process is at it
         and `wait` is false.
+
+    Raises:
+        UserError: The folder holds something else.
     """
     folder = pathlib.Path(folder)
     path = folder / "cell.json"
 
     def known():
-        with contextlib.suppress(OSError, ValueError):
+        try:
             return files.read_json(path)
-        return {}
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}): delete {folder}") from error
 
     def result_of(cell):
         same = cell.get("settings") == files.as_json(settings)
@@ -313,6 +323,8 @@ def cell(folder, settings, compute, wait=True):
         if (result := result_of(cell)) is not None:
             return result
         if cell.get("settings") != files.as_json(settings):
+            if not cell and any(not p.name.startswith(".") for p in folder.iterdir()):
+                raise UserError(f"{folder} is not empty and was not made for a result")
             # What lies here is of other settings: nobody may go on from it.
             files.clear(folder, keep=(".lock",))
             files.write_json(path, {"settings": settings})

@@ -122,7 +122,7 @@ class Checkpoint(keras.callbacks.Callback):
         state.epoch, state.last = epoch + 1, name
         state.history.append({"epoch": epoch + 1, **logs})
         best = best_epoch(state.history, self.train)
-        if best != state.best_epoch:  # Then it is the last one.
+        if best == state.epoch:
             state.best_epoch, state.best = best, name
         files.write_json(self.folder / "state.json", dataclasses.asdict(state))
         for path in self.folder.glob("*epoch-*.keras"):  # Temporary ones too.

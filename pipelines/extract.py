@@ -153,11 +153,8 @@ def _check_beam_options(others):
 def extract(songs, folder, extractor, beam_options):
     """Brings a feature store up to date with a Beam pipeline.
 
-    Args:
-        songs: List of `lca_keras.data.catalogue.Song`.
-        folder: Absolute path of the store, which all workers see.
-        extractor: `lca_keras.data.extraction.Extractor`.
-        beam_options: List of Beam's command line options.
+    `folder` is the absolute path of the store, which all workers see;
+    `beam_options` are those of Beam's command line.
 
     Returns:
         Dict from song key to (status, reason): `"done"`, `"reused"` or `"failed"`.

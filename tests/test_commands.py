@@ -458,13 +458,22 @@ def test_evaluate_repeats_the_scores_of_fit(workplace, capsys):
 
 
 def test_evaluate_on_another_corpus(workplace, tiny_corpus, capsys):
-    other = workplace / "other songs"
+    other = workplace / "artists"  # A name in `metrics.json`.
     shutil.copytree(tiny_corpus / "Ada Quill", other / "Ada Quill")
     shutil.copytree(tiny_corpus / "Björn Talvik", other / "Somebody Else")
     assert evaluate.main(["--run", "runs/first try", "--data", str(other)]) == 0
     assert "unknown to the model: Somebody Else" in capsys.readouterr().out
-    results = files.read_json("runs/first try/evaluation-other songs/metrics.json")
-    assert results["other songs"]["song"]["count"] == 6
+    results = files.read_json("runs/first try/evaluation-artists/metrics.json")
+    assert results["artists"]["song"]["count"] == 6
+
+
+def test_runs_of_earlier_versions_are_named(elsewhere, capsys):
+    pathlib.Path("runs/old").mkdir(parents=True)
+    files.write_json("runs/old/job.json", {"data": "corpus", "name": "old"})
+    for command in (evaluate.main, fit.main):
+        option = "--run" if command is evaluate.main else "--resume"
+        assert command([option, "runs/old"]) == 1
+        assert "of an earlier version; begin a new run" in capsys.readouterr().err
 
 
 def test_evaluate_refuses_other_folders(elsewhere, capsys):

@@ -48,7 +48,7 @@ def test_nobody_goes_on_from_what_other_settings_left(tmp_path):
     assert run.cell(tmp_path, other, dict) == {"name": "other"}
 
 
-def test_a_damaged_or_failed_cell_is_computed_anew(tmp_path):
+def test_a_failed_cell_is_computed_anew_and_a_damaged_one_named(tmp_path):
     def fail():
         raise ValueError("diverged")
 
@@ -56,7 +56,15 @@ def test_a_damaged_or_failed_cell_is_computed_anew(tmp_path):
         run.cell(tmp_path, SETTINGS, fail)
     assert run.cell(tmp_path, SETTINGS, lambda: {"f1": 1.0}) == {"f1": 1.0}
     (tmp_path / "cell.json").write_text("{")
-    assert run.cell(tmp_path, SETTINGS, lambda: {"f1": 2.0}) == {"f1": 2.0}
+    with pytest.raises(UserError, match=r"cell.json is damaged.*delete"):
+        run.cell(tmp_path, SETTINGS, dict)
+
+
+def test_other_folders_are_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="was not made for a result"):
+        run.cell(tmp_path, SETTINGS, dict)
+    assert (tmp_path / "thesis.tex").read_text() == "x"
 
 
 def test_a_cell_that_another_one_computes_is_left_or_waited_for(tmp_path):

@@ -32,7 +32,10 @@ class Journal:
     def append(self, event, **facts):
         """Adds an event, on disk when this returns; returns it as `read` gives it."""
         row = json.dumps({"event": event, **facts, "time": round(time.time(), 3)})
-        with open(self.path, "ab") as file:
+        with open(self.path, "a+b") as file:
+            file.seek(0)
+            # Another process may have been killed in the middle of a line.
+            file.truncate(file.read().rfind(b"\n") + 1)
             file.write(f"{row}\n".encode())
             file.flush()
             os.fsync(file.fileno())

@@ -29,12 +29,12 @@ class Table:
         if search.algorithm == "hyperband":
             self.names.append(spaces.BUDGET)
         self.values, self.begun, self.durations = {}, {}, []
-        self.best, self.count = None, 0
+        self.ended = {}  # Dict from trial to score.
 
     def begin(self, worker):
         """Prints the head, after the events of the past."""
-        if self.count:
-            print(f"continuing; trials that have ended: {self.count}")
+        if self.ended:
+            print(f"continuing; trials that have ended: {len(self.ended)}")
         train = self.search.base.train
         warmup = "searched" if "warmup_epochs" in self.names else train.warmup_epochs
         print(
@@ -51,21 +51,21 @@ class Table:
         trial = event["trial"]
         if event["event"] == "start":
             self.values[trial], self.begun[trial] = event["values"], event["time"]
+            self.ended.pop(trial, None)  # Begun anew after it failed.
         if event["event"] == "abandon" and not past:
             show("")
             print(f"{event['worker']} is gone; trial {trial} waits for another process")
         if event["event"] != "end":
             return
-        self.count += 1
-        score = event["score"]
+        score = self.ended[trial] = event["score"]
         if score is not None:
-            self.best = score if self.best is None else max(self.best, score)
             self.durations.append(event["time"] - self.begun[trial])
         if past:
             return
         show("")  # The line below takes the place of the stopwatch's.
         values = "".join(f"{self.values[trial][name]:15.4g}" for name in self.names)
-        best = "-" if self.best is None else f"{self.best:.4f}"
+        scores = [value for value in self.ended.values() if value is not None]
+        best = f"{max(scores):.4f}" if scores else "-"
         shown = "failed" if score is None else f"{score:.4f}"
         print(f"{trial:>5}  {values}{shown:>11}{best:>8}{self._left():>9}", flush=True)
         if score is None:
@@ -76,8 +76,8 @@ class Table:
         if not self.size or not self.durations:
             return ""
         mean = sum(self.durations[-5:]) / len(self.durations[-5:])
-        running = max(1, len(self.begun) - self.count)
-        minutes = mean * max(0, self.size - self.count) / running / 60
+        running = max(1, len(self.begun) - len(self.ended))
+        minutes = mean * max(0, self.size - len(self.ended)) / running / 60
         return f"{minutes:.0f} min" if minutes >= 1 else f"{60 * minutes:.0f} s"
 
 

@@ -109,6 +109,7 @@ def search(args):
         for part, found in sources.items():
             if not found.num_clips:
                 raise UserError(f"no {part} songs: a search cannot go without")
+        study.check_same(folder, wanted)
         study.keep_source(folder, source)
         trainer = Trainer(folder, sources, len(division.artists))
         _work(folder, study.Search.load(folder), worker, trainer)
@@ -171,7 +172,7 @@ def _work(folder, found, worker, trainer):
                 screen.stopwatch(f"trial {trial}, seed {seed}")
             ],
         )
-        part.tell(trial.trial_id, score, reason)
+        part.tell(trial, score, reason)
     screen.show("")
 
 

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 import socket
@@ -56,7 +57,7 @@ class Search:
             return cls(**files.read_json(pathlib.Path(folder, "search.json")))
         except (OSError, ValueError, TypeError) as error:
             raise UserError(
-                f"{folder} is not the folder of a search ({error})"
+                f"{folder} is not the folder of a search of this version ({error})"
             ) from error
 
     @property
@@ -80,9 +81,11 @@ def open_folder(folder, search):
     """
     folder = pathlib.Path(folder)
     path = folder / "search.json"
-    if not path.exists() and folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty and holds no search: choose a new name")
     folder.mkdir(parents=True, exist_ok=True)
+    # One look: others may be making it. What is hidden is theirs, locks for instance.
+    names = {name for name in os.listdir(folder) if not name.startswith(".")}
+    if names and path.name not in names:
+        raise UserError(f"{folder} is not empty and holds no search: choose a new name")
     with files.lock(folder / ".lock"):
         wanted = files.as_json(dataclasses.asdict(search))
         if path.exists():
@@ -122,10 +125,25 @@ def _differences(known, wanted, where=""):
 
 
 def _begin_anew(folder):
-    """Forgets a search that has begun no trial."""
+    """Forgets a search that has begun no trial, and that nobody is at.
+
+    Raises:
+        UserError: Another process is preparing it.
+    """
+    for lock in (folder / "workers").glob(".*.lock"):
+        with files.lock(lock, wait=False):
+            pass  # Its process is gone.
     for name in ("search.json", "corpus.json", "split.csv", "source.json"):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "warmup", ignore_errors=True)
+
+
+def check_same(folder, search):
+    """Raises a `UserError` if a folder does not hold this search any more."""
+    known = files.as_json(dataclasses.asdict(Search.load(folder)))
+    wanted = files.as_json(dataclasses.asdict(search))
+    if changed := _differences({**known, "trials": 0}, {**wanted, "trials": 0}):
+        raise UserError(f"{folder} was begun anew meanwhile: {'; '.join(changed)}")
 
 
 def keep_source(folder, source):
@@ -181,7 +199,12 @@ def worker_name(folder, name=None):
     workers.mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:
         if name is not None:
-            stack.enter_context(files.lock(workers / f".{name}.lock", wait=False))
+            try:
+                stack.enter_context(files.lock(workers / f".{name}.lock", wait=False))
+            except files.LockedError as error:
+                raise UserError(
+                    f"--worker {name}: another process of this search has that name"
+                ) from error
         number = 0
         while name is None:
             number += 1
@@ -250,15 +273,17 @@ class Study:
                 return None
             time.sleep(POLL_SECONDS)
 
-    def tell(self, trial_id, score, reason=None):
+    def tell(self, trial, score, reason=None):
         """Writes a trial's score down, or `None` and the reason of a failure."""
+        values = trial.hyperparameters.values
         with self._locked():
             self._catch_up()
-            if trial_id not in self._oracle.trials:
-                return  # Another process has begun the search's end anew.
-            if trial_id in self._oracle.end_order:
+            known = self._oracle.trials.get(trial.trial_id)
+            if known is None or known.hyperparameters.values != values:
+                return  # Failures were forgotten meanwhile, and this trial with them.
+            if trial.trial_id in self._oracle.end_order:
                 return  # This process was given up, and another one was quicker.
-            event = {"event": "end", "trial": trial_id}
+            event = {"event": "end", "trial": trial.trial_id}
             event |= {"score": score, "message": reason}
             oracles.apply(self._oracle, event)
             self._write(**event)
@@ -284,6 +309,9 @@ class Study:
         events, search = self.journal.read(), Search.load(self.folder)
         if self._oracle is None or events[: len(self._events)] != self._events:
             # Another process has forgotten failures: from the beginning.
+            pairs = zip(events, self._events, strict=False)
+            same = [event == known for event, known in pairs]
+            self._told = [*same, False].index(False)
             self._oracle, self._events = _make_oracle(search), []
         if search.algorithm != "hyperband":
             self._oracle.most_trials = search.trials  # It may have been lengthened.

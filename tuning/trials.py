@@ -6,6 +6,7 @@ ends in the weights in which `fit` ends with the same configuration.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import shutil
@@ -175,17 +176,16 @@ def run_trial(folder, search, trainer, trial_id, values, callbacks_of):
         _count_attempt(here)
         for seed in range(config.train.seed, config.train.seed + search.seeds):
             seeded = config.replace(train={"seed": seed})
-            scores.append(
-                run.cell(
-                    here / f"seed-{seed}",
-                    seeded.to_dict(),
-                    lambda seeded=seeded: _run_seed(
-                        trainer, seeded, here, values, callbacks_of(seeded.train.seed)
-                    ),
-                )[search.objective]
+            cell = here / f"seed-{seed}"
+            work = functools.partial(
+                _run_seed, trainer, seeded, cell, values, callbacks_of(seed)
             )
-            files.write_json(here / _BEGUN, 1)  # It gets on: only this start counts.
+            found = run.cell(cell, seeded.to_dict(), work)
+            scores.append(found[search.objective])
+            if space.BUDGET not in values:  # Otherwise a longer trial may go on.
+                shutil.rmtree(cell / "checkpoints", ignore_errors=True)
     except (callbacks.DivergenceError, _DeadlyTrial) as error:
+        (here / _BEGUN).unlink(missing_ok=True)  # It may be tried once more.
         return None, str(error)
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         return None, f"out of memory: {(str(error).splitlines() or [''])[0]}"
@@ -196,28 +196,33 @@ def run_trial(folder, search, trainer, trial_id, values, callbacks_of):
     return sum(scores) / len(scores), None
 
 
-def _run_seed(trainer, config, trial, values, callbacks):
-    """Trains one seed of a trial; returns its scores for JSON."""
-    here = trial / f"seed-{config.train.seed}"
+def _run_seed(trainer, config, here, values, callbacks):
+    """Trains one seed of a trial in its folder; returns its scores for JSON."""
     promoted = values.get("tuner/trial_id")  # By Hyperband, from a shorter trial.
-    before = promoted and trial.parent / promoted / here.name / "checkpoints"
-    scores = trainer.train(config, here / "checkpoints", callbacks, before)
-    if space.BUDGET not in values:  # Otherwise a longer trial may go on from here.
-        shutil.rmtree(here / "checkpoints", ignore_errors=True)
+    shorter = promoted and here.parent.parent / promoted / here.name / "checkpoints"
+    scores = trainer.train(config, here / "checkpoints", callbacks, shorter)
     _write_hparams(here, config, scores)
     return dataclasses.asdict(scores)
 
 
 def _count_attempt(here):
-    """Raises if a trial was begun too often without an end."""
+    """Raises if a trial was begun too often without getting on."""
     path = here / _BEGUN
-    count = files.read_json(path) if path.exists() else 0
+    stands = {
+        str(state.relative_to(here.parent.parent)): files.read_json(state)["epoch"]
+        for pattern in (f"trials/{here.name}/*/*/state.json", "warmup/*/*/state.json")
+        for state in here.parent.parent.glob(pattern)
+    }
+    cells = map(files.read_json, here.glob("seed-*/cell.json"))
+    stands["finished"] = sum("result" in cell for cell in cells)
+    before = files.read_json(path) if path.exists() else {}
+    count = before["count"] if before.get("stands") == stands else 0
     if count >= _ATTEMPTS:
         raise _DeadlyTrial(
-            f"begun {count} times, and each time its process ended before it did (for "
-            "lack of memory?)"
+            f"begun {count} times, and each time its process ended before an epoch did "
+            "(for lack of memory?)"
         )
-    files.write_json(path, count + 1)
+    files.write_json(path, {"count": count + 1, "stands": stands})
 
 
 def _write_hparams(folder, config, scores):

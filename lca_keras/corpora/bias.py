@@ -48,12 +48,8 @@ def band_noise(count, rate, band, rng):
 def add_noise(source, target, band, snr_db, rng):
     """Writes a copy of a recording with noise; rate, channels and level are kept.
 
-    Args:
-        source: Audio file.
-        target: FLAC file to write.
-        band: Pair of floats, Hz.
-        snr_db: Float, power of the recording over that of the noise, decibels.
-        rng: `numpy.random.Generator`.
+    `snr_db` is the power of the recording over that of the noise in decibels, `band`
+    a pair of frequencies in Hz, `target` a FLAC file.
 
     Returns:
         Share of samples that left full scale and were clipped.

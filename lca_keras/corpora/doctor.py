@@ -90,14 +90,9 @@ class Examination:
 
 
 def examine(path, keep_every=1):
-    """Decodes a song and measures what can be told from it alone.
+    """Decodes a song and measures what can be told from it alone; an `Examination`.
 
-    Args:
-        path: Audio file.
-        keep_every: As for `lca_keras.audio.fingerprint.fingerprint`.
-
-    Returns:
-        `Examination`.
+    `keep_every` is that of `lca_keras.audio.fingerprint.fingerprint`.
     """
     import soxr
 

@@ -123,13 +123,7 @@ def train(stems, validation, folder, sample_rate, hidden_size, epochs, seed, rep
 def draw_batch(stems, length, rng):
     """Draws vocals and backings of random songs, at random levels.
 
-    Args:
-        stems: List of arrays `(2, samples)`.
-        length: Int, samples of an excerpt.
-        rng: `numpy.random.Generator`.
-
-    Returns:
-        Tuple of float32 arrays `(batch, length)`, vocals and backings.
+    `stems` are arrays `(2, samples)`; returns two float32 arrays `(batch, length)`.
     """
     batch = np.empty((2, _BATCH, length), "float32")
     for row in range(_BATCH):

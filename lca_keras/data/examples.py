@@ -7,7 +7,7 @@ import numpy as np
 
 
 def to_example(key, record, mel, melody, config):
-    """Serialises a song as a `tf.train.Example`.
+    """Serialises a song as the bytes of a `tf.train.Example`.
 
     Args:
         key: Song key.
@@ -15,9 +15,6 @@ def to_example(key, record, mel, melody, config):
         mel: Float16 array `(mel_bins, frames)`.
         melody: Int16 array `(frames,)`, or `None`.
         config: `lca_keras.config.FeatureConfig`.
-
-    Returns:
-        Bytes.
     """
     import tensorflow as tf
 
@@ -49,11 +46,7 @@ def to_example(key, record, mel, melody, config):
 
 
 def parse_example(serialized, melody=False):
-    """Reads `to_example`'s form inside a graph.
-
-    Args:
-        serialized: String tensor, scalar.
-        melody: Whether to read the melody too; the song must have one.
+    """Reads `to_example`'s form, a scalar string, inside a graph.
 
     Returns:
         Dict with `"key"` (string), `"mel"`, float16 `(mel_bins, frames)` and, if
@@ -98,14 +91,10 @@ def untuned(dataset):
 
 
 def record_offsets(path):
-    """Where the records of a TFRecord file begin; reads their headers only.
+    """Where the records of a TFRecord file begin, and its end; reads headers only.
 
-    Args:
-        path: File. Each record is its length (uint64), a checksum of that (uint32),
-            the bytes, and a checksum of these (uint32).
-
-    Returns:
-        List of ints, bytes from the file's start, and one more at its end.
+    A record is its length (uint64), a checksum of that (uint32), the bytes, and a
+    checksum of these (uint32).
 
     Raises:
         ValueError: The lengths do not add up to the size of the file.

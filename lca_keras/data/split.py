@@ -79,10 +79,6 @@ def _check_enough(by_artist, kind):
 def read_split(path, songs):
     """Reads a split written by `write_split`, or by hand.
 
-    Args:
-        path: CSV with the columns artist, album, song and part.
-        songs: The corpus' songs.
-
     Returns:
         Dict from song key to part.
 

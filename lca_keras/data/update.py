@@ -164,12 +164,7 @@ class WritableStore(FeatureStore):
 
         A song is unchanged if its file has the size and the modification time of
         last time. Files that failed then and are unchanged are not tried again.
-
-        Args:
-            songs: List of `lca_keras.data.catalogue.Song`.
-            progress: Optional function called with (done, total), at the start and
-                after every song.
-            extractor: Optional `lca_keras.data.extraction.Extractor`.
+        `progress` is called with (done, total), at the start and after every song.
 
         Returns:
             `Report`.
@@ -201,16 +196,10 @@ class WritableStore(FeatureStore):
         return Report(computed, len(plan.records) - computed, reasons)
 
     def plan(self, songs, extractor, again=True):
-        """Looks up what of an update is done already.
+        """Looks up what of an update is done already; returns a `Plan`.
 
-        Args:
-            songs: List of `lca_keras.data.catalogue.Song`.
-            extractor: `lca_keras.data.extraction.Extractor`; vocals that it is to
-                keep and that are not there make a song pending.
-            again: Whether songs that could not be read are to be tried again.
-
-        Returns:
-            `Plan`.
+        Vocals that the `Extractor` is to keep and that are not there make a song
+        pending; so does, with `again`, a failure to read it.
         """
         lost = {
             key for path in self.damaged_shards() for key in self._shards[path.name][1]
@@ -313,10 +302,7 @@ class WritableStore(FeatureStore):
         return True
 
     def commit(self, plan):
-        """Writes the shards that are missing and makes the update valid.
-
-        Args:
-            plan: `Plan` without pending songs.
+        """Writes the shards that are missing and makes an update valid.
 
         Raises:
             StoreError: An old shard that is still needed cannot be read, a shard cannot

@@ -341,7 +341,7 @@ def test_a_folder_of_another_search_is_left_alone(
     assert "holds no search" in capsys.readouterr().err
     with study.worker_name("searches/s", "mine"):
         assert run_search(tiny_corpus, "--trials", "3", "--worker", "mine") == 1
-    assert "another process is at work" in capsys.readouterr().err
+    assert "--worker mine: another process of this search" in capsys.readouterr().err
 
 
 def test_more_trials_lengthen_a_search(workplace, tiny_corpus, quick, capsys):
@@ -475,7 +475,7 @@ def test_report_draws_ranks_and_compares(workplace, tiny_corpus, quick, capsys):
 
 def test_report_of_nothing(workplace, capsys):
     assert report.main(["nowhere"]) == 1
-    assert "not the folder of a search" in capsys.readouterr().err
+    assert "not the folder of a search of" in capsys.readouterr().err
     pathlib.Path("searches/s").mkdir(parents=True)
     found = {"algorithm": "random", "trials": 2, "seeds": 1, "space": {}, "config": {}}
     pathlib.Path("searches/s/search.json").write_text(json.dumps(found))

@@ -1,5 +1,6 @@
 """What several processes make of one search; here they are objects that take turns."""
 
+import concurrent.futures
 import json
 import time
 
@@ -34,7 +35,7 @@ def go_on(part, count=100):
     seen = []
     while len(seen) < count and (trial := part.ask()) is not None:
         seen.append(trial.hyperparameters.values)
-        part.tell(trial.trial_id, judge(seen[-1]))
+        part.tell(trial, judge(seen[-1]))
     return seen
 
 
@@ -79,7 +80,7 @@ def test_bayesian_proposals_do_not_depend_on_who_made_those_before(tmp_path):
             pair = [part.ask() for part in parts]
             seen += [trial.hyperparameters.values for trial in pair]
             for part, trial in zip(parts, pair, strict=True):
-                part.tell(trial.trial_id, judge(trial.hyperparameters.values) + turn)
+                part.tell(trial, judge(trial.hyperparameters.values) + turn)
         values.append(seen)
     assert values[0] == values[1]
 
@@ -166,7 +167,7 @@ def test_many_processes_are_all_kept_busy(tmp_path, algorithm):
     parts = [study.Study(folder, f"w{number}") for number in range(4)]
     running = [part.ask() for part in parts]
     for part, trial in zip(parts, running, strict=True):
-        part.tell(trial.trial_id, 0.1)
+        part.tell(trial, 0.1)
     running += [part.ask() for part in parts]
     assert len({trial.trial_id for trial in running}) == 8
     assert len({json.dumps(t.hyperparameters.values) for t in running}) == 8
@@ -182,14 +183,14 @@ def test_a_dead_processs_trial_goes_to_the_next_one(tmp_path, impatient):
     dead = study.Study(folder, "dead")
     lives = study.Study(folder, "lives", lambda event, past: said.append(event))
     first, second = dead.ask(), lives.ask()
-    lives.tell(second.trial_id, 0.5)
+    lives.tell(second, 0.5)
     # All trials are out, but "dead" shows no sign of life.
     taken = lives.ask()
     assert taken.trial_id == first.trial_id
     assert [e["worker"] for e in said if e["event"] == "abandon"] == ["dead"]
     # It was not dead, only slow, and is quicker after all: its result counts.
-    dead.tell(first.trial_id, 0.7)
-    lives.tell(first.trial_id, 0.1)
+    dead.tell(first, 0.7)
+    lives.tell(first, 0.1)
     assert lives.ask() is None
     assert dead.ask() is None
     scores = {e["trial"]: e["score"] for e in events(folder) if e["event"] == "end"}
@@ -203,12 +204,12 @@ def test_a_trial_that_waits_for_nobody_any_more(tmp_path, impatient):
     slow, slower = study.Study(folder, "slow"), study.Study(folder, "slower")
     trials = [slow.ask(), slower.ask()]
     other = study.Study(folder, "other")
-    other.tell(other.ask().trial_id, 0.1)  # Has seen nobody's sign of life so far.
+    other.tell(other.ask(), 0.1)  # Has seen nobody's sign of life so far.
     taken = other.ask()
-    (left,) = {trial.trial_id for trial in trials} - {taken.trial_id}
+    (left,) = [trial for trial in trials if trial.trial_id != taken.trial_id]
     slow.tell(left, 0.5)
-    other.tell(taken.trial_id, 0.4)
-    assert other.ask().trial_id not in (left, taken.trial_id)
+    other.tell(taken, 0.4)
+    assert other.ask().trial_id not in (left.trial_id, taken.trial_id)
     assert sorted(ended(folder)) == ["0000", "0001", "0002"]
 
 
@@ -238,7 +239,7 @@ def test_asking_while_another_one_is_busy_changes_nothing(tmp_path, monkeypatch)
 
             def give_in(seconds, busy=busy, first=first, asked=asked):
                 if next(asked, None) is None:
-                    busy.tell(first.trial_id, 0.3)
+                    busy.tell(first, 0.3)
 
             monkeypatch.setattr(study.time, "sleep", give_in)
             go_on(other)
@@ -252,7 +253,7 @@ def test_failures_in_a_row_end_the_search_and_are_tried_again(tmp_path):
     part, other = study.Study(folder, "w"), study.Study(folder, "other")
     go_on(part, 2)
     for number in range(oracle.MAX_FAILURES):
-        part.tell(part.ask().trial_id, None, f"reason {number}")
+        part.tell(part.ask(), None, f"reason {number}")
     for one in (part, other):  # All processes end.
         with pytest.raises(UserError, match=r"3 trials failed in a row.*reason 2"):
             one.ask()
@@ -263,10 +264,81 @@ def test_failures_in_a_row_end_the_search_and_are_tried_again(tmp_path):
     assert other.ask() is None
 
 
+def test_a_result_of_forgotten_values_is_not_that_of_others(tmp_path):
+    """A trial's number is given again, with other values, while it still runs."""
+    folder = begin(tmp_path / "s", trials=30)
+    bad, slow = study.Study(folder, "bad"), study.Study(folder, "slow")
+    go_on(bad, 16)
+    for _ in range(oracle.MAX_FAILURES - 1):
+        bad.tell(bad.ask(), None, "why")
+    running = slow.ask()
+    last = bad.ask()
+    bad.tell(last, None, "why")
+    again = study.Study(folder, "bad")
+    given = {}
+    for _ in range(4):
+        trial = again.ask()
+        given[trial.trial_id] = trial.hyperparameters.values
+        if trial.trial_id == running.trial_id:
+            break
+        again.tell(trial, 0.9)
+    slow.tell(running, 0.123)
+    assert given[running.trial_id] != running.hyperparameters.values
+    scores = [e["score"] for e in events(folder) if e["event"] == "end"]
+    assert 0.123 not in scores
+    again.tell(trial, 0.5)
+    assert slow.ask() is not None  # It has caught up.
+
+
+def test_processes_that_were_there_when_failures_are_forgotten_see_all(tmp_path):
+    folder = begin(tmp_path / "s", "random")
+    said = []
+    other = study.Study(folder, "other", lambda event, past: said.append(event))
+    part = study.Study(folder, "w")
+    go_on(part, 2)
+    for _ in range(oracle.MAX_FAILURES):
+        part.tell(part.ask(), None, "why")
+    with pytest.raises(UserError):
+        other.ask()
+    go_on(study.Study(folder, "w"))
+    assert other.ask() is None
+    assert [e for e in said if e["event"] != "end" or e["score"]][-12:] == [
+        e for e in events(folder) if e["trial"] > "0001"
+    ]
+
+
+def test_a_line_cut_short_by_another_process_does_not_spoil_the_next(tmp_path):
+    folder = begin(tmp_path / "s", "random")
+    part = study.Study(folder, "w")
+    go_on(part, 2)
+    with open(folder / "events.jsonl", "ab") as file:
+        file.write(b'{"event": "start", "tri')  # Killed here.
+    assert len(go_on(part)) == 6
+    assert len(ended(folder)) == 8
+
+
+def test_nobody_begins_anew_what_another_one_prepares(tmp_path):
+    folder = begin(tmp_path / "s", "random")
+    with (
+        study.worker_name(folder),
+        pytest.raises(files.LockedError, match="another process"),
+    ):
+        begin(folder, "bayesian")
+    assert study.Search.load(folder).algorithm == "random"
+    begin(folder, "bayesian")  # Now it is free, and has begun no trial.
+    assert study.Search.load(folder).algorithm == "bayesian"
+
+
+def test_processes_may_start_at_the_same_moment(tmp_path):
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for turn in range(10):
+            list(pool.map(begin, [tmp_path / str(turn)] * 8))
+
+
 def test_single_failures_are_recorded_and_passed(tmp_path):
     folder = begin(tmp_path / "s")
     part = study.Study(folder, "w")
-    part.tell(part.ask().trial_id, None, "why")
+    part.tell(part.ask(), None, "why")
     assert len(go_on(part)) == 7
     (failed,) = [e for e in events(folder) if e["event"] == "end" and not e["score"]]
     assert failed["message"] == "why"
@@ -277,8 +349,8 @@ def test_a_success_after_the_last_straw_does_not_hide_it(tmp_path):
     good, bad = study.Study(folder, "good"), study.Study(folder, "bad")
     trial = good.ask()
     for _ in range(oracle.MAX_FAILURES):
-        bad.tell(bad.ask().trial_id, None, "why")
-    good.tell(trial.trial_id, 0.5)
+        bad.tell(bad.ask(), None, "why")
+    good.tell(trial, 0.5)
     again = study.Study(folder, "good")
     assert len(go_on(again)) >= 7
     assert len(ended(folder)) == 8
@@ -319,7 +391,7 @@ def test_names_of_processes_are_free_ones(tmp_path):
     with study.worker_name(tmp_path) as first, study.worker_name(tmp_path) as second:
         assert first.endswith("-1")
         assert second.endswith("-2")
-        with pytest.raises(files.LockedError), study.worker_name(tmp_path, second):
-            pass
+        with pytest.raises(UserError, match=f"--worker {second}: another process"):
+            study.worker_name(tmp_path, second).__enter__()
     with study.worker_name(tmp_path) as again:
         assert again == first
