@@ -104,15 +104,25 @@ class ClipSource:
             num_parallel_calls=_READ_AHEAD,
             deterministic=True,
         )
-        return songs.map(
-            lambda serialized, label: (parse_example(serialized, self.melody), label),
-            num_parallel_calls=2,
-            deterministic=True,
-        ).flat_map(self._cut)
+        songs = songs.map(self._parse, num_parallel_calls=2, deterministic=True)
+        return songs.flat_map(self._cut)
 
     def _read(self, entry):
         record = read_record(entry["path"], entry["offset"], entry["size"])
-        return record.map(lambda serialized: (serialized, entry["label"]))
+        return record.map(lambda serialized: (serialized, entry["key"], entry["label"]))
+
+    def _parse(self, serialized, key, label):
+        import tensorflow as tf
+
+        example = parse_example(serialized, self.melody)
+        # Otherwise songs would be learned under each other's names.
+        same = tf.debugging.assert_equal(
+            example.pop("key"),
+            key,
+            "index.json is not that of these shards: delete the store",
+        )
+        with tf.control_dependencies([same]):
+            return example, tf.identity(label)
 
     def _cut(self, features, label):
         """Dataset of a song's clips, features as `parse_example` gives them."""

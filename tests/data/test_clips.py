@@ -1,9 +1,11 @@
 import collections
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from lca_keras import files
 from lca_keras.audio.melody import contour
 from lca_keras.config import FeatureConfig
 from lca_keras.data import catalogue, update
@@ -52,6 +54,19 @@ def test_every_full_clip_comes_once_an_epoch(source, feature_store):
     assert collections.Counter(seen) == collections.Counter(expected)
     ordered = clips_of(source.ordered(4))
     assert collections.Counter(ordered) == collections.Counter(expected)
+
+
+def test_an_index_of_other_shards_is_an_error(feature_store, tmp_path):
+    """Songs must not be learned under each other's names."""
+    copy = shutil.copytree(feature_store.folder, tmp_path / "store")
+    index = files.read_json(copy / "index.json")
+    shard = next(iter(index["shards"].values()))
+    shard["records"] = dict(reversed(shard["records"].items()))
+    files.write_json(copy / "index.json", index)
+    labels = dict.fromkeys(feature_store.records, 0)
+    source = ClipSource(WritableStore(copy), labels, 94)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not that of these"):
+        list(source.ordered(4))
 
 
 def test_epochs_differ_and_resuming_repeats_them(source):
