@@ -161,11 +161,7 @@ def signal_to_distortion(reference, estimate):
 
 
 def separation_quality(separator, songs):
-    """How much better the separated vocals are than the mixture.
-
-    Returns:
-        List of tuples (song, SDR of the mixture, SDR of the vocals), decibels.
-    """
+    """Lists (song, SDR of the mixture, SDR of the separated vocals), decibels."""
     rows = []
     for song in songs:
         rate = separator.sample_rate

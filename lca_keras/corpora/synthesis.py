@@ -115,8 +115,7 @@ class Stems:
 def synthesize(corpus, artist, album, song):
     """Synthesises one song of a `SynthesisConfig`, by the indices of its names.
 
-    Returns:
-        `Stems`; `pitch` is the sung pitch in Hz at every sample, 0 where nobody sings.
+    Returns `Stems`; `pitch` is the sung pitch in Hz at every sample, else 0.
     """
     from lca_keras.corpora import accompaniment, voice
 
