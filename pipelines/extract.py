@@ -12,6 +12,7 @@ import importlib.util
 import logging
 import os
 import pathlib
+import shlex
 import sys
 import threading
 
@@ -211,6 +212,7 @@ def _run_pipeline(feature_store, plan, extractor, beam_options):
     log = parts / "workers.log"
     try:
         with (
+            _quoted_executable(),
             console.stderr_to(log) as screen,
             _progress(feature_store.folder, plan, screen),
         ):
@@ -228,6 +230,16 @@ def _run_pipeline(feature_store, plan, extractor, beam_options):
             f"extraction stopped: {_cause(error)}. Finished songs are kept: mend this "
             f"and run the same command again. The workers' log is {log}"
         ) from error
+
+
+@contextlib.contextmanager
+def _quoted_executable():
+    """Beam gives Python's path to a shell as it is; with a space in it that hangs."""
+    before, sys.executable = sys.executable, shlex.quote(sys.executable)
+    try:
+        yield
+    finally:
+        sys.executable = before
 
 
 def _load_tensorflow():

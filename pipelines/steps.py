@@ -118,8 +118,7 @@ def build(pipeline, plan_path, feature_store, count, extractor, write_shards=Tru
         feature_store: `lca_keras.data.update.WritableStore`, locked.
         count: Int, number of shards of the updated store.
         extractor: `lca_keras.data.extraction.Extractor`.
-        write_shards: Whether the workers write the shards too, or leave them to
-            `WritableStore.commit`.
+        write_shards: Whether the workers do, or leave it to `commit`.
     """
     planned = (
         pipeline

@@ -103,12 +103,6 @@ class FeatureStore:
     def open(cls, folder):
         """Opens a store that exists, whatever its feature configuration.
 
-        Args:
-            folder: Folder of the store.
-
-        Returns:
-            `FeatureStore`.
-
         Raises:
             StoreError: There is no store, or its index is damaged.
         """
@@ -179,14 +173,7 @@ class FeatureStore:
         return corrupt
 
     def without_shards(self, paths):
-        """A view of the store that leaves shards and their songs out.
-
-        Args:
-            paths: Iterable of paths, as `corrupt_shards` returns them.
-
-        Returns:
-            `FeatureStore`; not to be updated.
-        """
+        """A view of the store without shards, given by path, and their songs."""
         view = FeatureStore(self.folder, self.config)
         for path in paths:
             _, keys = view._shards.pop(path.name)

@@ -3,7 +3,9 @@ import errno
 import json
 import os
 import pathlib
+import shlex
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -78,7 +80,13 @@ def test_gives_the_store_that_fit_would_make(corpus, monkeypatch, capsys):
     }
 
 
-def test_worker_processes_give_the_same_store(corpus):
+def test_worker_processes_give_the_same_store(corpus, tmp_path, monkeypatch):
+    """Wherever Python is installed: Beam starts it by a shell."""
+    python = tmp_path / "my 'python'" / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
     WritableStore("alone").update(catalogue.load(corpus))
     assert run(corpus, "together", "--workers", "2") == 0
     assert contents("together") == contents("alone")
