@@ -180,6 +180,7 @@ def test_stop_while_shards_are_written(corpus, counted, monkeypatch):
     assert contents("s") == contents("whole")
 
 
+@pytest.mark.slow
 def test_melody_is_stored_and_trained_on(corpus, tiny_config, capsys):
     assert run(corpus, "s", "--melody", "pyin") == 0
     (song,) = [s for s in catalogue.load(corpus) if s.label.endswith("03 / Song 02")][
@@ -220,6 +221,7 @@ def test_a_store_of_other_features_is_refused(corpus, tiny_config, capsys):
     assert "is not a feature store" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_corrupt_shard_is_named_and_the_rest_is_used(
     corpus, tiny_config, monkeypatch, capsys
 ):

@@ -27,7 +27,10 @@ def test_names_and_default_values_of_the_space():
     }
 
 
-@pytest.mark.parametrize("algorithm", space.ALGORITHMS)
+@pytest.mark.parametrize(
+    "algorithm",
+    ["random", "grid", "hyperband", pytest.param("bayesian", marks=pytest.mark.slow)],
+)
 def test_no_trial_breaks_a_principle(algorithm, tmp_path):
     """Fifty proposals, with the widest space that can be written."""
     path = written(
