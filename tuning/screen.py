@@ -81,11 +81,16 @@ class Table:
         return f"{minutes:.0f} min" if minutes >= 1 else f"{60 * minutes:.0f} s"
 
 
-def stopwatch(title):
-    """A callback that keeps one line on the screen up to date."""
-    return keras.callbacks.LambdaCallback(
-        on_epoch_begin=lambda epoch, logs: show(f"{title}, epoch {epoch + 1}")
-    )
+class Stopwatch(keras.callbacks.Callback):
+    """Keeps one line on the screen up to date: trial, seed, epoch."""
+
+    def __init__(self, title):
+        super().__init__()
+        self.title = title
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Rewrites the line."""
+        show(f"{self.title}, epoch {epoch + 1}/{self.params['epochs']}")
 
 
 def print_best(folder):

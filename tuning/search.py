@@ -169,7 +169,7 @@ def _work(folder, found, worker, trainer):
             trial.trial_id,
             trial.hyperparameters.values,
             lambda seed, trial=trial.trial_id: [
-                screen.stopwatch(f"trial {trial}, seed {seed}")
+                screen.Stopwatch(f"trial {trial}, seed {seed}")
             ],
         )
         part.tell(trial, score, reason)

@@ -185,15 +185,17 @@ def run_trial(folder, search, trainer, trial_id, values, callbacks_of):
             if space.BUDGET not in values:  # Otherwise a longer trial may go on.
                 shutil.rmtree(cell / "checkpoints", ignore_errors=True)
     except (callbacks.DivergenceError, _DeadlyTrial) as error:
-        (here / _BEGUN).unlink(missing_ok=True)  # It may be tried once more.
-        return None, str(error)
+        why = str(error)
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        return None, f"out of memory: {(str(error).splitlines() or [''])[0]}"
+        why = f"out of memory: {(str(error).splitlines() or [''])[0]}"
     except Exception as error:
         if console.is_interrupt(error):
             raise KeyboardInterrupt from error
         raise
-    return sum(scores) / len(scores), None
+    else:
+        return sum(scores) / len(scores), None
+    (here / _BEGUN).unlink(missing_ok=True)  # It may be tried once more.
+    return None, why
 
 
 def _run_seed(trainer, config, here, values, callbacks):
@@ -258,10 +260,7 @@ def trial_config(values, config):
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A trial that has ended: its mean score, or `None` and the reason of a failure.
-
-    `seeds` are the `Scores` of those trainings that ended.
-    """
+    """A trial that has ended; `score` is `None` if it failed, `seeds` are `Scores`."""
 
     trial: str
     values: dict
