@@ -24,7 +24,9 @@ _LEAST_FRAMES = 16  # Four poolings by two.
 METHODS = ("none", "cal", "lca")
 OBJECTIVES = ("frame_f1", "song_f1")
 
-SOURCES = ("mixture", "vocals")
+SOURCES = ("mixture", "vocals", "stems")
+EFFECTS = ("probability", "logit", "product")
+AUGMENTATIONS = ("remix", "specaugment")
 MELODIES = ("none", "pyin", "crepe")
 MODELS = ("crnn", "crnnm", "crnn_fgnl")
 
@@ -52,11 +54,14 @@ class FeatureConfig:
         decibel: `"amplitude"` is the published chain, `20 log10` of the *power*
             spectrogram; `"power"` is the usual `10 log10`.
         top_db: Dynamic range kept below the song's maximum, in decibels.
-        source: What is heard, the whole `"mixture"` or the `"vocals"` alone.
+        source: What is heard, the whole `"mixture"` or the `"vocals"` alone;
+            `"stems"` hears the mixture and keeps vocals and accompaniment beside it,
+            which remixing and the voice report need.
         separator: What takes the vocals out of a mixture: `"umxl"`, `"umxhq"`, or
             `"local-"` and the hash of a folder of weights, as
             `lca_keras.audio.separation.separator_id` gives it. Empty for `"mixture"`.
-        melody: Tracker of the melody contour, `"none"`, `"pyin"` or `"crepe"`.
+        melody: Tracker of the melody contour, `"none"`, `"pyin"` or `"crepe"`. It
+            follows the vocals where these are there, otherwise the mixture.
     """
 
     sample_rate: int = 16000
@@ -93,8 +98,9 @@ class FeatureConfig:
             f"Received: source={self.source!r}",
         )
         _require(
-            bool(self.separator) == (self.source == "vocals"),
-            "features: a separator goes with source 'vocals' and only with it. "
+            bool(self.separator) == (self.source != "mixture"),
+            "features: a separator goes with source 'vocals' or 'stems', and only "
+            "with these. "
             f"Received: source={self.source!r}, separator={self.separator!r}",
         )
         _require(
@@ -108,6 +114,49 @@ class FeatureConfig:
         """Short hash that names a feature configuration in stores and exports."""
         text = json.dumps(dataclasses.asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """What happens to training clips; validation and test clips stay as they are.
+
+    Attributes:
+        kinds: `"remix"` adds a clip's vocals to the accompaniment of another clip
+            (Hsieh et al., 2020), `"specaugment"` masks bands and frames (Park et al.,
+            2019); remixing comes first.
+        remix_share: Share of clips that are remixed, the rest stays as it was.
+        remix_gain_db: The vocals' level is changed by a number drawn uniformly from
+            plus or minus so many decibels.
+        mask_bands: Widest mask over mel bands, in bands.
+        mask_frames: Widest mask over frames, in frames.
+    """
+
+    kinds: tuple[str, ...] = ()
+    remix_share: float = 0.8
+    remix_gain_db: float = 6.0
+    mask_bands: int = 20
+    mask_frames: int = 20
+
+    def __post_init__(self):
+        _require(
+            set(self.kinds) <= set(AUGMENTATIONS)
+            and len(self.kinds) == len(set(self.kinds)),
+            f"augment: kinds are of {', '.join(AUGMENTATIONS)}, each at most once. "
+            f"Received: {list(self.kinds)}",
+        )
+        _require(
+            0 <= self.remix_share <= 1,
+            f"augment: remix_share must be in [0, 1]: {self.remix_share}",
+        )
+        _require(
+            math.isfinite(self.remix_gain_db) and self.remix_gain_db >= 0,
+            f"augment: remix_gain_db must be a number >= 0: {self.remix_gain_db}",
+        )
+        _require(
+            min(self.mask_bands, self.mask_frames) >= 1,
+            "augment: mask_bands and mask_frames must be >= 1: "
+            f"{self.mask_bands}, {self.mask_frames}",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,6 +270,11 @@ class TrainConfig:
         learning_rate: Of Adam, constant.
         clip_seconds: 3, 5 or 10.
         cf_dropout: Dropout rate before the classifier, counterfactual branch.
+        effect: Form of the effect term, of main and counterfactual branch: difference
+            of probabilities (`"probability"`, published), difference of logits
+            (`"logit"`) or product of experts (`"product"`); see `lca_keras.losses`.
+        detach_counterfactual: Keep the counterfactual's predictions from training
+            anything but its own attention.
         objective: Validation score that decides the best epoch, weighted F1 over
             clips (`"frame_f1"`) or over songs (`"song_f1"`).
         precision: `"auto"`, `"float32"` or `"mixed_bfloat16"`.
@@ -235,6 +289,8 @@ class TrainConfig:
     learning_rate: float = 1e-4
     clip_seconds: int = 5
     cf_dropout: float = 0.6
+    effect: str = "probability"
+    detach_counterfactual: bool = False
     objective: str = "frame_f1"
     precision: str = "auto"
     seed: int = 0
@@ -263,6 +319,11 @@ class TrainConfig:
         )
         _require(0 <= self.cf_dropout < 1, f"train: cf_dropout: {self.cf_dropout}")
         _require(
+            self.effect in EFFECTS,
+            f"train: effect must be one of {', '.join(EFFECTS)}. "
+            f"Received: {self.effect!r}",
+        )
+        _require(
             self.precision in ("auto", "float32", "mixed_bfloat16"),
             "train: precision must be auto, float32 or mixed_bfloat16. "
             f"Received: {self.precision!r}",
@@ -284,8 +345,15 @@ class Config:
     model: ModelConfig = ModelConfig()
     loss: LossWeights = LossWeights()
     train: TrainConfig = TrainConfig()
+    augment: AugmentConfig = AugmentConfig()
 
     def __post_init__(self):
+        _require(
+            "remix" not in self.augment.kinds or self.features.source == "stems",
+            "remixing needs the stems of every song, and the features are of source "
+            f"{self.features.source!r}: use --source stems (a separator makes them, or "
+            "the manifest's vocals_path), or --augment none.",
+        )
         _require(
             self.model.name == "crnn_fgnl" or self.train.method == "none",
             f"The {self.model.name!r} model has no attention to train against a "
@@ -308,6 +376,21 @@ class Config:
         """Spectrogram frames of a clip: as many as centred windows give of it."""
         samples = self.train.clip_seconds * self.features.sample_rate
         return 1 + samples // self.features.hop_length
+
+    @property
+    def served_features(self):
+        """`FeatureConfig` of what a trained model is given, to name a singer.
+
+        Less than what it was trained with: stems are for training, and a melody is
+        only for the model that takes one.
+        """
+        features = self.features
+        if self.model.name == "crnnm":
+            return features
+        features = dataclasses.replace(features, melody="none")
+        if features.source == "stems":
+            features = dataclasses.replace(features, source="mixture", separator="")
+        return features
 
     def replace(self, **sections):
         """Returns a copy with fields of sections replaced.
@@ -387,9 +470,10 @@ def _section(name, section_type, raw):
 def _typed(where, expected, value):
     """Returns `value` as the annotated type, or raises naming the field."""
     if typing.get_origin(expected) is tuple:
+        kind = typing.get_args(expected)[0]
         _require(
-            isinstance(value, list | tuple) and all(type(v) is int for v in value),
-            f"{where}: expected a list of ints, received {value!r}",
+            isinstance(value, list | tuple) and all(type(v) is kind for v in value),
+            f"{where}: expected a list of {kind.__name__}s, received {value!r}",
         )
         return tuple(value)
     if expected is float and type(value) is int:
@@ -406,6 +490,11 @@ def _typed(where, expected, value):
 
 _PRESETS = {
     "paper": Config(),
+    # The same, with voices laid over other songs' bands in training.
+    "voice": Config(
+        features=FeatureConfig(source="stems", separator="umxl"),
+        augment=AugmentConfig(kinds=("remix",)),
+    ),
     # A narrower network (C' stays 4) that trains in minutes on two CPU cores.
     "demo": Config(
         model=ModelConfig(filters=(16, 32, 32, 32), reduction=8),
@@ -418,6 +507,6 @@ PRESETS = tuple(_PRESETS)
 
 
 def get_preset(name):
-    """Returns the named preset, `"paper"` or `"demo"`."""
+    """Returns the preset of a name in `PRESETS`."""
     _require(name in _PRESETS, f"unknown preset {name!r}; known: {list(PRESETS)}")
     return _PRESETS[name]

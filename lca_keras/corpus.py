@@ -6,7 +6,8 @@ import hashlib
 import os
 import pathlib
 
-from lca_keras.data import catalogue, split
+from lca_keras.audio import separation
+from lca_keras.data import augment, catalogue, split
 from lca_keras.data.clips import ClipSource
 from lca_keras.data.extraction import Extractor
 from lca_keras.data.store import FeatureStore
@@ -78,6 +79,7 @@ def prepare(source, config, progress=None):
     Raises:
         UserError: No songs, none usable, or unusable ones under `strict`.
     """
+    augment.check_installed(config.augment)
     if source.store:
         store, notes = _open_store(source.store, config)
         songs = [record.as_song for record in store.records.values()]
@@ -140,6 +142,42 @@ def _extract(source, config, progress):
         f"{path} was missing or truncated: computed its songs again" for path in damaged
     ]
     return store, [s for s in songs if s.key not in report.failed], skipped, notes
+
+
+def stems_of(source, config, songs, progress=None):
+    """Brings the stems of some songs up to date, in a store of their own.
+
+    For models that were trained without; a corpus with stems has them in its store.
+
+    Args:
+        source: `DataSource`; its `separator` takes the vocals out of songs that have
+            none as a file, the default one if it is `None`.
+        config: `lca_keras.config.Config` of the model.
+        songs: List of `lca_keras.data.catalogue.Song`.
+        progress: As for `prepare`.
+
+    Returns:
+        `FeatureStore`.
+
+    Raises:
+        UserError: A song has no stems and they cannot be made.
+    """
+    separator = separation.separator_id(source.separator or separation.DEFAULT)
+    features = dataclasses.replace(config.features, source="stems", separator=separator)
+    keys = "".join(sorted(song.key for song in songs))
+    tag = hashlib.sha256(keys.encode()).hexdigest()[:8]
+    name = f"voice-report-{tag}-{features.digest}"
+    store = WritableStore(pathlib.Path(source.features, name), features)
+    report = store.update(songs, progress, Extractor(features, source.separator))
+    if report.failed:
+        reasons = [
+            f"{song.path}: {report.failed[song.key]}"
+            for song in songs
+            if song.key in report.failed
+        ]
+        problem = f"the stems of {len(reasons)} songs cannot be had"
+        raise UserError("\n  ".join([problem, *reasons]))
+    return store
 
 
 def divide(config, corpus, folder=None):

@@ -24,7 +24,15 @@ def main(argv=None):
     )
     parser.add_argument("--out", help="folder for the results; default: the run's own")
     parser.add_argument(
-        "--separator", metavar="FOLDER", help="where the run's separator is now"
+        "--voice-report",
+        action="store_true",
+        help="also hear the songs in parts and remixed: does it follow the voice?",
+    )
+    parser.add_argument(
+        "--separator",
+        metavar="umxl|umxhq|FOLDER",
+        help="where the run's separator is now, or what is to make the stems for a "
+        "voice report",
     )
     console.add_debug_flag(parser)
     args = parser.parse_args(argv)
@@ -42,6 +50,10 @@ def evaluate(args):
     config, source = job.config, job.source
     if args.data:
         source = dataclasses.replace(source, data=args.data, store=None)
+        if not args.voice_report:
+            # Stems are not needed to name singers.
+            features = dataclasses.asdict(config.served_features)
+            config = config.replace(features=features, augment={"kinds": ()})
     if args.separator:
         source = dataclasses.replace(source, separator=args.separator)
     songs = options.prepare_corpus(source, config)
@@ -62,6 +74,10 @@ def evaluate(args):
         folder = pathlib.Path(args.out or job.folder)
     sources = corpus.clip_sources(songs, part_of, artists, config, parts)
     options.print_scores(run.evaluate(folder, model, sources, artists))
+    if args.voice_report:
+        heard = sources[parts[-1]]
+        listed = [song for song in songs.songs if song.key in heard.labels]
+        options.voice_report(folder, model, heard, artists, source, config, listed)
     for part in parts:
         print((folder / f"artists_{part}.txt").read_text(encoding="utf-8"))
     print(f"written to {folder}")

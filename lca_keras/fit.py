@@ -13,7 +13,15 @@ import shlex
 import sys
 
 from lca_keras import console, options
-from lca_keras.config import CLIP_SECONDS, LOSS_WEIGHTS, METHODS, MODELS, OBJECTIVES
+from lca_keras.config import (
+    AUGMENTATIONS,
+    CLIP_SECONDS,
+    EFFECTS,
+    LOSS_WEIGHTS,
+    METHODS,
+    MODELS,
+    OBJECTIVES,
+)
 from lca_keras.errors import UserError
 
 BUILT_IN_CORPUS = "corpus/built-in"
@@ -27,7 +35,11 @@ def parse_args(argv=None):
     data = parser.add_argument_group("data")
     options.add_data_options(data)
     what = parser.add_argument_group("model and training")
-    options.add_preset_option(what, " for your own songs, demo for the built-in ones")
+    options.add_preset_option(
+        what,
+        " for your own songs; for the built-in ones demo, with --source stems "
+        "--augment remix",
+    )
     what.add_argument("--config", help="YAML, such as runs/NAME/config.yaml")
     what.add_argument("--model", choices=MODELS, help="default: crnn_fgnl")
     what.add_argument(
@@ -35,11 +47,38 @@ def parse_args(argv=None):
         choices=METHODS,
         help="no counterfactual, a random or a learned one; default: lca",
     )
+    what.add_argument(
+        "--effect",
+        choices=EFFECTS,
+        help="form of the effect term; default: probability, as published",
+    )
+    what.add_argument(
+        "--detach-counterfactual",
+        action="store_true",
+        default=None,
+        help="the counterfactual trains its own attention only",
+    )
     what.add_argument("--loss-weights", choices=LOSS_WEIGHTS, help="a named set")
     what.add_argument("--clip-seconds", type=int, choices=CLIP_SECONDS)
     what.add_argument("--epochs", type=int, help="warm-up included")
     what.add_argument(
         "--warmup-epochs", type=int, help="first epochs, without counterfactual terms"
+    )
+    what.add_argument(
+        "--augment",
+        nargs="+",
+        choices=["none", *AUGMENTATIONS],
+        help="of training clips: remix (voices over other bands; needs --source "
+        "stems), specaugment (masks), both, or none",
+    )
+    what.add_argument(
+        "--remix-share", type=float, help="of clips that are remixed; default: 0.8"
+    )
+    what.add_argument(
+        "--remix-gain-db",
+        type=float,
+        metavar="DB",
+        help="the voice's level changes by up to so much; default: 6",
     )
     what.add_argument("--batch-size", type=int, help="default: 16")
     what.add_argument("--learning-rate", type=float, help="of Adam")
@@ -83,9 +122,13 @@ def config_from(args):
     """
     own = args.data or args.store
     config = options.base_config(args.config, args.preset, "paper" if own else "demo")
+    if not own and not args.config:
+        # The built-in corpus has its stems: what is recommended, there it is done.
+        args.source = args.source or "stems"
+        if args.source == "stems" and args.augment is None:
+            args.augment = ["remix"]
     if (args.model, config.features.melody) == ("crnnm", "none") and not args.store:
         args.melody = args.melody or "pyin"
-    config, source = options.resolve_data(args, config)
     method = args.method
     if args.model in ("crnn", "crnnm") and method is None:
         method = "none"  # The one method that these networks can be trained with.
@@ -101,12 +144,19 @@ def config_from(args):
             "seed": args.seed,
             "precision": args.precision,
             "deterministic": args.deterministic,
+            "effect": args.effect,
+            "detach_counterfactual": args.detach_counterfactual,
         },
         "model": {"name": args.model},
+        "augment": {
+            "kinds": args.augment and tuple(k for k in args.augment if k != "none"),
+            "remix_share": args.remix_share,
+            "remix_gain_db": args.remix_gain_db,
+        },
     }
     if args.loss_weights:
         sections["loss"] = vars(LOSS_WEIGHTS[args.loss_weights])
-    return config.replace(**sections), source
+    return options.resolve_data(args, config, **sections)
 
 
 def make_built_in_corpus():
@@ -115,7 +165,8 @@ def make_built_in_corpus():
 
     folder = pathlib.Path(BUILT_IN_CORPUS)
     with console.progress("Synthesising songs") as progress:
-        synthesis.write_corpus(synthesis.SynthesisConfig(), folder, progress=progress)
+        corpus = synthesis.SynthesisConfig(confounding=0.9)
+        synthesis.write_corpus(corpus, folder, stems=True, progress=progress)
     return folder
 
 
@@ -146,6 +197,7 @@ def fit(args):
     division = corpus.divide(config, songs, job.folder)
     if not args.resume:
         job.save()
+    recommend(config, songs.songs)
     with job.working(songs.store):
         corpus.keep_split(job.folder, songs, division)
         artists = division.artists
@@ -163,6 +215,7 @@ def fit(args):
             )
         held_out = {part: sources[part] for part in ("validation", "test")}
         options.print_scores(run.evaluate(job.folder, model, held_out, artists))
+        listen(job, model, sources["test"], artists, songs.songs)
         print("exporting the main branch")
         exported = job.export(model, artists, args.keep)
     # A store may have travelled without the music.
@@ -179,7 +232,7 @@ def new_run(args):
     name = default_name(config) if args.name is None else options.check_name(args.name)
     if source.data is None and source.store is None:
         folder = make_built_in_corpus()
-        source = dataclasses.replace(source, data=str(folder))
+        source = dataclasses.replace(source, data=str(folder / "manifest.csv"))
         if (args.split, args.split_file, args.config) == (None, None, None):
             # Its own split: the albums whose bands do not tell the artist.
             config = config.replace(split={"file": str(folder / "split.csv")})
@@ -253,6 +306,29 @@ def train(job, sources, artists):
         job.train(sources, len(artists), [progress])
 
 
+def recommend(config, songs):
+    """Says so where stems are at hand and their best use is not made."""
+    source, remixed = config.features.source, "remix" in config.augment.kinds
+    if source == "stems" and not remixed:
+        print("note: the stems are not used in training; --augment remix does")
+    elif source == "mixture" and all(song.vocals_path for song in songs):
+        print(
+            "note: these songs have stems; --source stems --augment remix teaches the "
+            "network the voice instead of the band"
+        )
+
+
+def listen(job, model, clips, artists, songs):
+    """Adds the voice report where stems are at hand: in the store or as files."""
+    songs = [song for song in songs if song.key in clips.labels]
+    source = job.config.features.source
+    at_hand = all(s.vocals_path and s.vocals_path.exists() for s in songs)
+    if source == "stems" or (source == "mixture" and at_hand):
+        options.voice_report(
+            job.folder, model, clips, artists, job.source, job.config, songs
+        )
+
+
 def show_export(job, exported, song):
     """Names the singer of a held-out song, and says what can be done next."""
     from lca_keras import inference
@@ -268,7 +344,7 @@ def show_export(job, exported, song):
         except (UserError, inference.AudioError) as error:
             print(f"  not identified: {error}")  # The model is there all the same.
     model = shlex.quote(str(exported))
-    if separator:
+    if separator and job.config.served_features.source != "mixture":
         model += f" --separator {shlex.quote(str(separator))}"
     print(f"\nrun        {job.folder}")
     print(f"model      {exported}")

@@ -59,9 +59,7 @@ class Identifier:
             raise UserError(f"{folder}: not a whole export ({error})") from error
         self.artists = self.metadata["artists"]
         self._serve = self._model.signatures["serving_default"]
-        features = config.features
-        if not self.takes_melody:
-            features = dataclasses.replace(features, melody="none")
+        features = config.served_features
         self._features = features
         self._extractor = Extractor(features, separator, threads=None)
         # The first call optimises the graph and takes memory: part of starting up,
@@ -111,13 +109,15 @@ class Identifier:
         """
         import tensorflow as tf
 
-        _, samples = self._extractor.waveform(path, vocals_path)
+        song = Song("", "", "", path, vocals_path)
+        sounds = self._extractor.sounds(song)
+        samples = self._extractor.heard(sounds)
         seconds = self.metadata["clip_seconds"]
         frames = 1 + samples.size // self._features.hop_length
         if frames < self.metadata["clip_frames"]:
             length = samples.size / self.metadata["sample_rate"]
             raise AudioError(f"too short: {length:.1f} s, a clip takes {seconds:.1f} s")
-        melody = self._extractor.melody(samples)
+        melody = self._extractor.melody(sounds)
         outputs = self._identify(tf.constant(samples), melody)
         means = outputs["probabilities"][0].numpy()
         clips = outputs["frame_probabilities"][0].numpy()

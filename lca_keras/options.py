@@ -8,19 +8,20 @@ from lca_keras import console
 from lca_keras.config import MELODIES, PRESETS, SOURCES, Config, get_preset
 from lca_keras.errors import UserError
 
-_DEFAULT_SEPARATOR = "umxl"
-
 
 def add_feature_options(parser):
     """Adds `--source`, `--separator` and `--melody`."""
     parser.add_argument(
-        "--source", choices=SOURCES, help="what is heard; default: mixture"
+        "--source",
+        choices=SOURCES,
+        help="what is heard; stems hears the mixture and keeps vocals and "
+        "accompaniment for remixing. Default: mixture",
     )
     parser.add_argument(
         "--separator",
         metavar="umxl|umxhq|FOLDER",
-        help="Open-Unmix model for --source vocals, where the manifest has no "
-        "vocals_path; default: umxl",
+        help="Open-Unmix model for --source vocals or stems, where the manifest has "
+        "no vocals_path; default: umxl",
     )
     parser.add_argument(
         "--melody", choices=MELODIES, help="tracker of the melody; default: none"
@@ -65,19 +66,19 @@ def resolve_features(args, features):
     """Turns the feature options into a `FeatureConfig`, and the separator's folder.
 
     Raises:
-        UserError: A separator without `--source vocals`, or one that is not there.
+        UserError: A separator for a mixture, or one that is not there.
     """
+    from lca_keras.audio import separation
+
     fields = {"source": args.source, "melody": args.melody}
     folder = None
-    if (args.source or features.source) != "vocals":
+    if (args.source or features.source) == "mixture":
         if args.separator:
-            raise UserError("--separator is for --source vocals")
+            raise UserError("--separator is for --source vocals or stems")
         fields["separator"] = ""
     elif not args.separator:
-        fields["separator"] = features.separator or _DEFAULT_SEPARATOR
+        fields["separator"] = features.separator or separation.DEFAULT
     else:
-        from lca_keras.audio import separation
-
         fields["separator"] = separation.separator_id(args.separator)
         if args.separator not in separation.PRETRAINED:
             folder = args.separator
@@ -85,8 +86,14 @@ def resolve_features(args, features):
     return dataclasses.replace(features, **given), folder
 
 
-def resolve_data(args, config):
+def resolve_data(args, config, **sections):
     """Turns the data options into a `Config` and a `lca_keras.corpus.DataSource`.
+
+    Args:
+        args: Parsed arguments.
+        config: `Config` to begin with.
+        **sections: Further changes as for `Config.replace`; what belongs together is
+            changed together.
 
     Raises:
         UserError: Options that exclude each other, or contradict a store.
@@ -102,6 +109,7 @@ def resolve_data(args, config):
     config = config.replace(
         features=dataclasses.asdict(features),
         split={"kind": args.split, "file": args.split_file},
+        **sections,
     )
     return config, DataSource(
         data=args.data,
@@ -157,7 +165,8 @@ def add_preset_option(parser, note=""):
     parser.add_argument(
         "--preset",
         choices=PRESETS,
-        help="paper: the published training; demo: a narrow network, minutes. "
+        help="paper: the published training; voice: the same with --source stems "
+        "--augment remix; demo: a narrow network, minutes. "
         f"Default: paper{note}",
     )
 
@@ -212,3 +221,45 @@ def print_scores(evaluations):
                 f"songs {scores['cf_song']['f1']:.3f}   mean |A-A~| "
                 f"{scores['attention_distance']:.3f}"
             )
+
+
+def voice_report(folder, model, clips, artists, source, config, songs):
+    """Lets a run's model hear songs in parts and remixed; prints what came of it.
+
+    Args:
+        folder: Folder for the results.
+        model: `lca_keras.models.LCAModel`.
+        clips: `lca_keras.data.clips.ClipSource` of the songs.
+        artists: List of class names.
+        source: `lca_keras.corpus.DataSource`, which says where a separator is.
+        config: `lca_keras.config.Config` of the run.
+        songs: List of the songs.
+
+    Raises:
+        UserError: The model hears vocals alone, or stems cannot be had.
+    """
+    from lca_keras import corpus, run
+
+    heard = config.features.source
+    if heard == "vocals":
+        raise UserError(
+            "a voice report is for models that hear the mixture; this one hears vocals "
+            "alone"
+        )
+    if heard == "mixture":
+        with console.progress("Stems") as show:
+            store = corpus.stems_of(source, config, songs, show)
+        clips = dataclasses.replace(clips, store=store)
+    report = run.listen(folder, model, clips, artists)
+    print_voice_report(report, len(songs))
+
+
+def print_voice_report(report, count):
+    """Prints a `lca_keras.voice_report.VoiceReport` of so many songs."""
+    from lca_keras.voice_report import HEARINGS, verdict
+
+    print(f"\nWhat it listens to ({count} songs)       F1  clips  songs")
+    for name, heard in HEARINGS.items():
+        scores = report.scores[name]
+        print(f"  {heard:<46} {scores['frame']:.3f}  {scores['song']:.3f}")
+    print(verdict(report.shares))

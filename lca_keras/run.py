@@ -20,6 +20,8 @@ from lca_keras.corpus import DataSource
 from lca_keras.data.store import damaged_shards_message
 from lca_keras.errors import UserError
 
+_ON_CARD = ("validation", "test", "voice_report")  # Entries of `metrics.json`.
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
@@ -179,7 +181,7 @@ class Run:
             self.config,
             self.exports,
             self.folder.name,
-            {part: results[part] for part in ("validation", "test")},
+            {name: results[name] for name in _ON_CARD if name in results},
             {"run": str(self.folder), "environment": environment(self.config)},
         )
         add_results(self.folder, {"export": str(exported)})
@@ -263,6 +265,28 @@ def evaluate(folder, model, sources, artists):
     about = {"artists": artists, "seconds_per_song": seconds}
     add_results(folder, {**about, **scores})
     return found
+
+
+def listen(folder, model, source, artists):
+    """What a model listens to; leaves `voice_report.csv`, a picture and `metrics.json`.
+
+    Args:
+        folder: Folder to write to, of a run or another one.
+        model: `lca_keras.models.LCAModel`.
+        source: `lca_keras.data.clips.ClipSource` of a store with stems.
+        artists: List of class names.
+
+    Returns:
+        `lca_keras.voice_report.VoiceReport`.
+    """
+    from lca_keras import voice_report
+
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    report = voice_report.listen(model, source, artists)
+    voice_report.write(folder, report, source.store.records)
+    add_results(folder, {"voice_report": report.to_dict()})
+    return report
 
 
 def add_results(folder, results):

@@ -175,7 +175,11 @@ def train(
             _restore(model, folder / state.last, config)
     model.fit(
         source.training(
-            settings.batch_size, settings.seed, state.epoch, settings.epochs
+            settings.batch_size,
+            settings.seed,
+            state.epoch,
+            settings.epochs,
+            config.augment,
         ),
         steps_per_epoch=source.steps(settings.batch_size),
         initial_epoch=state.epoch,

@@ -56,14 +56,9 @@ class ReadPlan(beam.DoFn):
 
 
 def _song(row):
-    vocals = row["vocals_path"]
-    return Song(
-        row["artist"],
-        row["album"],
-        row["song"],
-        pathlib.Path(row["path"]),
-        vocals and pathlib.Path(vocals),
-    )
+    names = [row.pop(name) for name in ("artist", "album", "song")]
+    paths = {name: path and pathlib.Path(path) for name, path in row.items()}
+    return Song(*names, **paths)
 
 
 class ExtractSong(beam.DoFn):

@@ -35,6 +35,26 @@ def finished(tiny_corpus, tiny_config, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def remixed(finished, tiny_corpus):
+    """The same folder with a run that was trained on stems, `runs/remixed`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(finished)
+        arguments = ["--data", str(tiny_corpus / "manifest.csv")]
+        arguments += ["--split-file", str(tiny_corpus / "split.csv")]
+        arguments += [
+            "--config",
+            "tiny.yaml",
+            "--source",
+            "stems",
+            "--augment",
+            "remix",
+        ]
+        arguments += ["--effect", "product", "--detach-counterfactual"]
+        assert fit.main([*arguments, "--name", "remixed", *TINY_OPTIONS]) == 0
+    return finished
+
+
 @pytest.fixture
 def workplace(finished, monkeypatch):
     monkeypatch.chdir(finished)
@@ -173,9 +193,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     config = tiny_config.replace(
         train={"epochs": 3, "batch_size": 4, "deterministic": True},
         split={"file": str(tiny_corpus / "split.csv")},
+        features={"source": "stems", "separator": "umxl"},
+        augment={"kinds": ("remix", "specaugment")},
     )
     config.save("c.yaml")
-    start = ["--data", str(tiny_corpus), "--config", "c.yaml", *TINY_OPTIONS]
+    data = ["--data", str(tiny_corpus / "manifest.csv")]
+    start = [*data, "--config", "c.yaml", *TINY_OPTIONS]
     weights = []
     for name, stops in (("whole", []), ("stopped", [5, 5])):
         commands = [[*start, "--name", name], *[["--resume", f"runs/{name}"]] * 2]
@@ -465,6 +488,121 @@ def test_evaluate_on_another_corpus(workplace, tiny_corpus, capsys):
     assert "unknown to the model: Somebody Else" in capsys.readouterr().out
     results = files.read_json("runs/first try/evaluation-artists/metrics.json")
     assert results["artists"]["song"]["count"] == 6
+
+
+# === What it listens to ===
+
+
+def test_a_run_with_stems_says_what_it_listens_to(remixed, monkeypatch):
+    monkeypatch.chdir(remixed)
+    folder = remixed / "runs" / "remixed"
+    config = Config.load(folder / "config.yaml")
+    assert config.augment.kinds == ("remix",)
+    assert (config.train.effect, config.train.detach_counterfactual) == (
+        "product",
+        True,
+    )
+    results = files.read_json(folder / "metrics.json")
+    report = results["voice_report"]
+    assert sum(report["shares"].values()) == pytest.approx(1)
+    assert report["swaps"] == 2 * 6
+    assert set(report["by_artist"]) <= set(results["artists"])
+    # The first hearing is the song as it is.
+    for level in ("frame", "song"):
+        assert report["scores"]["mixture"][level] == results["test"][level]["f1"]
+    assert (folder / "voice_report.png").exists()
+    with open(folder / "voice_report.csv", encoding="utf-8") as file:
+        follows = [row["follows"] for row in csv.DictReader(file)]
+    assert {name: follows.count(name) / 12 for name in report["shares"]} == (
+        report["shares"]
+    )
+    card = (remixed / "models" / "remixed" / "1" / "model_card.md").read_text("utf-8")
+    first = card.splitlines()[2]
+    most = max(report["shares"].values())
+    if report["shares"]["voice"] == most > 1 / 3:
+        assert first.startswith("It follows the voice: ")
+    else:
+        assert first.startswith("**Mind what it listens to. It follows ")
+    assert "clips augmented by remix" in card
+    assert "| its voice alone |" in card
+
+
+def test_a_model_of_stems_hears_mixtures(remixed, tiny_corpus, monkeypatch, capsys):
+    monkeypatch.chdir(remixed)
+    song = tiny_corpus / "Ada Quill" / "Album 02" / "Song 01.flac"
+    # Without a separator, and there is none.
+    assert predict.main(["--model", "models/remixed", str(song), "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    rows = {}
+    for part in ("validation", "test"):
+        path = f"runs/remixed/predictions_{part}_song.csv"
+        with open(path, encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                rows[row["artist"], row["album"], row["song"]] = row
+    row = rows["Ada Quill", "Album 02", "Song 01"]
+    assert result["singer"] == row["predicted"]
+    best = result["probabilities"][result["singer"]]
+    assert best == pytest.approx(float(row["probability"]), abs=2e-3)
+    # Nor does it need stems to be evaluated on other songs.
+    other = remixed / "no stems"
+    shutil.copytree(tiny_corpus / "Ada Quill", other / "Ada Quill")
+    assert evaluate.main(["--run", "runs/remixed", "--data", str(other)]) == 0
+
+
+def test_voice_reports_of_finished_runs(
+    remixed, tiny_corpus, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(remixed)
+    before = files.read_json("runs/remixed/metrics.json")["voice_report"]
+    again = ["--out", str(tmp_path / "again"), "--voice-report"]
+    assert evaluate.main(["--run", "runs/remixed", *again]) == 0
+    assert "What it listens to (6 songs)" in capsys.readouterr().out
+    assert files.read_json(tmp_path / "again/metrics.json")["voice_report"] == before
+    # A run that never saw stems, on a corpus that has them.
+    manifest = str(tiny_corpus / "manifest.csv")
+    other = ["--data", manifest, "--out", str(tmp_path / "other"), "--voice-report"]
+    assert evaluate.main(["--run", "runs/first try", *other]) == 0
+    report = files.read_json(tmp_path / "other/metrics.json")
+    assert report["voice_report"]["swaps"] == 2 * 18
+    scores = report["voice_report"]["scores"]["mixture"]
+    assert scores["song"] == report["manifest.csv"]["song"]["f1"]
+
+
+def test_remixing_needs_stems(elsewhere, tiny_corpus, capsys):
+    make_corpus(elsewhere / "corpus")
+    corpus = ["--data", "corpus", "--augment", "remix"]
+    assert "use --source stems" in refuse(corpus, capsys)
+    preset = ["--data", "corpus", "--preset", "voice", "--source", "mixture"]
+    assert "use --source stems" in refuse(preset, capsys)
+    share = [*corpus, "--source", "stems", "--remix-share", "1.5"]
+    assert "remix_share must be in [0, 1]: 1.5" in refuse(share, capsys)
+    # One artist alone has nobody to lend a band, and nothing to be told from.
+    with open(tiny_corpus / "split.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        if row["artist"] != "Ada Quill" and row["part"] == "train":
+            row["part"] = "validation"
+    files.write_csv("split.csv", list(rows[0]), rows)
+    manifest = [
+        "--data",
+        str(tiny_corpus / "manifest.csv"),
+        "--split-file",
+        "split.csv",
+    ]
+    one = [*manifest, "--source", "stems", "--augment", "remix"]
+    line = refuse(one, capsys)
+    assert "No training song of Björn Talvik, Chiara d'Onda" in line
+    assert not list(elsewhere.glob("runs/*"))
+
+
+def test_missing_tensorflow_io_is_said_at_once(elsewhere, monkeypatch, capsys):
+    from lca_keras.data import augment
+
+    make_corpus(elsewhere / "corpus")
+    monkeypatch.setattr(augment.importlib.util, "find_spec", lambda name: None)
+    line = refuse(["--data", "corpus", "--augment", "specaugment"], capsys)
+    assert "pip install 'lca-keras[specaugment]'" in line
+    assert not (elsewhere / "features").exists()
 
 
 def test_runs_of_earlier_versions_are_named(elsewhere, capsys):

@@ -129,6 +129,7 @@ def test_digest_changes_with_every_field():
         FeatureConfig(melody="crepe"),
         FeatureConfig(**vocals),
         FeatureConfig(**{**vocals, "separator": "umxhq"}),
+        FeatureConfig(**{**vocals, "source": "stems"}),
     ]
     assert len({c.digest for c in [FeatureConfig(), *changed]}) == 1 + len(changed)
     varied = {*changes, "source", "separator", "melody"}

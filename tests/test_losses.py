@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from lca_keras import losses
+from lca_keras.config import EFFECTS
 
 
 @pytest.fixture
@@ -38,3 +39,74 @@ def test_attention_distance_is_the_mean_over_shifts():
     a = np.array([[0.25, 0.25, 0.25, 0.25], [1.0, 0.0, 0.0, 0.0]])
     b = np.array([[0.25, 0.25, 0.25, 0.25], [0.0, 0.0, 0.0, 1.0]])
     np.testing.assert_allclose(losses.attention_distance(a, b), [0.0, 0.5])
+
+
+def _effect_term(form, logits, cf_logits, label):
+    """Straight from the definitions, in float64."""
+
+    def softmax(values):
+        e = np.exp(values - values.max())
+        return e / e.sum()
+
+    if form == "probability":
+        effect = softmax(logits) - softmax(cf_logits)
+    elif form == "logit":
+        effect = logits - cf_logits
+    else:  # A product of the two branches' probabilities, made to sum to one again.
+        product = softmax(logits) * softmax(cf_logits)
+        return -np.log(product[label] / product.sum())
+    return -np.log(softmax(effect)[label])
+
+
+@pytest.mark.parametrize("form", EFFECTS)
+def test_gradients_of_the_effect_equal_finite_differences(form, logits):
+    import tensorflow as tf
+
+    labels, main, cf = np.array([0, 4, 2]), logits[:3], logits[3:]
+    inputs = [tf.Variable(main), tf.Variable(cf)]
+    attention = np.zeros((3, 4), "float32")
+    with tf.GradientTape() as tape:
+        terms = losses.counterfactual_terms(labels, *inputs, *2 * [attention], form)
+        total = tf.reduce_sum(terms["effect"])
+    gradients = tape.gradient(total, inputs)
+    step = 1e-5
+    for branch, gradient in enumerate(gradients):
+        for row in range(3):
+            for column in range(5):
+                sides = []
+                for sign in (1, -1):
+                    pair = [main[row].astype("float64"), cf[row].astype("float64")]
+                    pair[branch][column] += sign * step
+                    sides.append(_effect_term(form, *pair, labels[row]))
+                slope = (sides[0] - sides[1]) / (2 * step)
+                np.testing.assert_allclose(gradient[row, column], slope, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("form", "unsolved", "solved"),
+    [
+        ("probability", -0.243, -0.254),  # Hardly depends on the counterfactual.
+        ("logit", -0.50, -0.994),  # Clips that it solves weigh more,
+        ("product", -0.50, -0.006),  # or less.
+    ],
+)
+def test_what_the_effect_makes_of_the_counterfactual(form, unsolved, solved):
+    """The figures of `effect_logits`: 20 artists, y_t = 0.5, y~_t = 0.05 and 0.9."""
+    import tensorflow as tf
+
+    def logits_of(probability):
+        rest = (1 - probability) / 19
+        return np.log([[probability] + 19 * [rest]]).astype("float32")
+
+    for cf_probability, expected in ((0.05, unsolved), (0.9, solved)):
+        main = tf.Variable(logits_of(0.5))
+        with tf.GradientTape() as tape:
+            effect = losses.effect_logits(main, logits_of(cf_probability), form)
+            term = losses.cross_entropy(np.array([0]), effect)
+        slope = tape.gradient(term, main)[0, 0]
+        np.testing.assert_allclose(slope, expected, atol=1e-3)
+
+
+def test_unknown_forms_of_the_effect_are_refused(logits):
+    with pytest.raises(ValueError, match="form='ratio'"):
+        losses.effect_logits(logits, logits, "ratio")

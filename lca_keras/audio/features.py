@@ -7,6 +7,8 @@ import numpy as np
 # Below this the published chain cuts off: `amin` of librosa's amplitude_to_db, also
 # applied there to power.
 FLOOR = 1e-5
+# Far enough below it that the sum of two silences stays below it too.
+STEM_FLOOR = 1e-7
 # Frames transformed at a time; bounds memory for long songs.
 _CHUNK_FRAMES = 1024
 
@@ -50,6 +52,37 @@ def mel_spectrogram(samples, config):
         Float32 array `(mel_bins, frames)`, decibels, at most `config.top_db` below
         the song's maximum.
     """
+    return to_decibels(mel_power(samples, config), config)
+
+
+def to_decibels(power, config):
+    """The configured decibels of a whole song's `mel_power`; see `mel_spectrogram`."""
+    decibels = decibel_scale(config) * np.log10(np.maximum(power, FLOOR))
+    return np.maximum(decibels, decibels.max() - config.top_db).astype("float32")
+
+
+def stem_levels(power):
+    """The form in which stems are kept, so that their powers can be added later.
+
+    Decibels of power, `10 log10`, whatever the configuration, and nothing is cut off
+    below the song's maximum: what is silent here may be added to something that is not.
+
+    Args:
+        power: Float array, as `mel_power` gives it.
+
+    Returns:
+        Float16 array of the same shape; rounding is within 0.03 dB.
+    """
+    return (10 * np.log10(np.maximum(power, STEM_FLOOR))).astype("float16")
+
+
+def stem_power(levels):
+    """The power, float32, that `stem_levels` was made of."""
+    return 10 ** (np.asarray(levels, "float32") / 10)
+
+
+def mel_power(samples, config):
+    """Mel-spectrogram of a song's power, float32 `(mel_bins, frames)`."""
     import scipy.fft
 
     samples = np.asarray(samples, "float32")
@@ -65,5 +98,4 @@ def mel_spectrogram(samples, config):
         spectrum = scipy.fft.rfft(chunk * window, axis=-1)
         power = spectrum.real**2 + spectrum.imag**2
         mel[:, start : start + _CHUNK_FRAMES] = filters @ power.T
-    decibels = decibel_scale(config) * np.log10(np.maximum(mel, FLOOR))
-    return np.maximum(decibels, decibels.max() - config.top_db).astype("float32")
+    return mel

@@ -21,6 +21,7 @@ from lca_keras.audio.decode import AudioError, check_sound, read_blocks
 from lca_keras.errors import UserError
 
 PRETRAINED = ("umxl", "umxhq")
+DEFAULT = "umxl"
 # Seconds that pass through the network together. Neighbouring chunks are faded into
 # each other over the overlap, so that no seam is heard and memory stays bounded.
 CHUNK_SECONDS, OVERLAP_SECONDS = 30.0, 2.0

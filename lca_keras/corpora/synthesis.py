@@ -215,7 +215,8 @@ def write_song(corpus, out, artist, album, song, stems):
         folder = pathlib.Path(out, "stems", name, record, title)
         targets["vocals"] = folder / "vocals.flac"
         targets["accompaniment"] = folder / "accompaniment.flac"
-        row["vocals_path"] = targets["vocals"].relative_to(out).as_posix()
+        for stem in ("vocals", "accompaniment"):
+            row[f"{stem}_path"] = targets[stem].relative_to(out).as_posix()
     if not all(target.exists() for target in targets.values()):
         sound = synthesize(corpus, artist, album, song)
         for stem, target in targets.items():

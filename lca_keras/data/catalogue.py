@@ -23,6 +23,7 @@ class Song:
         song: Song's name, unique within the album.
         path: Audio file.
         vocals_path: Audio file of the voice alone, as long as `path`, if there is one.
+        accompaniment_path: The same of everything else.
     """
 
     artist: str
@@ -30,6 +31,9 @@ class Song:
     song: str
     path: pathlib.Path
     vocals_path: pathlib.Path | None = dataclasses.field(default=None, compare=False)
+    accompaniment_path: pathlib.Path | None = dataclasses.field(
+        default=None, compare=False
+    )
 
     @property
     def key(self):
@@ -49,7 +53,8 @@ def load(path):
     Args:
         path: Folder `artist/album/song.ext`, or a CSV manifest with the columns
             `path` (relative to the CSV's folder), `artist`, `album` and `song`, and
-            optionally `vocals_path`, a file of the voice alone.
+            optionally `vocals_path` and `accompaniment_path`, files of the voice alone
+            and of everything else.
 
     Returns:
         List of `Song`, sorted.
@@ -106,10 +111,11 @@ def _read_manifest(path):
         if not all(names):
             raise UserError(f"{path}, line {number}: empty field in {row}")
         audio = _within(root, names[0], f"{path}, line {number}")
-        vocals = (row.get("vocals_path") or "").strip()
-        if vocals:
-            vocals = _within(root, vocals, f"{path}, line {number}")
-        song = Song(*names[1:], audio, vocals or None)
+        stems = {}
+        for column in ("vocals_path", "accompaniment_path"):
+            if name := (row.get(column) or "").strip():
+                stems[column] = _within(root, name, f"{path}, line {number}")
+        song = Song(*names[1:], audio, **stems)
         if song.key in lines:
             raise UserError(
                 f"{path}, line {number}: {song.label} is in line {lines[song.key]} "

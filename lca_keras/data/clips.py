@@ -5,10 +5,16 @@ import functools
 
 import numpy as np
 
+from lca_keras.config import AugmentConfig
+from lca_keras.data import augment as augmentation
 from lca_keras.data.examples import parse_example, read_record, untuned
+from lca_keras.data.extraction import STEMS
+from lca_keras.errors import UserError
 
-# Clips in the shuffle buffer; 5 s clips take 40 KiB each in float16.
+# Clips in the shuffle buffer; 5 s clips take 40 KiB each in float16, three times that
+# with stems.
 _SHUFFLE_CLIPS = 8192
+_OTHER_STREAM = 1 << 40  # Added to an epoch's seeds, which are far below.
 _READ_AHEAD = 4  # Shards read in turn: neighbours in a batch come from many songs.
 
 
@@ -96,25 +102,30 @@ class ClipSource:
 
         return tf.data.Dataset.range(len(self._index[1]) - 1)
 
-    def _clips(self, shards):
-        """Dataset of (clip, label) as they are stored."""
+    @property
+    def _columns(self):
+        return ("mel", "melody") if self.melody else ("mel",)
+
+    def _clips(self, shards, columns):
+        """Dataset of (clip, label), chosen columns of what is stored."""
         songs = self._entries(shards).interleave(
             self._read,
             _READ_AHEAD,
             num_parallel_calls=_READ_AHEAD,
             deterministic=True,
         )
-        songs = songs.map(self._parse, num_parallel_calls=2, deterministic=True)
+        parse = functools.partial(self._parse, columns)
+        songs = songs.map(parse, num_parallel_calls=2, deterministic=True)
         return songs.flat_map(self._cut)
 
     def _read(self, entry):
         record = read_record(entry["path"], entry["offset"], entry["size"])
         return record.map(lambda serialized: (serialized, entry["key"], entry["label"]))
 
-    def _parse(self, serialized, key, label):
+    def _parse(self, columns, serialized, key, label):
         import tensorflow as tf
 
-        example = parse_example(serialized, self.melody)
+        example = parse_example(serialized, columns)
         # Otherwise songs would be learned under each other's names.
         same = tf.debugging.assert_equal(
             example.pop("key"),
@@ -125,14 +136,22 @@ class ClipSource:
             return example, tf.identity(label)
 
     def _cut(self, features, label):
-        """Dataset of a song's clips, features as `parse_example` gives them."""
+        """Dataset of a song's clips, features as `parse_example` gives them.
+
+        Stems come with their maximum over the song, `"vocals_peak"` say.
+        """
         import tensorflow as tf
 
-        clips = {"mel": cut_clips(features["mel"], self.clip_frames)}
-        if self.melody:
-            melody = cut_clips(features["melody"][None], self.clip_frames)
-            clips["melody"] = melody[:, 0]
-        labels = tf.repeat(tf.cast(label, tf.int32), tf.shape(clips["mel"])[0])
+        clips = {}
+        for name, array in features.items():
+            if name == "melody":
+                clips[name] = cut_clips(array[None], self.clip_frames)[:, 0]
+            else:
+                clips[name] = cut_clips(array, self.clip_frames)
+            count = tf.shape(clips[name])[0]
+            if name in STEMS:
+                clips[f"{name}_peak"] = tf.repeat(tf.reduce_max(array), count)
+        labels = tf.repeat(tf.cast(label, tf.int32), count)
         return tf.data.Dataset.from_tensor_slices((clips, labels))
 
     def _network_input(self, clips, label):
@@ -149,38 +168,94 @@ class ClipSource:
         melody = tf.one_hot(bands, bins, axis=1)[..., None]
         return {"mel_spectrogram": mel, "melody": melody}, label
 
-    def training(self, batch_size, seed, first_epoch, epochs):
+    def training(self, batch_size, seed, first_epoch, epochs, augment=None):
         """Shuffled batches of many epochs, one after the other.
 
-        The order of an epoch depends on `seed` and the epoch's number alone, so a
-        resumed run sees what the uninterrupted one would have seen.
+        The order of an epoch, and what is drawn to augment its clips, depend on `seed`
+        and the epoch's number alone, so a resumed run sees what the uninterrupted one
+        would have seen. Partners for remixing are clips of this source.
 
         Args:
             batch_size: Int; an epoch's last batch may be smaller.
             seed: Int.
             first_epoch: Int, epoch to begin with.
             epochs: Int, epoch to end before.
+            augment: Optional `lca_keras.config.AugmentConfig`.
 
         Returns:
             `tf.data.Dataset` of tuples of float32 `(batch, mel_bins, clip_frames, 1)`
             (two of them with the melody) and int32 `(batch,)`, `steps(batch_size)` an
             epoch.
+
+        Raises:
+            UserError: What the augmentation needs is not there.
         """
         import tensorflow as tf
 
         count = len(self._index[1]) - 1
         buffer = max(1, min(self.num_clips, _SHUFFLE_CLIPS))
+        augment = augment or AugmentConfig()
+        if "remix" in augment.kinds and self.store.config.source != "stems":
+            raise UserError(
+                f"{self.store.folder} has no stems, which remixing needs: extract "
+                "features of --source stems"
+            )
+        apply = self._augmented(augment)
 
-        def shuffled(epoch):
+        def shuffled(epoch, columns, stream=0):
+            shards = self._shards().shuffle(count, stream + 2 * epoch)
+            clips = self._clips(shards, columns)
+            return clips.shuffle(buffer, stream + 2 * epoch + 1).batch(batch_size)
+
+        def augmented(epoch):
             # Of this function's graph: the program's own seed has no say. Not zero,
             # beside which `shuffle` takes no tensor.
             tf.random.set_seed(1 + seed)
-            clips = self._clips(self._shards().shuffle(count, 2 * epoch))
-            return clips.shuffle(buffer, 2 * epoch + 1).batch(batch_size)
+            if "remix" not in augment.kinds:
+                batches = shuffled(epoch, self._columns)
+                if not augment.kinds:
+                    return batches
+                partners = tf.data.Dataset.from_tensors(({}, 0)).repeat()
+            else:
+                batches = shuffled(epoch, (*self._columns, "vocals"))
+                # Shuffled by itself: any clip may come under any voice.
+                partners = shuffled(epoch, ("accompaniment",), _OTHER_STREAM)
+            steps = tf.data.Dataset.zip((batches, partners)).enumerate()
 
-        batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(shuffled)
+            def step(number, both):
+                (clips, label), (partners, _) = both
+                seeds = tf.stack([tf.constant(seed, tf.int64), epoch])
+                seeds = tf.random.fold_in(seeds, number)
+                return apply(clips, partners, seeds), label
+
+            return steps.map(step, num_parallel_calls=2, deterministic=True)
+
+        batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(augmented)
         batches = batches.map(self._network_input, num_parallel_calls=2)
         return untuned(batches.prefetch(4))
+
+    def _augmented(self, augment):
+        """Function of a batch of clips, a batch of partners and seeds: the clips."""
+        import tensorflow as tf
+
+        shape = (self.store.config.mel_bins, self.clip_frames)
+        masks = None
+        if "specaugment" in augment.kinds:
+            masks = augmentation.SpecAugment(augment, shape)
+
+        def apply(clips, partners, seeds):
+            mel = tf.ensure_shape(tf.cast(clips["mel"], tf.float32), (None, *shape))
+            if "remix" in augment.kinds:
+                voices = {**_as_float32(clips), "mel": mel}
+                others = _as_float32(partners)
+                mel = augmentation.remix(
+                    voices, others, seeds, augment, self.store.config
+                )
+            if masks is not None:
+                mel = masks(mel, tf.random.fold_in(seeds, 1))
+            return {**clips, "mel": mel}
+
+        return apply
 
     def ordered(self, batch_size):
         """All clips once, songs in the order of `order`, clips in time order.
@@ -193,7 +268,7 @@ class ClipSource:
         """
         import tensorflow as tf
 
-        clips = self._clips(self._shards()).batch(batch_size)
+        clips = self._clips(self._shards(), self._columns).batch(batch_size)
         clips = clips.map(self._network_input, num_parallel_calls=2).prefetch(2)
         # Known to Keras, it does not warn of data that ran out.
         size = tf.data.experimental.assert_cardinality(self.steps(batch_size))
@@ -202,6 +277,17 @@ class ClipSource:
     def steps(self, batch_size):
         """Batches of one pass."""
         return -(-self.num_clips // batch_size)
+
+
+def _as_float32(clips):
+    """The stems of a batch in float32, and their peaks."""
+    import tensorflow as tf
+
+    return {
+        name: tf.cast(value, tf.float32)
+        for name, value in clips.items()
+        if name.removesuffix("_peak") in STEMS
+    }
 
 
 def cut_clips(mel, clip_frames):

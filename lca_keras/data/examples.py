@@ -5,15 +5,23 @@ import struct
 
 import numpy as np
 
+# Columns of numbers: the type that they are stored in, and whether they have a row for
+# each mel band. All have a column for each frame of the mixture.
+_COLUMNS = {
+    "mel": ("<f2", True),
+    "vocals": ("<f2", True),
+    "accompaniment": ("<f2", True),
+    "melody": ("<i2", False),
+}
 
-def to_example(key, record, mel, melody, config):
+
+def to_example(key, record, arrays, config):
     """Serialises a song as the bytes of a `tf.train.Example`.
 
     Args:
         key: Song key.
         record: `lca_keras.data.store.Record`.
-        mel: Float16 array `(mel_bins, frames)`.
-        melody: Int16 array `(frames,)`, or `None`.
+        arrays: Dict, as in `lca_keras.data.extraction.SongFeatures`.
         config: `lca_keras.config.FeatureConfig`.
     """
     import tensorflow as tf
@@ -35,37 +43,43 @@ def to_example(key, record, mel, melody, config):
         "duration": tf.train.Feature(
             float_list=tf.train.FloatList(value=[record.duration])
         ),
-        "mel": data(np.ascontiguousarray(mel, dtype="<f2").tobytes()),
-        "mel_shape": tf.train.Feature(int64_list=tf.train.Int64List(value=mel.shape)),
+        "mel_shape": tf.train.Feature(
+            int64_list=tf.train.Int64List(value=arrays["mel"].shape)
+        ),
     }
-    if melody is not None:
-        feature["melody"] = data(np.ascontiguousarray(melody, dtype="<i2").tobytes())
+    for name, array in arrays.items():
+        dtype, _ = _COLUMNS[name]
+        feature[name] = data(np.ascontiguousarray(array, dtype).tobytes())
     example = tf.train.Example(features=tf.train.Features(feature=feature))
     # Deterministic, so that equal stores are equal files.
     return example.SerializeToString(deterministic=True)
 
 
-def parse_example(serialized, melody=False):
+def parse_example(serialized, columns=("mel",)):
     """Reads `to_example`'s form, a scalar string, inside a graph.
 
+    Args:
+        serialized: String tensor, scalar.
+        columns: Names of the arrays to read; `"melody"` and the stems `"vocals"` and
+            `"accompaniment"` are there in stores that were made with them.
+
     Returns:
-        Dict with `"key"` (string), `"mel"`, float16 `(mel_bins, frames)` and, if
-        asked for, `"melody"`, int16 `(frames,)`.
+        Dict with `"key"` (string) and the columns: float16 `(mel_bins, frames)`, the
+        melody int16 `(frames,)`.
     """
     import tensorflow as tf
 
     spec = {
         "key": tf.io.FixedLenFeature([], tf.string, ""),
-        "mel": tf.io.FixedLenFeature([], tf.string),
         "mel_shape": tf.io.FixedLenFeature([2], tf.int64),
+        **{name: tf.io.FixedLenFeature([], tf.string) for name in columns},
     }
-    if melody:
-        spec["melody"] = tf.io.FixedLenFeature([], tf.string)
     parsed = tf.io.parse_single_example(serialized, spec)
-    mel = tf.reshape(tf.io.decode_raw(parsed["mel"], tf.float16), parsed["mel_shape"])
-    example = {"key": parsed["key"], "mel": mel}
-    if melody:
-        example["melody"] = tf.io.decode_raw(parsed["melody"], tf.int16)
+    example = {"key": parsed["key"]}
+    for name in columns:
+        dtype, by_band = _COLUMNS[name]
+        array = tf.io.decode_raw(parsed[name], np.dtype(dtype).type)
+        example[name] = tf.reshape(array, parsed["mel_shape"]) if by_band else array
     return example
 
 

@@ -10,10 +10,18 @@ import numpy as np
 
 from lca_keras import files
 from lca_keras.audio import separation
-from lca_keras.audio.decode import AudioError, decode
-from lca_keras.audio.features import mel_spectrogram
+from lca_keras.audio.decode import SILENCE_PEAK, AudioError, decode
+from lca_keras.audio.features import mel_power, stem_levels, to_decibels
 from lca_keras.audio.melody import melody_bands
 from lca_keras.errors import UserError
+
+STEMS = ("vocals", "accompaniment")
+
+# Level of a stem within a song whose other stem is what it leaves: at 0.8, what is left
+# of the first in the other is 14 dB softer than it was.
+_LEAST_LEVEL = 0.8
+# Mastering changes a sum of stems; this is 6 dB below the song.
+_MOST_REST = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,16 +29,17 @@ class SongFeatures:
     """What extraction yields for a song.
 
     Attributes:
-        mel: Float16 array `(mel_bins, frames)`, decibels.
-        melody: Int16 array `(frames,)`, the mel band of the melody's pitch and -1
-            where nothing is sung, or `None`.
+        arrays: Dict with `"mel"`, float16 `(mel_bins, frames)`, decibels of what is
+            heard; with `"melody"`, if it is asked for, int16 `(frames,)`, the mel band
+            of the melody's pitch and -1 where nothing is sung; and with `"vocals"` and
+            `"accompaniment"` for stems, float16 `(mel_bins, frames)` as
+            `lca_keras.audio.features.stem_levels` gives them.
         duration: Seconds.
         content_hash: Hash of the song's decoded samples, the same for copies of a
             file, whatever is separated from it.
     """
 
-    mel: np.ndarray
-    melody: np.ndarray | None
+    arrays: dict[str, np.ndarray]
     duration: float
     content_hash: str
 
@@ -71,7 +80,7 @@ class Extractor:
             from lca_keras.audio.melody import require_crepe
 
             require_crepe()
-        if self.config.source == "vocals" and any(not s.vocals_path for s in songs):
+        if self.config.source != "mixture" and any(not has_stem(s) for s in songs):
             self._load_separator()
 
     def __getstate__(self):
@@ -99,7 +108,7 @@ class Extractor:
 
     def kept_vocals(self, song):
         """Where a song's separated vocals are kept, or `None`."""
-        if self._keep_vocals is None or song.vocals_path is not None:
+        if self._keep_vocals is None or has_stem(song):
             return None
         names = (song.artist, song.album, song.song)
         *folders, name = [_file_name(name) for name in names]
@@ -107,47 +116,79 @@ class Extractor:
             name += f" {song.key[:6]}"  # Two songs must not become one file.
         return self._keep_vocals.joinpath(*folders, f"{name}.flac")
 
-    def waveform(self, path, vocals_path=None, keep=None):
-        """Decodes what is to be heard of a song: the mixture, or its vocals.
+    def sounds(self, song, keep=None):
+        """Decodes a song, and its stems where they are asked for.
 
         Args:
-            path: Audio file of the song.
-            vocals_path: Optional file of its voice; without one it is separated.
+            song: `lca_keras.data.catalogue.Song`; what it has no file of is made.
             keep: Optional path to write separated vocals to.
 
         Returns:
-            Tuple of two float32 arrays `(samples,)` of equal length, at
-            `config.sample_rate`: the song, and what is to be heard of it.
+            Dict with `"mixture"`; with `"vocals"` unless the source is the mixture; and
+            with `"accompaniment"` for stems: float32 arrays `(samples,)` of equal
+            length, at `config.sample_rate`.
 
         Raises:
-            AudioError: The files hold no usable audio.
+            AudioError: The files hold no usable audio, or do not belong together.
         """
-        rate = self.config.sample_rate
-        mixture = decode(path, rate)
-        if self.config.source == "mixture":
-            return mixture, mixture
-        if vocals_path is None:
-            separator = self._load_separator()
-            vocals = separator.separate(path, rate, keep)
+        source = self.config.source
+        mixture = decode(song.path, self.config.sample_rate)
+        sounds = {"mixture": mixture}
+        if source == "mixture":
+            return sounds
+        files = {"vocals": song.vocals_path, "accompaniment": song.accompaniment_path}
+        given = {
+            name: self._stem(name, path, mixture)
+            for name, path in files.items()
+            if path
+        }
+        if not given:
+            rate = self.config.sample_rate
+            vocals = self._load_separator().separate(song.path, rate, keep)
+            vocals = vocals[: mixture.size]
+            sounds["vocals"] = np.pad(vocals, (0, mixture.size - vocals.size))
+        elif len(given) == 2:
+            _check_sum(mixture, given, files)
         else:
-            try:
-                vocals = decode(vocals_path, rate)
-            except AudioError as error:
-                raise type(error)(f"vocals {vocals_path}: {error}") from error
-            # Otherwise the vocals are of another recording, or cut elsewhere.
-            if abs(vocals.size - mixture.size) > self.config.hop_length:
-                raise AudioError(
-                    f"its vocals {vocals_path} last {vocals.size / rate:.2f} s, the "
-                    f"song {mixture.size / rate:.2f} s"
-                )
-        vocals = vocals[: mixture.size]
-        return mixture, np.pad(vocals, (0, mixture.size - vocals.size))
+            (name,) = given
+            if source == "stems" or name == "accompaniment":
+                _check_part(mixture, given[name], name, files[name])
+        sounds |= given
+        for name, other in (STEMS, STEMS[::-1]):
+            if name not in sounds:
+                sounds[name] = mixture - sounds[other]
+        if np.abs(sounds["vocals"]).max() < SILENCE_PEAK:
+            raise AudioError("no voice in it: its accompaniment is the song")
+        if source == "vocals":
+            del sounds["accompaniment"]
+        return sounds
 
-    def melody(self, samples):
-        """Melody of what `waveform` gave, or `None` where none is asked for."""
+    def _stem(self, name, path, mixture):
+        """Decodes a stem that is to fit the samples of its mixture."""
+        rate = self.config.sample_rate
+        try:
+            samples = decode(path, rate)
+        except AudioError as error:
+            raise type(error)(f"{name} {path}: {error}") from error
+        # Otherwise it is of another recording, or cut elsewhere.
+        if abs(samples.size - mixture.size) > self.config.hop_length:
+            raise AudioError(
+                f"its {name} {path} last {samples.size / rate:.2f} s, the song "
+                f"{mixture.size / rate:.2f} s"
+            )
+        samples = samples[: mixture.size]
+        return np.pad(samples, (0, mixture.size - samples.size))
+
+    def heard(self, sounds):
+        """What the network hears of a song's `sounds`."""
+        return sounds["vocals" if self.config.source == "vocals" else "mixture"]
+
+    def melody(self, sounds):
+        """Melody of a song's `sounds`, or `None` where none is asked for."""
         if self.config.melody == "none":
             return None
-        return melody_bands(samples, self.config, self._threads)
+        sung = sounds.get("vocals", sounds["mixture"])
+        return melody_bands(sung, self.config, self._threads)
 
     def extract(self, song):
         """Computes the features of a song.
@@ -164,21 +205,56 @@ class Extractor:
         """
         keep = self.kept_vocals(song)
         if keep is None or self.config.source == "mixture":
-            mixture, samples = self.waveform(song.path, song.vocals_path)
+            sounds = self.sounds(song)
         else:
             keep.parent.mkdir(parents=True, exist_ok=True)
             with files.atomic_path(keep) as temporary:
-                mixture, samples = self.waveform(song.path, keep=temporary)
+                sounds = self.sounds(song, temporary)
         # Two processes whose matrix products take two threads each are slower than one.
         with _thread_pools().limit(limits=self._threads):
-            mel = mel_spectrogram(samples, self.config)
-            melody = self.melody(samples)
-        return SongFeatures(
+            mel = to_decibels(mel_power(self.heard(sounds), self.config), self.config)
             # Float16 is the store's contract: half the disk, and decibels keep 0.03 dB.
-            mel.astype("float16"),
-            melody,
+            arrays = {"mel": mel.astype("float16")}
+            melody = self.melody(sounds)
+            if melody is not None:
+                arrays["melody"] = melody
+            if self.config.source == "stems":
+                for name in STEMS:
+                    arrays[name] = stem_levels(mel_power(sounds[name], self.config))
+        mixture = sounds["mixture"]
+        return SongFeatures(
+            arrays,
             mixture.size / self.config.sample_rate,
             hashlib.sha256(mixture.tobytes()).hexdigest()[:32],
+        )
+
+
+def _check_part(mixture, stem, name, path):
+    """Raises unless a stem is in a mixture, at its own level.
+
+    What is sung and what is played are hardly correlated, so the projection of the
+    mixture on a stem is the stem's level in it; another recording, or the right one
+    shifted in time, gives about zero.
+    """
+    level = float(np.vdot(stem, mixture) / np.vdot(stem, stem))
+    if not _LEAST_LEVEL < level < 1 / _LEAST_LEVEL:
+        raise AudioError(
+            f"its {name} {path} are not in the song as they are: it holds them at "
+            f"{level:.2f} times their level (about 0: another recording, or shifted in "
+            "time), and what they leave is no other stem. Give files that fit, or both "
+            "vocals_path and accompaniment_path"
+        )
+
+
+def _check_sum(mixture, stems, files):
+    """Raises unless vocals and accompaniment add up to the mixture, near enough."""
+    rest = mixture - sum(stems.values())
+    share = float(np.vdot(rest, rest) / np.vdot(mixture, mixture))
+    if share > _MOST_REST:
+        raise AudioError(
+            f"its vocals {files['vocals']} and its accompaniment "
+            f"{files['accompaniment']} do not add up to it: what is left over has "
+            f"{share:.0%} of the song's energy"
         )
 
 
@@ -188,6 +264,14 @@ def _thread_pools():
     import threadpoolctl
 
     return threadpoolctl.ThreadpoolController()
+
+
+def has_stem(song):
+    """Whether a `Song` has a file of its vocals or its accompaniment.
+
+    Then nothing has to be separated: what the one leaves of the song is the other.
+    """
+    return bool(song.vocals_path or song.accompaniment_path)
 
 
 def file_state(song):
@@ -200,7 +284,8 @@ def file_state(song):
         Tuple of ints, zeros for a file that cannot be looked at.
     """
     result = []
-    for path in filter(None, (song.path, song.vocals_path)):
+    paths = (song.path, song.vocals_path, song.accompaniment_path)
+    for path in filter(None, paths):
         try:
             status = os.stat(path)
             result += [status.st_size, status.st_mtime_ns]

@@ -45,13 +45,14 @@ class Record(_Entry):
     content_hash: str
     source: tuple[int, ...]
     vocals_path: str | None = None
+    accompaniment_path: str | None = None
 
     @property
     def as_song(self):
         """The `lca_keras.data.catalogue.Song` that the features are of."""
-        vocals = self.vocals_path and pathlib.Path(self.vocals_path)
-        path = pathlib.Path(self.path)
-        return Song(self.artist, self.album, self.song, path, vocals)
+        files = (self.path, self.vocals_path, self.accompaniment_path)
+        paths = (name and pathlib.Path(name) for name in files)
+        return Song(self.artist, self.album, self.song, *paths)
 
 
 @dataclasses.dataclass(frozen=True)

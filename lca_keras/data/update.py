@@ -100,17 +100,15 @@ def compute_part(folder, song, extractor):
             song.album,
             song.song,
             path,
-            extracted.mel.shape[1],
+            extracted.arrays["mel"].shape[1],
             extracted.duration,
             extracted.content_hash,
             source,
             song.vocals_path and os.fspath(song.vocals_path),
+            song.accompaniment_path and os.fspath(song.accompaniment_path),
         )
-        arrays = {"mel": extracted.mel}
-        if extracted.melody is not None:
-            arrays["melody"] = extracted.melody
         with files.atomic_path(parts / f"{song.key}.npz") as temporary:
-            np.savez(temporary, allow_pickle=False, **arrays)
+            np.savez(temporary, allow_pickle=False, **extracted.arrays)
     kind = "record" if isinstance(result, Record) else "failure"
     # The JSON comes last: where it is, the song is done.
     files.write_json(
@@ -277,7 +275,7 @@ class WritableStore(FeatureStore):
         for old in [self.folder / n for n in self._shards if _number(n) in numbers]:
             try:
                 for example in untuned(tf.data.TFRecordDataset(os.fspath(old))):
-                    key = parse_example(example)["key"].numpy().decode()
+                    key = parse_example(example, ())["key"].numpy().decode()
                     if key in missing:
                         kept[key] = example.numpy()
             except tf.errors.OpError as error:
@@ -292,8 +290,8 @@ class WritableStore(FeatureStore):
                         writer.write(kept[key])
                         continue
                     with np.load(self._parts / f"{key}.npz") as part:
-                        mel, melody = part["mel"], part.get("melody")
-                    writer.write(to_example(key, record, mel, melody, self.config))
+                        arrays = dict(part)
+                    writer.write(to_example(key, record, arrays, self.config))
         except tf.errors.OpError as error:
             raise StoreError(
                 f"{path} cannot be written ({error.message}). Finished songs are kept: "

@@ -2,6 +2,8 @@
 
 import json
 
+from lca_keras.voice_report import HEARINGS, followed, verdict
+
 
 def _heard(config):
     """What a model listens to, in words."""
@@ -12,6 +14,45 @@ def _heard(config):
     if config["model"]["name"] == "crnnm":
         heard += f" and its melody (`{features['melody']}`)"
     return heard
+
+
+def _augmented(config):
+    """What was done to training clips, in words."""
+    kinds = config["augment"]["kinds"]
+    return f", clips augmented by {' and '.join(kinds)}" if kinds else ""
+
+
+def _listens_to(metrics):
+    """Lines that say whether it follows the voice, the first ones if it does not."""
+    report = metrics.get("voice_report")
+    if not report:
+        return []
+    said = verdict(report["shares"])
+    if followed(report["shares"]) != "voice":
+        said = f"**Mind what it listens to. {said}**"
+    return [said, ""]
+
+
+def _hearings(metrics):
+    """A table of what it makes of the test songs' parts."""
+    report = metrics.get("voice_report")
+    if not report:
+        return []
+    rows = [
+        f"| {heard} | {report['scores'][name]['frame']:.3f} | "
+        f"{report['scores'][name]['song']:.3f} |"
+        for name, heard in HEARINGS.items()
+    ]
+    return [
+        "## What it listens to",
+        "",
+        "F1 on the test songs, with the song's own artist as the right answer.",
+        "",
+        "| heard | clips | songs |",
+        "| --- | --- | --- |",
+        *rows,
+        "",
+    ]
 
 
 def model_card(metadata):
@@ -37,12 +78,14 @@ def model_card(metadata):
         [
             f"# {metadata['name']}",
             "",
+            *_listens_to(metadata["metrics"]),
             "Identifies the singer of a song among "
             f"{len(metadata['artists'])} known ones. A recording of anybody else is "
             "given one of these names too.",
             "",
             f"- Network: `{config['model']['name']}`, {metadata['parameters']:,} "
-            f"parameters, trained with method `{config['train']['method']}`",
+            f"parameters, trained with method `{config['train']['method']}`"
+            f"{_augmented(config)}",
             f"- Input: {_heard(config)}, mono at {metadata['sample_rate']} Hz, at "
             f"least {metadata['clip_seconds']:.2f} s",
             f"- Softmax temperature: {metadata['temperature']:.3f}, fitted on "
@@ -60,6 +103,7 @@ def model_card(metadata):
             f"{test.get('calibration_error_after', float('nan')):.3f} after the "
             "temperature.",
             "",
+            *_hearings(metadata["metrics"]),
             "## Artists",
             "",
             *(f"- {artist}" for artist in metadata["artists"]),

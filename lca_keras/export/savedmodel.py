@@ -81,7 +81,8 @@ class ServedNetwork:
         """`(batch,)` serialised records of a feature store -> probabilities, singer."""
 
         def one(serialized):
-            example = parse_example(serialized, melody=self.channels == 2)
+            columns = ("mel", "melody")[: self.channels]
+            example = parse_example(serialized, columns)
             mel = tf.ensure_shape(example["mel"], (self.mel_bins, None))
             mel = tf.cast(mel, tf.float32)[None, ..., None]
             melody = None

@@ -63,6 +63,8 @@ def build_training_model(config, num_classes):
         method=train.method,
         loss_weights=config.loss,
         cf_dropout=train.cf_dropout,
+        effect=train.effect,
+        detach_counterfactual=train.detach_counterfactual,
         seed=train.seed,
     )
     optimizer = keras.optimizers.Adam(train.learning_rate)

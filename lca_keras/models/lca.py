@@ -1,12 +1,13 @@
 """Learnable counterfactual attention: the training model."""
 
+import contextlib
 import dataclasses
 
 import keras
 from keras import ops
 
 from lca_keras import losses
-from lca_keras.config import METHODS, LossWeights
+from lca_keras.config import EFFECTS, METHODS, LossWeights
 from lca_keras.models.backbone import missing_members
 from lca_keras.models.device import has_gpu
 
@@ -63,6 +64,19 @@ class Weighing(keras.metrics.Metric):
         return {}
 
 
+def _constant(network):
+    """A scope in which a network's weights are constants, for gradients.
+
+    Every variable is given anew, since a scope hides the one that it may lie within.
+    """
+    return keras.StatelessScope(
+        state_mapping=[
+            (variable, ops.stop_gradient(ops.convert_to_tensor(variable)))
+            for variable in network.variables
+        ]
+    )
+
+
 @keras.saving.register_keras_serializable(package="lca_keras")
 class LCAModel(keras.Model):
     """Trains a network with attention against a counterfactual of its attention.
@@ -73,6 +87,8 @@ class LCAModel(keras.Model):
 
         L = main CE(y, t) + effect CE(softmax(y - y~), t) + cf CE(y~, t)
             - ent_cf H(y~) - att mean|A - A~| - ent_main H(y)
+
+    (with other forms of the effect in place of y - y~ on request)
 
     draws the counterfactual towards regions that mislead, and the main attention
     away from them. While `gate` is closed (warm-up) only CE(y, t) acts, weight 1.
@@ -88,6 +104,11 @@ class LCAModel(keras.Model):
             compiled step follows without being traced again.
         cf_dropout: Float, dropout rate before the classifier in the counterfactual
             branch.
+        effect: Form of the effect term, `"probability"`, `"logit"` or `"product"`; see
+            `lca_keras.losses.effect_logits`.
+        detach_counterfactual: Whether y~ trains nothing but the attention A~ that it
+            comes from. Without, its terms also train the trunk and the head, which
+            the two branches share.
         temperature: Float, softmax temperature of `main_branch()`.
         seed: Optional int, seed of the counterfactual's dropout and random attention.
         **kwargs: As for `keras.Model`.
@@ -112,6 +133,8 @@ class LCAModel(keras.Model):
         method="lca",
         loss_weights=None,
         cf_dropout=0.6,
+        effect="probability",
+        detach_counterfactual=False,
         temperature=1.0,
         seed=None,
         **kwargs,
@@ -123,6 +146,10 @@ class LCAModel(keras.Model):
         if method not in METHODS:
             raise ValueError(
                 f"`method` must be one of {METHODS}. Received: method={method!r}"
+            )
+        if effect not in EFFECTS:
+            raise ValueError(
+                f"`effect` must be one of {EFFECTS}. Received: effect={effect!r}"
             )
         missing = missing_members(backbone, with_attention=method != "none")
         if missing:
@@ -136,6 +163,8 @@ class LCAModel(keras.Model):
         self.weighing = Weighing()
         self.loss_weights = loss_weights or LossWeights()
         self.cf_dropout = cf_dropout
+        self.effect = effect
+        self.detach_counterfactual = detach_counterfactual
         self.temperature = float(temperature)
         self.seed = seed
         self.gate = Gate(name="gate")
@@ -202,25 +231,38 @@ class LCAModel(keras.Model):
             hidden = network.dropout(embedding, training=training)
             return {"logits": network.classifier(hidden), "embedding": embedding}
 
+        features, maps = encoded["features"], encoded["maps"]
         attended, attention = encoded["attended"], encoded["attention"]
+        if self.detach_counterfactual:
+            features = ops.stop_gradient(features)
+            attended = ops.stop_gradient(attended)
         if self.method == "lca":
             cf_attention = self.cf_attention(attended)
         else:
             cf_attention = keras.random.uniform(
                 ops.shape(attention), 0.0, 2.0, seed=self.random_attention
             )
-        cf_maps = network.fuse(encoded["features"], attended, cf_attention)
-        # One pass over both branches: a recurrence costs by its steps, not its rows.
-        both = network.embed(ops.concatenate([encoded["maps"], cf_maps], axis=0))
-        embedding, cf_embedding = ops.split(both, 2, axis=0)
+        if self.detach_counterfactual:
+            embedding = network.embed(maps)
+            with _constant(network):
+                cf_maps = network.fuse(features, attended, cf_attention)
+                cf_embedding = network.embed(cf_maps)
+        else:
+            cf_maps = network.fuse(features, attended, cf_attention)
+            # One pass over both: a recurrence costs by its steps, not its rows.
+            both = network.embed(ops.concatenate([maps, cf_maps], axis=0))
+            embedding, cf_embedding = ops.split(both, 2, axis=0)
         hidden = network.dropout(embedding, training=training)
         cf_hidden = self.cf_head_dropout(cf_embedding, training=training)
+        detached = self.detach_counterfactual
+        with _constant(network) if detached else contextlib.nullcontext():
+            # `call` shares the weights without a second activity penalty, so that
+            # warm-up trains exactly what `method="none"` trains.
+            cf_logits = network.classifier.call(cf_hidden)
         return {
             "logits": network.classifier(hidden),
             "embedding": embedding,
-            # `call` shares the weights without a second activity penalty, so that
-            # warm-up trains exactly what `method="none"` trains.
-            "cf_logits": network.classifier.call(cf_hidden),
+            "cf_logits": cf_logits,
             "attention": attention,
             "cf_attention": cf_attention,
         }
@@ -275,6 +317,7 @@ class LCAModel(keras.Model):
             y_pred["cf_logits"],
             y_pred["attention"],
             y_pred["cf_attention"],
+            self.effect,
         )
         return {name: mean(values) for name, values in per_example.items()}
 
@@ -358,6 +401,8 @@ class LCAModel(keras.Model):
                 "method": self.method,
                 "loss_weights": dataclasses.asdict(self.loss_weights),
                 "cf_dropout": self.cf_dropout,
+                "effect": self.effect,
+                "detach_counterfactual": self.detach_counterfactual,
                 "temperature": self.temperature,
                 "seed": self.seed,
             }

@@ -129,11 +129,11 @@ def test_clips_carry_the_melody(tiny_corpus, tmp_path):
         arrays = map(np.array, (*inputs.values(), labels))
         for mel, melody, label in zip(*arrays, strict=True):
             features = extracted[int(label)]
-            images = contour(features.melody, 128)
+            images = contour(features.arrays["melody"], 128)
             starts = [
                 start
                 for start in (0, 94)
-                if (features.mel[:, start : start + 94] == mel[..., 0]).all()
+                if (features.arrays["mel"][:, start : start + 94] == mel[..., 0]).all()
             ]
             assert len(starts) == 1  # And the melody of the same moment:
             moment = images[:, starts[0] : starts[0] + 94]

@@ -1,6 +1,7 @@
 import dataclasses
 import pickle
 
+import librosa
 import numpy as np
 import pytest
 import soundfile
@@ -16,11 +17,16 @@ from lca_keras.data.extraction import Extractor, file_state
 from lca_keras.errors import UserError
 
 VOCALS = FeatureConfig(source="vocals", separator="umxl")
+STEMS = FeatureConfig(source="stems", separator="umxl")
 
 
 @pytest.fixture(scope="module")
 def song(tiny_corpus):
     return catalogue.load(tiny_corpus / "manifest.csv")[0]
+
+
+def without_stems(song):
+    return dataclasses.replace(song, vocals_path=None, accompaniment_path=None)
 
 
 class Halves:
@@ -44,21 +50,96 @@ def test_vocals_of_the_manifest_are_used_and_aligned(song):
     config = dataclasses.replace(VOCALS, melody="pyin")
     features = Extractor(config).extract(song)
     vocals, _ = soundfile.read(song.vocals_path, dtype="float32")
-    np.testing.assert_allclose(features.mel, mel_spectrogram(vocals, config), atol=0.04)
-    np.testing.assert_array_equal(features.melody, melody_bands(vocals, config))
+    np.testing.assert_allclose(
+        features.arrays["mel"], mel_spectrogram(vocals, config), atol=0.04
+    )
+    np.testing.assert_array_equal(
+        features.arrays["melody"], melody_bands(vocals, config)
+    )
     mixture = Extractor(FeatureConfig(melody="pyin")).extract(song)
-    assert mixture.mel.shape == features.mel.shape
-    assert mixture.melody.shape == features.melody.shape == features.mel.shape[1:]
-    assert np.abs(mixture.mel - features.mel).max() > 10
+    assert mixture.arrays["mel"].shape == features.arrays["mel"].shape
+    assert (
+        mixture.arrays["melody"].shape
+        == features.arrays["melody"].shape
+        == features.arrays["mel"].shape[1:]
+    )
+    assert np.abs(mixture.arrays["mel"] - features.arrays["mel"]).max() > 10
     # Of the song, not of what is taken from it: copies are found either way.
     assert mixture.content_hash == features.content_hash
 
 
 def test_without_vocals_they_are_separated(song, halves):
     extractor = Extractor(VOCALS)
-    alone = dataclasses.replace(song, vocals_path=None)
-    mixture, vocals = extractor.waveform(alone.path)
-    np.testing.assert_array_equal(vocals, mixture / 2)
+    alone = without_stems(song)
+    sounds = extractor.sounds(alone)
+    np.testing.assert_array_equal(sounds["vocals"], sounds["mixture"] / 2)
+    assert set(sounds) == {"mixture", "vocals"}
+    # What is left of the mixture is the accompaniment.
+    stems = Extractor(STEMS).sounds(alone)
+    assert list(stems) == ["mixture", "vocals", "accompaniment"]
+    np.testing.assert_array_equal(stems["accompaniment"], sounds["mixture"] / 2)
+
+
+def test_stems_of_the_manifest(song):
+    config = dataclasses.replace(STEMS, melody="pyin")
+    features = Extractor(config).extract(song)
+    mixture = Extractor(FeatureConfig()).extract(song)
+    # What is heard is the mixture, to the bit.
+    np.testing.assert_array_equal(features.arrays["mel"], mixture.arrays["mel"])
+    assert features.content_hash == mixture.content_hash
+    for name in ("vocals", "accompaniment"):
+        samples, _ = soundfile.read(getattr(song, f"{name}_path"), dtype="float32")
+        power = librosa.feature.melspectrogram(
+            y=samples, sr=16000, n_fft=2048, hop_length=512, pad_mode="constant"
+        )
+        expected = 10 * np.log10(np.maximum(power, 1e-7))
+        # 0.03 dB for float16, and as much again near the floor for float32.
+        np.testing.assert_allclose(features.arrays[name], expected, atol=0.06)
+    vocals, _ = soundfile.read(song.vocals_path, dtype="float32")
+    # The melody is the voice's.
+    np.testing.assert_array_equal(
+        features.arrays["melody"], melody_bands(vocals, config)
+    )
+
+
+@pytest.mark.parametrize("missing", ["vocals", "accompaniment"])
+def test_one_stem_is_what_the_other_leaves(song, missing):
+    one = dataclasses.replace(song, **{f"{missing}_path": None})
+    made = Extractor(STEMS).sounds(one)[missing]
+    given, _ = soundfile.read(getattr(song, f"{missing}_path"), dtype="float32")
+    np.testing.assert_allclose(made, given, atol=1e-4)  # 16-bit rounding, three times.
+
+
+def test_vocals_of_an_instrumental(song):
+    instrumental = dataclasses.replace(
+        song, vocals_path=None, accompaniment_path=song.path
+    )
+    for config in (VOCALS, STEMS):
+        with pytest.raises(AudioError, match="no voice in it"):
+            Extractor(config).sounds(instrumental)
+
+
+def test_stems_that_do_not_fit_are_refused(song, tmp_path):
+    vocals, rate = soundfile.read(song.vocals_path)
+    path = tmp_path / "v.wav"
+    alone = dataclasses.replace(song, vocals_path=path, accompaniment_path=None)
+    both = dataclasses.replace(song, vocals_path=path)
+    for name, wrong in {
+        "late": np.roll(vocals, rate // 4),
+        "soft": vocals / 2,
+        "other": np.random.default_rng(0).standard_normal(vocals.size) / 20,
+    }.items():
+        soundfile.write(path, wrong, rate)
+        with pytest.raises(AudioError, match=r"v.wav are not in the song as they are"):
+            Extractor(STEMS).extract(alone)
+        if name != "soft":  # Half of a voice is not too much to lose in mastering.
+            with pytest.raises(AudioError, match=r"do not add up to it: .* has \d+%"):
+                Extractor(STEMS).extract(both)
+    soundfile.write(path, vocals * 0.95, rate)
+    Extractor(STEMS).extract(alone)
+    soundfile.write(path, vocals * 0, rate)
+    with pytest.raises(AudioError, match=r"vocals .*v.wav: silent"):
+        Extractor(STEMS).extract(alone)
 
 
 def test_vocals_of_another_length_are_refused(song, tmp_path):
@@ -89,17 +170,19 @@ def test_vocals_are_kept_whatever_the_names(song, tmp_path, halves):
 def test_only_names_travel_to_other_processes(song, halves, monkeypatch):
     """The separator of one process is not sent to the next one."""
     monkeypatch.setattr(Halves, "__getstate__", lambda self: 1 / 0, raising=False)
-    alone = dataclasses.replace(song, vocals_path=None)
+    alone = without_stems(song)
     extractor = Extractor(VOCALS)
     features = extractor.extract(alone)
     copy = pickle.loads(pickle.dumps(extractor))
     assert copy.config == VOCALS
-    np.testing.assert_array_equal(copy.extract(alone).mel, features.mel)
+    np.testing.assert_array_equal(
+        copy.extract(alone).arrays["mel"], features.arrays["mel"]
+    )
 
 
 def test_separators_are_checked_before_the_first_song(song, monkeypatch, tmp_path):
     local = dataclasses.replace(VOCALS, separator="local-0123456789ab")
-    alone = dataclasses.replace(song, vocals_path=None)
+    alone = without_stems(song)
     Extractor(local).check([song])  # Nothing to separate.
     with pytest.raises(UserError, match=r"local-0123456789ab.*--separator FOLDER"):
         Extractor(local).check([song, alone])
@@ -124,4 +207,4 @@ def test_a_changed_vocals_file_changes_the_state(song, tmp_path):
     before = file_state(first)
     soundfile.write(tmp_path / "v.wav", np.zeros(99), 16000)
     assert file_state(first) != before
-    assert len(file_state(dataclasses.replace(song, vocals_path=None))) == 2
+    assert len(file_state(without_stems(song))) == 2

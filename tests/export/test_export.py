@@ -123,7 +123,7 @@ def test_embedding(network, loaded):
 def example_of(song, features):
     names = (song.artist, song.album, song.song)
     record = Record(*names, str(song.path), 0, 7.0, "hash", (0, 0))
-    return to_example(song.key, record, features.mel, features.melody, FeatureConfig())
+    return to_example(song.key, record, features.arrays, FeatureConfig())
 
 
 def test_examples_of_the_feature_store(network, loaded, tiny_corpus):
@@ -131,12 +131,12 @@ def test_examples_of_the_feature_store(network, loaded, tiny_corpus):
     config = FeatureConfig()
     extracted = [Extractor(config).extract(s) for s in songs]
     # Different lengths in one batch.
-    extracted[1].mel.resize((128, 100), refcheck=False)
+    extracted[1].arrays["mel"].resize((128, 100), refcheck=False)
     examples = [example_of(s, e) for s, e in zip(songs, extracted, strict=True)]
     outputs = loaded.signatures["examples"](examples=tf.constant(examples))
     for row, features in enumerate(extracted):
-        count = features.mel.shape[1] // 94
-        mel = features.mel.astype("float32")
+        count = features.arrays["mel"].shape[1] // 94
+        mel = features.arrays["mel"].astype("float32")
         clips = np.stack([mel[:, 94 * i : 94 * i + 94, None] for i in range(count)])
         expected = network.predict(clips, verbose=0)
         np.testing.assert_allclose(
@@ -318,8 +318,8 @@ def test_melody_export_takes_both_inputs(melodic, melodic_export, tiny_corpus):
     features = Extractor(FeatureConfig(melody="pyin")).extract(record_song)
     examples = tf.constant([example_of(record_song, features)])
     served = loaded.signatures["examples"](examples=examples)
-    mel = features.mel.astype("float32")[None, ..., None]
-    melody = contour(features.melody, 128)[None, ..., None]
+    mel = features.arrays["mel"].astype("float32")[None, ..., None]
+    melody = contour(features.arrays["melody"], 128)[None, ..., None]
     expected = loaded.signatures["mel"](mel_spectrogram=mel, melody=melody)
     np.testing.assert_allclose(
         served["probabilities"], expected["probabilities"], atol=1e-5

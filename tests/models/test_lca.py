@@ -113,6 +113,51 @@ def test_counterfactual_equals_main_with_equal_attention():
     np.testing.assert_array_equal(outputs["cf_attention"], outputs["attention"])
 
 
+def test_a_detached_counterfactual_trains_its_own_attention_only():
+    import tensorflow as tf
+
+    x, y = data()
+    gradients, outputs = {}, {}
+    for detach in (False, True):
+        model = compiled(detach_counterfactual=detach)
+        randomize(model, seed=3)
+        with tf.GradientTape(persistent=True) as tape:
+            outputs[detach] = model(x, training=True)
+            cf = tf.reduce_sum(losses.cross_entropy(y, outputs[detach]["cf_logits"]))
+            main = tf.reduce_sum(losses.cross_entropy(y, outputs[detach]["logits"]))
+        shared = model.backbone.trainable_weights
+        gradients[detach] = {
+            "cf": tape.gradient(cf, model.cf_attention.trainable_weights),
+            "shared by cf": [g for g in tape.gradient(cf, shared) if g is not None],
+            "shared by main": tape.gradient(main, shared),
+        }
+    # The forward pass is the same, in both branches.
+    for name, value in outputs[False].items():
+        np.testing.assert_allclose(outputs[True][name], value, atol=1e-5)
+    assert gradients[False]["shared by cf"]
+    assert not any(np.any(g) for g in gradients[True]["shared by cf"])
+    assert any(np.any(g) for g in gradients[True]["cf"])
+    for name in ("cf", "shared by main"):
+        for mine, theirs in zip(
+            gradients[True][name], gradients[False][name], strict=True
+        ):
+            np.testing.assert_allclose(mine, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("effect", ["logit", "product"])
+def test_the_form_of_the_effect_reaches_the_loss(effect):
+    x, y = data()
+    model = compiled(effect=effect)
+    randomize(model, seed=3)
+    outputs = model(x)
+    signed = {"logit": -1, "product": 1}[effect] * np.array(outputs["cf_logits"])
+    combined = np.array(outputs["logits"]) + signed
+    expected = np.mean(losses.cross_entropy(y, combined))
+    np.testing.assert_allclose(model.loss_terms(y, outputs)["effect"], expected, 1e-5)
+    with pytest.raises(ValueError, match="effect='odds'"):
+        compiled(effect="odds")
+
+
 def test_warm_up_trains_exactly_the_plain_network():
     x, y = data()
     weights = {}
@@ -211,7 +256,9 @@ def test_metrics_are_f1_of_both_branches():
 
 @pytest.mark.parametrize("method", ["none", "lca"])
 def test_saving_keeps_everything(method, tmp_path):
-    model = compiled(method, temperature=1.7)
+    model = compiled(
+        method, temperature=1.7, effect="logit", detach_counterfactual=True
+    )
     x, y = data()
     model.fit(x, y, verbose=0)
     loaded = check_saving(model, x, tmp_path)
@@ -269,16 +316,17 @@ def test_trains_on_jax():
         import keras, numpy as np
         assert keras.backend.backend() == "jax"
         from tests.models.test_lca import compiled, data
-        model = compiled(dropout=0.1)
-        x, y = data()
-        model.train_on_batch(x, y)
-        closed = [w.numpy().copy() for w in model.cf_attention.weights]
-        model.gate.update_state(1)
-        logs = model.train_on_batch(x, y, return_dict=True)
-        assert np.isfinite(logs["loss"]) and logs["gate"] == 1
-        changed = [not np.array_equal(w, c)
-                   for w, c in zip(model.cf_attention.weights, closed)]
-        assert any(changed), "the open gate has no effect"
+        for detach in (False, True):
+            model = compiled(dropout=0.1, detach_counterfactual=detach)
+            x, y = data()
+            model.train_on_batch(x, y)
+            closed = [w.numpy().copy() for w in model.cf_attention.weights]
+            model.gate.update_state(1)
+            logs = model.train_on_batch(x, y, return_dict=True)
+            assert np.isfinite(logs["loss"]) and logs["gate"] == 1
+            changed = [not np.array_equal(w, c)
+                       for w, c in zip(model.cf_attention.weights, closed)]
+            assert any(changed), "the open gate has no effect"
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],

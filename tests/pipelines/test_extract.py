@@ -192,10 +192,10 @@ def test_melody_is_stored_and_trained_on(corpus, tiny_config, capsys):
     stored = {}
     for path in FeatureStore.open("s").shard_paths():
         for serialized in tf.data.TFRecordDataset(path):
-            example = parse_example(serialized, melody=True)
+            example = parse_example(serialized, ("mel", "melody"))
             stored[example["key"].numpy().decode()] = example
-    np.testing.assert_array_equal(stored[song.key]["melody"], expected.melody)
-    np.testing.assert_array_equal(stored[song.key]["mel"], expected.mel)
+    np.testing.assert_array_equal(stored[song.key]["melody"], expected.arrays["melody"])
+    np.testing.assert_array_equal(stored[song.key]["mel"], expected.arrays["mel"])
     shutil.rmtree(corpus)  # A store is enough to train from.
     tiny_config.replace(
         train={"epochs": 1, "method": "none"},

@@ -1,0 +1,160 @@
+"""Augmentation of training clips, inside of tf.data: remixing and SpecAugment.
+
+What is drawn depends on seeds alone, those of an epoch and a step, so that a resumed
+run draws what the uninterrupted one would have drawn.
+
+References:
+    - Hsieh et al., 2020, https://arxiv.org/abs/2002.06817 ("shuffle and remix")
+    - Park et al., 2019, https://arxiv.org/abs/1904.08779 (SpecAugment)
+"""
+
+import importlib.util
+import warnings
+
+from lca_keras.audio import features
+from lca_keras.errors import UserError
+
+# Masks to draw from; there are some 2,500 different ones of up to 20 of 128 bands.
+_MASKS = 4096
+
+
+def remix(clips, accompaniment, seed, augment, config):
+    """Puts the vocals of clips over the accompaniment of others.
+
+    Powers are added, as those of sounds that know nothing of each other do on average.
+    Like the features of a song, a clip reaches `config.top_db` below the loudest of the
+    song that it might be of: of the remixed clip, or of either song's stem.
+
+    Args:
+        clips: Dict with `"mel"`, float32 `(batch, mel_bins, frames)`, decibels;
+            `"vocals"` of the same shape, as `lca_keras.audio.features.stem_levels`
+            gives them, and `"vocals_peak"` `(batch,)`, their maximum over the song.
+        accompaniment: Dict with `"accompaniment"` and `"accompaniment_peak"`, the same
+            of the other clips.
+        seed: Int tensor `(2,)`.
+        augment: `lca_keras.config.AugmentConfig`; a share of clips stays as it was.
+        config: `lca_keras.config.FeatureConfig`.
+
+    Returns:
+        Float32 tensor like `clips["mel"]`.
+    """
+    import tensorflow as tf
+
+    count = tf.shape(clips["mel"])[0]
+    chosen, level = tf.unstack(tf.random.stateless_uniform((2, count), seed))
+    gain = augment.remix_gain_db * (2 * level - 1)
+
+    def power(levels):
+        return tf.pow(10.0, levels / 10)
+
+    vocals = clips["vocals"] + gain[:, None, None]
+    mixed = power(vocals) + power(accompaniment["accompaniment"])
+    loudest = tf.reduce_max(
+        [
+            tf.reduce_max(mixed, axis=(1, 2)),
+            power(clips["vocals_peak"] + gain),
+            power(accompaniment["accompaniment_peak"]),
+        ],
+        axis=0,
+    )
+    scale = features.decibel_scale(config)
+
+    def decibels(power):
+        return (
+            scale * tf.math.log(tf.maximum(power, features.FLOOR)) / tf.math.log(10.0)
+        )
+
+    floor = decibels(loudest) - config.top_db
+    mixed = tf.maximum(decibels(mixed), floor[:, None, None])
+    kept = chosen >= augment.remix_share
+    return tf.where(kept[:, None, None], clips["mel"], mixed)
+
+
+class SpecAugment:
+    """Masks a range of mel bands and a range of frames of every clip.
+
+    The masks are tensorflow-io's. Its operators draw from TensorFlow's own stream of
+    random numbers, which cannot be begun anew with an epoch; so a great many masks are
+    drawn once, and the seeds of an epoch draw from these. Masked cells get the clip's
+    mean, which is what the paper's zero was in its normalised spectrograms.
+
+    Args:
+        augment: `lca_keras.config.AugmentConfig`.
+        shape: Mel bands and frames of a clip.
+
+    Raises:
+        UserError: tensorflow-io is not installed, or a mask may cover the whole clip.
+    """
+
+    def __init__(self, augment, shape):
+        for name, widest, size in zip(
+            ("mask_bands", "mask_frames"),
+            (augment.mask_bands, augment.mask_frames),
+            shape,
+            strict=True,
+        ):
+            if widest >= size:
+                raise UserError(
+                    f"augment: {name} must be below {size}, a whole clip; it is "
+                    f"{widest}"
+                )
+        audio = _tensorflow_io()
+        self._bands = _pool(audio.freq_mask, (1, shape[0]), augment.mask_bands)
+        self._frames = _pool(audio.time_mask, (shape[1], 1), augment.mask_frames)
+
+    def __call__(self, mel, seed):
+        """Masks `(batch, mel_bins, frames)`; `seed` is an int tensor `(2,)`."""
+        import tensorflow as tf
+
+        drawn = tf.random.stateless_uniform(
+            (2, tf.shape(mel)[0]), seed, 0, _MASKS, tf.int32
+        )
+        kept = tf.gather(self._bands, drawn[0])[:, :, None]
+        kept &= tf.gather(self._frames, drawn[1])[:, None, :]
+        return tf.where(kept, mel, tf.reduce_mean(mel, axis=(1, 2), keepdims=True))
+
+
+def check_installed(augment):
+    """Raises what an `AugmentConfig` needs and is not installed.
+
+    Raises:
+        UserError: It asks for SpecAugment, and tensorflow-io is not there.
+    """
+    if "specaugment" not in augment.kinds:
+        return
+    if importlib.util.find_spec("tensorflow_io") is None:
+        raise UserError(
+            "--augment specaugment needs tensorflow-io: pip install "
+            "'lca-keras[specaugment]'"
+        )
+
+
+def _tensorflow_io():
+    with warnings.catch_warnings():
+        # Of native libraries that do not load beside this TensorFlow and that nothing
+        # here needs.
+        warnings.simplefilter("ignore")
+        import tensorflow_io
+
+        return tensorflow_io.audio
+
+
+def _pool(operator, shape, widest):
+    """Bool tensor `(_MASKS, size)`, false where a mask of `operator` is."""
+    import tensorflow as tf
+
+    @tf.function
+    def draw():
+        # Of this function's graph, and of nothing else in the program.
+        tf.random.set_seed(1)
+        ones = tf.ones(shape, tf.int32)
+        # One after the other: in parallel they would draw in any order.
+        return tf.map_fn(
+            lambda _: operator(ones, widest + 1),
+            tf.range(_MASKS),
+            fn_output_signature=tf.int32,
+            parallel_iterations=1,
+        )
+
+    with tf.device("CPU"):
+        return tf.cast(tf.reshape(draw(), (_MASKS, -1)), tf.bool)
