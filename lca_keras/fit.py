@@ -14,7 +14,6 @@ import sys
 
 from lca_keras import console, options
 from lca_keras.config import (
-    AUGMENTATIONS,
     CLIP_SECONDS,
     EFFECTS,
     LOSS_WEIGHTS,
@@ -64,22 +63,7 @@ def parse_args(argv=None):
     what.add_argument(
         "--warmup-epochs", type=int, help="first epochs, without counterfactual terms"
     )
-    what.add_argument(
-        "--augment",
-        nargs="+",
-        choices=["none", *AUGMENTATIONS],
-        help="of training clips: remix (voices over other bands; needs --source "
-        "stems), specaugment (masks), both, or none",
-    )
-    what.add_argument(
-        "--remix-share", type=float, help="of clips that are remixed; default: 0.8"
-    )
-    what.add_argument(
-        "--remix-gain-db",
-        type=float,
-        metavar="DB",
-        help="the voice's level changes by up to so much; default: 6",
-    )
+    options.add_augment_options(what)
     what.add_argument("--batch-size", type=int, help="default: 16")
     what.add_argument("--learning-rate", type=float, help="of Adam")
     what.add_argument(
@@ -148,11 +132,7 @@ def config_from(args):
             "detach_counterfactual": args.detach_counterfactual,
         },
         "model": {"name": args.model},
-        "augment": {
-            "kinds": args.augment and tuple(k for k in args.augment if k != "none"),
-            "remix_share": args.remix_share,
-            "remix_gain_db": args.remix_gain_db,
-        },
+        "augment": options.augment_section(args),
     }
     if args.loss_weights:
         sections["loss"] = vars(LOSS_WEIGHTS[args.loss_weights])

@@ -5,7 +5,14 @@ import dataclasses
 import re
 
 from lca_keras import console
-from lca_keras.config import MELODIES, PRESETS, SOURCES, Config, get_preset
+from lca_keras.config import (
+    AUGMENTATIONS,
+    MELODIES,
+    PRESETS,
+    SOURCES,
+    Config,
+    get_preset,
+)
 from lca_keras.errors import UserError
 
 
@@ -47,6 +54,44 @@ def add_data_options(parser):
     parser.add_argument(
         "--features", default="features", help="folder of feature stores"
     )
+
+
+def add_augment_options(parser):
+    """Adds what is done to training clips."""
+    parser.add_argument(
+        "--augment",
+        nargs="+",
+        choices=["none", *AUGMENTATIONS],
+        help="of training clips: remix (voices over other bands; needs --source "
+        "stems), specaugment (masks), both, or none",
+    )
+    parser.add_argument(
+        "--remix-share", type=float, help="of clips that are remixed; default: 0.8"
+    )
+    parser.add_argument(
+        "--remix-gain-db",
+        type=float,
+        metavar="DB",
+        help="the voice's level changes by up to so much; default: 6",
+    )
+
+
+def augment_section(args):
+    """The augmentation options as fields of `lca_keras.config.AugmentConfig`.
+
+    Raises:
+        UserError: `none` together with something.
+    """
+    kinds = args.augment
+    if kinds is not None:
+        kinds = tuple(kind for kind in kinds if kind != "none")
+        if kinds and len(kinds) < len(args.augment):
+            raise UserError(f"--augment none excludes {', '.join(kinds)}")
+    return {
+        "kinds": kinds,
+        "remix_share": args.remix_share,
+        "remix_gain_db": args.remix_gain_db,
+    }
 
 
 def base_config(path, preset, default, option="--config"):

@@ -17,7 +17,7 @@ import numpy as np
 from lca_keras import console, files, options, plots
 from lca_keras.config import LOSS_WEIGHTS, Config
 from lca_keras.errors import UserError
-from tuning.space import BUDGET
+from tuning.space import BUDGET, shown
 
 _IMPORTANCE_TREES = 300
 COMPARED = ("best", "default", "published", "plain")
@@ -35,6 +35,19 @@ def fully_trained(rows):
     return [row for row in rows if row.values.get(BUDGET, 0) == longest]
 
 
+def numbers(rows, name):
+    """A searched value of each trial as a float; of what has no order, its place.
+
+    Returns:
+        Float array `(trials,)`, and the names of the places or `None`.
+    """
+    values = [row.values[name] for row in rows]
+    if not any(isinstance(value, bool | str) for value in values):
+        return np.array(values, float), None
+    places = sorted(set(values))
+    return np.array([places.index(v) for v in values], float), list(map(shown, places))
+
+
 def importance(rows, names):
     """How much of the score each weight explains: dict, largest first.
 
@@ -44,7 +57,7 @@ def importance(rows, names):
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import permutation_importance
 
-    inputs = np.array([[row.values[name] for name in names] for row in rows])
+    inputs = np.stack([numbers(rows, name)[0] for name in names], axis=1)
     scores = np.array([row.score for row in rows])
     forest = RandomForestRegressor(_IMPORTANCE_TREES, random_state=0)
     forest.fit(inputs, scores)
@@ -72,7 +85,7 @@ def scatter_figure(rows, names, space, objective):
     with plots.style():
         grid = np.atleast_1d(figure.subplots(lines, columns)).ravel()
         for axes, name in zip(grid, names, strict=False):
-            values = np.array([row.values[name] for row in rows])
+            values, places = numbers(rows, name)
             axes.errorbar(
                 values, scores, spread.T, fmt="o", markersize=4, elinewidth=0.8
             )
@@ -83,6 +96,8 @@ def scatter_figure(rows, names, space, objective):
                 axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
                 axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
                 axes.xaxis.set_minor_locator(ticker.NullLocator())
+            if places:
+                axes.set_xticks(range(len(places)), places)
             axes.set_xlabel(name)
             axes.set_ylabel(objective)
         for axes in grid[len(names) :]:
@@ -102,13 +117,16 @@ def parallel_figure(rows, names, space, objective):
         axes = figure.subplots()
         scaled, labels = [], []
         for name in names:
-            values = np.array([row.values[name] for row in rows], float)
+            values, places = numbers(rows, name)
             if space[name]["scale"] == "log":
                 values = np.log(values)
             low, high = values.min(), values.max()
             scaled.append((values - low) / (high - low))
-            shown = [row.values[name] for row in rows]
-            labels.append(f"{name}\n{min(shown):.3g} to {max(shown):.3g}")
+            ends = places or [
+                f"{limit([row.values[name] for row in rows]):.3g}"
+                for limit in (min, max)
+            ]
+            labels.append(f"{name}\n{ends[0]} to {ends[-1]}")
         scaled.append(norm(scores))
         labels.append(f"{objective}\n{scores.min():.3f} to {scores.max():.3f}")
         scaled = np.array(scaled)
@@ -247,7 +265,7 @@ def markdown(name, search, rows, ranked, comparison):
         "| --- |" + " --- |" * (len(names) + 3),
     ]
     for row in sorted(rows, key=lambda row: -(row.score or -1.0)):
-        values = [f"{row.values[key]:.4g}" for key in names]
+        values = [shown(row.values[key]) for key in names]
         score = "failed" if row.score is None else f"{row.score:.4f}"
         each = [f"{getattr(one, search.objective):.4f}" for one in row.seeds]
         cells = [row.trial, *values, score, ", ".join(each)]

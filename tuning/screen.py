@@ -63,7 +63,8 @@ class Table:
         if past:
             return
         show("")  # The line below takes the place of the stopwatch's.
-        values = "".join(f"{self.values[trial][name]:15.4g}" for name in self.names)
+        mine = self.values[trial]
+        values = "".join(f"{spaces.shown(mine[name]):>15}" for name in self.names)
         scores = [value for value in self.ended.values() if value is not None]
         best = f"{max(scores):.4f}" if scores else "-"
         shown = "failed" if score is None else f"{score:.4f}"

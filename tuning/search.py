@@ -45,6 +45,7 @@ def parse_args(argv=None):
     )
     what.add_argument("--base-config", help="YAML of what is not searched")
     options.add_preset_option(what)
+    options.add_augment_options(what)
     what.add_argument("--space", help="YAML that changes the search space")
     what.add_argument("--objective", choices=OBJECTIVES, help="default: frame_f1")
     what.add_argument("--seed", type=int, help="first seed; default: 0")
@@ -72,6 +73,7 @@ def search(args):
         raise UserError(f"--worker {args.worker!r}: use letters, digits, - and _")
     space = spaces.load_space(args.space)
     config, source = _config_from(args)
+    spaces.check(space, config)
     trials = _check_numbers(args, space, config)
     console.quiet_tensorflow()
     import tensorflow as tf
@@ -123,9 +125,11 @@ def _config_from(args):
     config = options.base_config(
         args.base_config, args.preset, "paper", "--base-config"
     )
-    config, source = options.resolve_data(args, config)
-    config = config.replace(
-        train={"epochs": args.epochs, "seed": args.seed, "objective": args.objective}
+    config, source = options.resolve_data(
+        args,
+        config,
+        train={"epochs": args.epochs, "seed": args.seed, "objective": args.objective},
+        augment=options.augment_section(args),
     )
     if config.model.name != "crnn_fgnl" or config.train.method != "lca":
         raise UserError(

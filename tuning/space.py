@@ -13,7 +13,7 @@ import pathlib
 
 import yaml
 
-from lca_keras.config import LossWeights
+from lca_keras.config import EFFECTS, LossWeights
 from lca_keras.errors import UserError
 
 # Here, and not beside the oracles, so that `--help` loads no KerasTuner.
@@ -43,7 +43,7 @@ class Parameter:
     low: float = 0.0
     high: float = 0.0
     scale: str = LINEAR
-    values: tuple[float, ...] = ()
+    values: tuple[float | str | bool, ...] = ()
 
     @property
     def fixed(self):
@@ -86,8 +86,22 @@ _LIMITS = {
     "warmup_epochs": (0, math.inf, "0 or greater"),
     "cf_dropout": (0, _BELOW_1, "from 0 to below 1"),
     "learning_rate": (_TINY, _BELOW_1, "between 0 and 1"),
+    "remix_share": (0, 1, "from 0 to 1"),
+    "remix_gain_db": (0, math.inf, "0 or greater"),
 }
 _WHOLE = ("warmup_epochs",)
+# What has no order: every value that may be listed.
+_CHOICES = {"effect_form": EFFECTS, "detach_counterfactual": (False, True)}
+# Where the values go that are no loss weights: section and field of a `Config`.
+_FIELDS = {
+    "warmup_epochs": ("train", "warmup_epochs"),
+    "cf_dropout": ("train", "cf_dropout"),
+    "learning_rate": ("train", "learning_rate"),
+    "effect_form": ("train", "effect"),
+    "detach_counterfactual": ("train", "detach_counterfactual"),
+    "remix_share": ("augment", "remix_share"),
+    "remix_gain_db": ("augment", "remix_gain_db"),
+}
 
 # Decades around the default weights. The entropy of the main branch stays small: above
 # `main` it flattens the predictions.
@@ -132,15 +146,19 @@ def load_space(path=None):
 
 def _parameter(name, entry):
     if name == "effect":
-        raise SpaceError("effect is the yardstick of the other weights and always 1")
+        raise SpaceError(
+            "effect is the yardstick of the other weights and always 1; its form is "
+            "effect_form"
+        )
     if name in ("cf", "ent_main"):
         ratio = f"{name}_ratio"
         raise SpaceError(
             f"{name} is not searched by itself; give {ratio}, its share of "
             f"{'main' if name == 'cf' else 'ent_cf'}, which is below 1"
         )
-    if name not in _LIMITS:
-        raise SpaceError(f"unknown name {name!r}; known: {', '.join(_LIMITS)}")
+    if name not in _LIMITS and name not in _CHOICES:
+        known = ", ".join([*_LIMITS, *_CHOICES])
+        raise SpaceError(f"unknown name {name!r}; known: {known}")
     if not isinstance(entry, dict):
         return Parameter(name, values=(_value(name, entry),))
     unknown = sorted(set(entry) - {"low", "high", "scale", "values"})
@@ -157,6 +175,8 @@ def _parameter(name, entry):
             )
         chosen = tuple(sorted({_value(name, value) for value in values}))
         return Parameter(name, values=chosen)
+    if name in _CHOICES:
+        raise SpaceError(f"{name} has no range: list values, of {_listed(name)}")
     if not {"low", "high"} <= set(entry):
         raise SpaceError(f"{name}: expected low and high, received {entry}")
     low, high = _value(name, entry["low"]), _value(name, entry["high"])
@@ -171,7 +191,12 @@ def _parameter(name, entry):
 
 
 def _value(name, value):
-    """A number within the limits of its parameter."""
+    """A number within the limits of its parameter, or one of its choices."""
+    if name in _CHOICES:
+        # To Python 1 is true.
+        if type(value) is not type(_CHOICES[name][0]) or value not in _CHOICES[name]:
+            raise SpaceError(f"{name}: {value!r} is none of {_listed(name)}")
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SpaceError(f"{name}: expected a number, received {value!r}")
     low, high, text = _LIMITS[name]
@@ -184,6 +209,31 @@ def _value(name, value):
     return float(value)
 
 
+def _listed(name):
+    return ", ".join(str(value).lower() for value in _CHOICES[name])
+
+
+def check(space, config):
+    """Raises unless every value that is searched has a say in a training.
+
+    Raises:
+        SpaceError: It is about remixing, which `config` does not do.
+    """
+    idle = [name for name in space if name.startswith("remix_")]
+    if idle and "remix" not in config.augment.kinds:
+        raise SpaceError(
+            f"{', '.join(idle)} cannot be searched without remixing: add --source "
+            "stems --augment remix"
+        )
+
+
+def shown(value):
+    """A value of a trial, for people."""
+    if isinstance(value, bool | str):
+        return str(value).lower()
+    return f"{value:.4g}"
+
+
 def hyperparameters(space):
     """A space as `keras_tuner.HyperParameters`."""
     import keras_tuner as kt
@@ -193,7 +243,8 @@ def hyperparameters(space):
         if parameter.fixed:
             result.Fixed(name, parameter.values[0])
         elif parameter.values:
-            result.Choice(name, list(parameter.values), ordered=True)
+            ordered = None if name in _CHOICES else True
+            result.Choice(name, list(parameter.values), ordered=ordered)
         elif name in _WHOLE:
             result.Int(name, int(parameter.low), int(parameter.high))
         else:
@@ -211,11 +262,10 @@ def apply(values, config):
         att=values["att"],
         ent_main=values["ent_cf"] * values["ent_main_ratio"],
     )
-    train = {
-        name: values.get(name)
-        for name in ("warmup_epochs", "cf_dropout", "learning_rate")
-    }
-    return config.replace(loss=vars(weights), train=train)
+    sections = {"train": {}, "augment": {}}
+    for name, (section, field) in _FIELDS.items():
+        sections[section][field] = values.get(name)
+    return config.replace(loss=vars(weights), **sections)
 
 
 def longest_warmup(space, config):

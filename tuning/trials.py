@@ -106,7 +106,11 @@ class Trainer:
         """Folder of the checkpoints after the warm-up of a seed, trained or found."""
         train = config.train
         # All that the warm-up depends on, apart from what one search has in common.
-        kept = self.folder / "warmup" / f"seed-{train.seed}-lr-{train.learning_rate!r}"
+        name = f"seed-{train.seed}-lr-{train.learning_rate!r}"
+        if "remix" in config.augment.kinds:
+            augment = config.augment
+            name += f"-remix-{augment.remix_share!r}-{augment.remix_gain_db!r}"
+        kept = self.folder / "warmup" / name
         kept.mkdir(parents=True, exist_ok=True)
         wanted = kept / f"{train.warmup_epochs:04d}"
         with files.lock(kept / ".lock"):

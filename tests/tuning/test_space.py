@@ -101,6 +101,38 @@ def test_a_file_narrows_widens_and_fixes(tmp_path):
     assert found["learning_rate"].scale == "log"
 
 
+def test_what_has_no_order_and_what_is_remixed(tmp_path):
+    path = written(
+        tmp_path,
+        "effect_form: {values: [product, logit]}\n"
+        "detach_counterfactual: {values: [true, false]}\n"
+        "remix_share: {low: 0.5, high: 1}\n"
+        "remix_gain_db: 3\n",
+    )
+    found = load_space(path)
+    assert space.from_json(json.loads(json.dumps(space.to_json(found)))) == found
+    made = oracle.make_oracle("random", found, 40, 9, seed=0)
+    seen = set()
+    voice = get_preset("voice")
+    for _ in range(40):
+        trial = made.create_trial("t")
+        config = space.apply(trial.hyperparameters.values, voice)
+        seen.add((config.train.effect, config.train.detach_counterfactual))
+        assert 0.5 <= config.augment.remix_share <= 1
+        assert config.augment.remix_gain_db == 3
+        assert config.augment.kinds == ("remix",)
+        made.end_trial(trial)
+    assert seen == {(e, d) for e in ("product", "logit") for d in (True, False)}
+    grid = {**found, "main": found["main"].grid(2)}
+    assert [p.values for p in grid.values()][-4:-2] == [
+        ("logit", "product"),
+        (False, True),
+    ]
+    space.check(found, voice)
+    with pytest.raises(SpaceError, match="remix_share, remix_gain_db cannot be"):
+        space.check(found, get_preset("paper"))
+
+
 def test_grid_points_are_even_on_their_scale():
     log = space.Parameter("att", 0.01, 1.0, "log").grid(3)
     np.testing.assert_allclose(log.values, [0.01, 0.1, 1.0])
@@ -133,6 +165,10 @@ def test_grid_points_are_even_on_their_scale():
         ("att: true\n", "expected a number"),
         ("att: .nan\n", "out of bounds"),
         ("warmup_epochs: 1.5\n", "whole number"),
+        ("remix_share: 2\n", "from 0 to 1"),
+        ("effect_form: ratio\n", "'ratio' is none of probability, logit, product"),
+        ("effect_form: {low: 0, high: 1}\n", "no range: list values, of probability"),
+        ("detach_counterfactual: 1\n", "1 is none of false, true"),
         ("- main\n", "expected names with ranges"),
         ("main: [\n", "is not YAML"),
         (
