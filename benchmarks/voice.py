@@ -142,7 +142,9 @@ def main(argv=None):
     parser.add_argument("--against", help="variant; default: the first")
     parser.add_argument("--preset", choices=PRESETS, default="demo")
     parser.add_argument("--source", choices=SOURCES, default="stems")
-    parser.add_argument("--separator", help="for songs whose manifest has no stems")
+    parser.add_argument(
+        "--separator", help="makes the stems, in the place of those of the corpus"
+    )
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--warmup-epochs", type=int)
     console.add_debug_flag(parser)
@@ -166,7 +168,8 @@ def compare(args):
         train={"epochs": args.epochs, "warmup_epochs": args.warmup_epochs},
     )
     source = DataSource(
-        data=str(data / "manifest.csv"),
+        # The folder alone says nothing of the stems in it.
+        data=str(data if args.separator else data / "manifest.csv"),
         features=str(out / "features"),
         separator=separator,
     )

@@ -66,8 +66,8 @@ def run(args, beam_options):
     from lca_keras.data import catalogue
     from lca_keras.data.extraction import Extractor
 
-    if args.keep_vocals and config.source != "vocals":
-        raise UserError("--keep-vocals is for --source vocals")
+    if args.keep_vocals and config.source == "mixture":
+        raise UserError("--keep-vocals is for --source vocals or stems")
     folder = pathlib.Path(args.out).absolute()
     report = pathlib.Path(args.report or f"{folder}-report.csv")
     _check_report(report)

@@ -9,6 +9,7 @@ References:
 """
 
 import importlib.util
+import math
 import warnings
 
 from lca_keras.audio import features
@@ -16,6 +17,7 @@ from lca_keras.errors import UserError
 
 # Masks to draw from; there are some 2,500 different ones of up to 20 of 128 bands.
 _MASKS = 4096
+_LN_10 = math.log(10)
 
 
 def remix(clips, accompaniment, seed, augment, config):
@@ -45,7 +47,7 @@ def remix(clips, accompaniment, seed, augment, config):
     gain = augment.remix_gain_db * (2 * level - 1)
 
     def power(levels):
-        return tf.pow(10.0, levels / 10)
+        return tf.exp(levels * (_LN_10 / 10))
 
     vocals = clips["vocals"] + gain[:, None, None]
     mixed = power(vocals) + power(accompaniment["accompaniment"])
@@ -57,12 +59,10 @@ def remix(clips, accompaniment, seed, augment, config):
         ],
         axis=0,
     )
-    scale = features.decibel_scale(config)
+    scale = features.decibel_scale(config) / _LN_10
 
     def decibels(power):
-        return (
-            scale * tf.math.log(tf.maximum(power, features.FLOOR)) / tf.math.log(10.0)
-        )
+        return scale * tf.math.log(tf.maximum(power, features.FLOOR))
 
     floor = decibels(loudest) - config.top_db
     mixed = tf.maximum(decibels(mixed), floor[:, None, None])
