@@ -288,10 +288,12 @@ def train(job, sources, artists):
 
 def recommend(config, songs):
     """Says so where stems are at hand and their best use is not made."""
+    from lca_keras.data.extraction import has_stem
+
     source, remixed = config.features.source, "remix" in config.augment.kinds
     if source == "stems" and not remixed:
         print("note: the stems are not used in training; --augment remix does")
-    elif source == "mixture" and all(song.vocals_path for song in songs):
+    elif source == "mixture" and all(has_stem(song) for song in songs):
         print(
             "note: these songs have stems; --source stems --augment remix teaches the "
             "network the voice instead of the band"
@@ -302,11 +304,16 @@ def listen(job, model, clips, artists, songs):
     """Adds the voice report where stems are at hand: in the store or as files."""
     songs = [song for song in songs if song.key in clips.labels]
     source = job.config.features.source
-    at_hand = all(s.vocals_path and s.vocals_path.exists() for s in songs)
-    if source == "stems" or (source == "mixture" and at_hand):
+    files = [song.vocals_path or song.accompaniment_path for song in songs]
+    at_hand = all(file and file.exists() for file in files)
+    if source != "stems" and not (source == "mixture" and at_hand):
+        return
+    try:
         options.voice_report(
             job.folder, model, clips, artists, job.source, job.config, songs
         )
+    except UserError as error:
+        print(f"no voice report: {error}")  # The model is there all the same.
 
 
 def show_export(job, exported, song):

@@ -297,7 +297,7 @@ def figure(report):
         left.invert_yaxis()
         left.set_xlim(0, 1.1)
         left.set_xlabel("F1, named after the song's own artist")
-        left.legend(loc="lower right")
+        left.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
         start = np.zeros(len(artists))
         for name, color in zip(FOLLOWED, _COLORS, strict=True):
             values = np.array([shares[name] for shares in artists.values()])

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from lca_keras import evaluate, files, fit, predict, run, training
+from lca_keras import evaluate, files, fit, options, predict, run, training
 from lca_keras.__main__ import COMMANDS
 from lca_keras.config import Config
 from lca_keras.corpus import DataSource, clip_sources, divide, prepare
+from lca_keras.errors import UserError
 from tests.audio.signals import music
 
 TINY_OPTIONS = ["--runs", "runs", "--exports", "models", "--features", "features"]
@@ -566,6 +567,27 @@ def test_voice_reports_of_finished_runs(
     assert report["voice_report"]["swaps"] == 2 * 18
     scores = report["voice_report"]["scores"]["mixture"]
     assert scores["song"] == report["manifest.csv"]["song"]["f1"]
+
+
+def test_a_report_that_fails_costs_no_model(remixed, monkeypatch, capsys):
+    monkeypatch.chdir(remixed)
+
+    def refuse(*arguments):
+        raise UserError("a voice report needs songs of at least two artists")
+
+    monkeypatch.setattr(options, "voice_report", refuse)
+    before = len(list((remixed / "models" / "remixed").iterdir()))
+    assert fit.main(["--resume", "runs/remixed"]) == 0
+    assert "no voice report: a voice report needs" in capsys.readouterr().out
+    assert len(list((remixed / "models" / "remixed").iterdir())) == before + 1
+
+
+def test_stems_at_hand_are_recommended(workplace, tiny_corpus, capsys):
+    manifest = str(tiny_corpus / "manifest.csv")
+    assert fit.main(["--resume", "runs/first try", "--data", manifest]) == 0
+    out = capsys.readouterr().out
+    assert "note: these songs have stems; --source stems --augment remix" in out
+    assert "What it listens to (6 songs)" in out  # The files are enough for that.
 
 
 def test_remixing_needs_stems(elsewhere, tiny_corpus, capsys):

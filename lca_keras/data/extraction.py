@@ -137,6 +137,8 @@ class Extractor:
         if source == "mixture":
             return sounds
         files = {"vocals": song.vocals_path, "accompaniment": song.accompaniment_path}
+        if source == "vocals" and song.vocals_path:
+            del files["accompaniment"]  # Nothing hangs on it.
         given = {
             name: self._stem(name, path, mixture)
             for name, path in files.items()
@@ -154,14 +156,15 @@ class Extractor:
             if source == "stems" or name == "accompaniment":
                 _check_part(mixture, given[name], name, files[name])
         sounds |= given
-        for name, other in (STEMS, STEMS[::-1]):
-            if name not in sounds:
-                sounds[name] = mixture - sounds[other]
-        if np.abs(sounds["vocals"]).max() < SILENCE_PEAK:
-            raise AudioError("no voice in it: its accompaniment is the song")
+        if "vocals" not in sounds:
+            sounds["vocals"] = mixture - sounds["accompaniment"]
+            if np.abs(sounds["vocals"]).max() < SILENCE_PEAK:
+                raise AudioError("no voice in it: its accompaniment is the song")
         if source == "vocals":
-            del sounds["accompaniment"]
-        return sounds
+            return {name: sounds[name] for name in ("mixture", "vocals")}
+        if "accompaniment" not in sounds:
+            sounds["accompaniment"] = mixture - sounds["vocals"]
+        return {name: sounds[name] for name in ("mixture", *STEMS)}
 
     def _stem(self, name, path, mixture):
         """Decodes a stem that is to fit the samples of its mixture."""
