@@ -29,6 +29,7 @@ from lca_keras.config import (
     get_preset,
 )
 from lca_keras.errors import UserError
+from lca_keras.voice_report import FOLLOWED
 
 _LEVELS = {"clips": "frame", "songs": "song"}
 
@@ -81,6 +82,16 @@ def score(config, corpus_, division, folder, warm_up):
     return {**scores, "train_f1": train_f1, "best_epoch": state.best_epoch}
 
 
+def follows(config, corpus_, division, folder):
+    """What the model that `score` left in a folder listens to, shares of test songs."""
+    from lca_keras import corpus, training, voice_report
+
+    artists = division.artists
+    sources = corpus.clip_sources(corpus_, division.part_of, artists, config, ["test"])
+    model = training.best_model(config, len(artists), folder / "checkpoints")
+    return voice_report.listen(model, sources["test"], artists).to_dict()
+
+
 def interval(values):
     """Half the width of the 95 % interval of a mean (Student's t)."""
     from scipy import stats
@@ -90,14 +101,14 @@ def interval(values):
     return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
-def table(found, seeds, variants, against):
+def table(found, reports, seeds, variants, against):
     """Markdown lines: each variant's scores, and its differences from another one."""
     from scipy import stats
 
     lines = [
         "| variant | seeds | train clips | validation clips / songs | test clips | "
-        f"test songs | songs minus {against} | p, paired |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"test songs | songs minus {against} | p, paired | follows voice / band |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
 
     def scores(variant, part, level):
@@ -126,6 +137,11 @@ def table(found, seeds, variants, against):
             cells += [f"{gain.mean():+.3f} ± {interval(gain):.3f}", f"{p:.3f}"]
         else:
             cells += ["", ""]
+        shares = [
+            reports[variant, s]["shares"] for s in done if (variant, s) in reports
+        ]
+        means = [np.mean([share[name] for share in shares]) for name in FOLLOWED[:2]]
+        cells.append(" / ".join(f"{mean:.2f}" for mean in means))
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -175,7 +191,7 @@ def compare(args):
     )
     songs = options.prepare_corpus(source, base)
     division = corpus.divide(base, songs)
-    wanted, against = {}, args.against or args.variants[0]
+    wanted_scores, against = {}, args.against or args.variants[0]
     # Seeds before variants: a comparison that is cut short has all of them.
     for seed in args.seeds:
         for variant in args.variants:
@@ -189,9 +205,9 @@ def compare(args):
             def compute(config=config, folder=folder, warm_up=warm_up):
                 return score(config, songs, division, folder, warm_up)
 
-            wanted[variant, seed] = (folder, config.to_dict(), compute)
+            wanted_scores[variant, seed] = (folder, config.to_dict(), compute)
     found = {}
-    for (variant, seed), result in run.cells(wanted):
+    for (variant, seed), result in run.cells(wanted_scores):
         found[variant, seed] = result
         print(
             f"{variant}, seed {seed}: validation songs "
@@ -200,7 +216,20 @@ def compare(args):
             f"{result['test']['song']['f1']:.3f}",
             flush=True,
         )
-    print("\n".join(table(found, args.seeds, args.variants, against)))
+    wanted = {}
+    for variant, seed in found:
+        folder, settings, _ = wanted_scores[variant, seed]
+        config = configure(variant, base).replace(train={"seed": seed})
+
+        def compute(config=config, folder=folder):
+            return follows(config, songs, division, folder)
+
+        # The scores belong to it: another training makes another model.
+        settings = {"config": settings, "scores": found[variant, seed]}
+        place = out / "reports" / variant / f"seed-{seed}"
+        wanted[variant, seed] = (place, settings, compute)
+    reports = dict(run.cells(wanted))
+    print("\n".join(table(found, reports, args.seeds, args.variants, against)))
 
 
 if __name__ == "__main__":

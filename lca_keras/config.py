@@ -354,6 +354,15 @@ class Config:
             f"{self.features.source!r}: use --source stems (a separator makes them, or "
             "the manifest's vocals_path), or --augment none.",
         )
+        for name, size in (
+            ("mask_bands", self.features.mel_bins),
+            ("mask_frames", self.clip_frames),
+        ):
+            widest = getattr(self.augment, name)
+            _require(
+                "specaugment" not in self.augment.kinds or widest < size,
+                f"augment: {name} must be below {size}, a whole clip: {widest}",
+            )
         _require(
             self.model.name == "crnn_fgnl" or self.train.method == "none",
             f"The {self.model.name!r} model has no attention to train against a "

@@ -58,6 +58,18 @@ def test_named_weights_are_the_published_ones():
     )
 
 
+def test_what_a_trained_model_is_given():
+    voice = get_preset("voice")
+    assert voice.served_features == get_preset("paper").features
+    melody = voice.replace(features={"melody": "pyin"})
+    assert melody.served_features == FeatureConfig()
+    both = melody.replace(model={"name": "crnnm"}, train={"method": "none"})
+    assert both.served_features == both.features
+    vocals = {"source": "vocals", "separator": "umxl"}
+    alone = Config(features=FeatureConfig(**vocals))
+    assert alone.served_features == alone.features
+
+
 def test_int_is_taken_for_float_and_missing_fields_are_defaults():
     config = Config.from_dict({"version": 1, "loss": {"main": 2}})
     assert config.loss.main == 2.0
@@ -92,6 +104,17 @@ def test_int_is_taken_for_float_and_missing_fields_are_defaults():
         ({"version": 1, "split": {"file": 3}}, "split.file: expected"),
         ({"version": 1, "train": {"objective": "f2"}}, "frame_f1, song_f1"),
         ({"version": 1, "features": {"hop_length": 8000}}, "a clip of 5 s has 11 f"),
+        ({"version": 1, "train": {"effect": "odds"}}, "probability, logit, product"),
+        ({"version": 1, "augment": {"kinds": ["mix"]}}, "remix, specaugment, each"),
+        ({"version": 1, "augment": {"kinds": ["remix"]}}, "use --source stems"),
+        ({"version": 1, "augment": {"kinds": "remix"}}, "expected a list of strs"),
+        ({"version": 1, "augment": {"remix_share": 1.1}}, r"must be in \[0, 1\]: 1.1"),
+        ({"version": 1, "augment": {"remix_gain_db": -1}}, "a number >= 0: -1"),
+        ({"version": 1, "augment": {"mask_bands": 0}}, "must be >= 1: 0, 20"),
+        (
+            {"version": 1, "augment": {"kinds": ["specaugment"], "mask_frames": 157}},
+            "mask_frames must be below 157, a whole clip: 157",
+        ),
     ],
 )
 def test_names_what_is_wrong(raw, message):

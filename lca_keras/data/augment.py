@@ -82,22 +82,9 @@ class SpecAugment:
         augment: `lca_keras.config.AugmentConfig`.
         shape: Mel bands and frames of a clip.
 
-    Raises:
-        UserError: tensorflow-io is not installed, or a mask may cover the whole clip.
     """
 
     def __init__(self, augment, shape):
-        for name, widest, size in zip(
-            ("mask_bands", "mask_frames"),
-            (augment.mask_bands, augment.mask_frames),
-            shape,
-            strict=True,
-        ):
-            if widest >= size:
-                raise UserError(
-                    f"augment: {name} must be below {size}, a whole clip; it is "
-                    f"{widest}"
-                )
         audio = _tensorflow_io()
         self._bands = _pool(audio.freq_mask, (1, shape[0]), augment.mask_bands)
         self._frames = _pool(audio.time_mask, (shape[1], 1), augment.mask_frames)

@@ -197,14 +197,6 @@ def test_masks(source):
     assert set(widths[1]) == set(range(6))
 
 
-def test_validation_clips_stay_as_they_are(source):
-    # There is no way to ask for anything else.
-    for mel, _ in source.ordered(4):
-        assert mel.shape[1:] == (128, CLIP, 1)
-    keys = [key for key in source.order for _ in range(source._clips_of(key))]
-    assert len(keys) == source.num_clips
-
-
 def test_the_melody_stays_with_the_voice(songs, tmp_path):
     config = dataclasses.replace(STEMS, melody="pyin")
     few = songs[::5]
@@ -226,9 +218,3 @@ def test_needs_stems(songs, tmp_path):
     source = ClipSource(store, {songs[0].key: 0}, CLIP)
     with pytest.raises(UserError, match="no stems.*--source stems"):
         source.training(4, 0, 0, 1, ALWAYS)
-
-
-def test_a_mask_of_a_whole_clip_is_refused(source):
-    settings = AugmentConfig(kinds=("specaugment",), mask_frames=CLIP)
-    with pytest.raises(UserError, match="mask_frames must be below 94"):
-        source.training(4, 0, 0, 1, settings)
