@@ -48,14 +48,14 @@ sys.exit(code)
 """
 
 
-def make_corpus(songs, seconds):
+def make_corpus(songs, seconds, stems=False):
     """Synthesises a corpus of so many songs unless it is there; returns its folder."""
     corpus = synthesis.SynthesisConfig(
         artists=2, albums=5, songs=songs // 10, seconds=seconds
     )
     folder = pathlib.Path("corpus", f"benchmark-{songs}x{seconds:g}")
     with console.progress(f"Synthesising {folder}") as progress:
-        synthesis.write_corpus(corpus, folder, progress=progress)
+        synthesis.write_corpus(corpus, folder, stems, progress=progress)
     return folder
 
 
@@ -105,11 +105,9 @@ def scaling(seconds, out):
 
 
 def reading(out):
-    """Clips per second of the input pipeline against those of training."""
-    from lca_keras.config import get_preset
+    """Seconds that a pass over a sixth of the songs takes."""
     from lca_keras.data.clips import ClipSource
     from lca_keras.data.store import FeatureStore
-    from lca_keras.models.factory import build_training_model
 
     store = FeatureStore.open(out)
     labels = {key: index % 20 for index, key in enumerate(store.records)}
@@ -121,17 +119,24 @@ def reading(out):
         count = sum(len(label) for _, label in part.ordered(32))
         took = time.perf_counter() - start
         print(f"a sixth of {len(labels)} songs, {title}: {took:.2f} s, {count} clips")
+
+
+def augmenting(seconds, out):
+    """Clips per second of the input pipeline, by augmentation, against training's."""
+    from lca_keras.config import AugmentConfig, get_preset
+    from lca_keras.data.clips import ClipSource
+    from lca_keras.data.store import FeatureStore
+    from lca_keras.models.factory import build_training_model
+
+    data = make_corpus(200, seconds, stems=True)
+    extract(data / "manifest.csv", out, "--source", "stems")
+    store = FeatureStore.open(out)
+    labels = {key: index % 20 for index, key in enumerate(store.records)}
     print("input pipeline against training, clips a second")
     for preset in ("demo", "paper"):
         config = get_preset(preset)
         source = ClipSource(store, labels, config.clip_frames)
         batch = config.train.batch_size
-        for _ in itertools.islice(source.training(batch, 0, 0, 1), 3):
-            pass  # Traces the graph, fills the page cache.
-        start, count = time.perf_counter(), 0
-        for mel, _ in source.training(batch, 0, 0, 1):
-            count += len(mel)
-        delivered = count / (time.perf_counter() - start)
         model = build_training_model(config, 20)
         batches = list(itertools.islice(source.training(batch, 0, 0, 1), 12))
         model.train_on_batch(*batches[0])
@@ -140,10 +145,20 @@ def reading(out):
         for mel, label in batches[2:]:
             model.train_on_batch(mel, label)
         consumed = 10 * batch / (time.perf_counter() - start)
-        print(
-            f"  {preset:<6} pipeline {delivered:7.0f}  training {consumed:5.0f}  "
-            f"ratio {delivered / consumed:.0f}"
-        )
+        for kinds in ((), ("remix",), ("specaugment",), ("remix", "specaugment")):
+            batches = source.training(batch, 0, 0, 4, AugmentConfig(kinds=kinds))
+            start, count = None, 0
+            for mel, _ in batches:
+                # The first epoch traces the graph and fills the page cache.
+                if start is None and count >= source.num_clips:
+                    start, before = time.perf_counter(), count
+                count += len(mel)
+            delivered = (count - before) / (time.perf_counter() - start)
+            print(
+                f"  {preset:<6} {'+'.join(kinds) or 'no augmentation':<18} pipeline "
+                f"{delivered:7.0f}  training {consumed:5.0f}  ratio "
+                f"{delivered / consumed:.0f}"
+            )
 
 
 def main(argv=None):
@@ -163,6 +178,7 @@ def main(argv=None):
             return
         scaling(args.short_seconds, out)
         reading(out)
+        augmenting(args.short_seconds, pathlib.Path(folder, "stems"))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ loss term that is switched off (`no-att`).
 """
 
 import argparse
+import dataclasses
+import hashlib
+import json
 import pathlib
 import sys
 
@@ -199,8 +202,12 @@ def compare(args):
             folder = out / "cells" / variant / f"seed-{seed}"
             warm_up = None
             if config.train.method != "none" and config.train.warmup_epochs:
-                words = [config.train.method, *config.augment.kinds]
-                warm_up = out / "warm-up" / "+".join(words) / f"seed-{seed}"
+                # All that the warm-up depends on.
+                same = {"effect": "logit", "detach_counterfactual": False, "epochs": 1}
+                kind = dataclasses.replace(config, loss=LossWeights())
+                kind = [kind.replace(train=same).to_dict(), str(source)]
+                digest = hashlib.sha256(json.dumps(kind).encode()).hexdigest()[:12]
+                warm_up = out / "warm-up" / digest
 
             def compute(config=config, folder=folder, warm_up=warm_up):
                 return score(config, songs, division, folder, warm_up)

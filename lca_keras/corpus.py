@@ -157,27 +157,23 @@ def stems_of(source, config, songs, progress=None):
         progress: As for `prepare`.
 
     Returns:
-        `FeatureStore`.
+        `FeatureStore`, and a dict from path to the reason why a song has no stems.
 
     Raises:
-        UserError: A song has no stems and they cannot be made.
+        UserError: The separator cannot be had.
     """
     separator = separation.separator_id(source.separator or separation.DEFAULT)
-    features = dataclasses.replace(config.features, source="stems", separator=separator)
+    features = dataclasses.replace(
+        config.served_features, source="stems", separator=separator
+    )
     keys = "".join(sorted(song.key for song in songs))
     tag = hashlib.sha256(keys.encode()).hexdigest()[:8]
     name = f"voice-report-{tag}-{features.digest}"
     store = WritableStore(pathlib.Path(source.features, name), features)
     report = store.update(songs, progress, Extractor(features, source.separator))
-    if report.failed:
-        reasons = [
-            f"{song.path}: {report.failed[song.key]}"
-            for song in songs
-            if song.key in report.failed
-        ]
-        problem = f"the stems of {len(reasons)} songs cannot be had"
-        raise UserError("\n  ".join([problem, *reasons]))
-    return store
+    failed = report.failed
+    reasons = {str(s.path): failed[s.key] for s in songs if s.key in failed}
+    return store, reasons
 
 
 def divide(config, corpus, folder=None):

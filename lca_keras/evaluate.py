@@ -47,14 +47,18 @@ def evaluate(args):
 
     job = run.Run.load(args.run)
     model, artists = job.load_model()
-    config, source = job.config, job.source
+    # Nothing is augmented here.
+    config, source = job.config.replace(augment={"kinds": ()}), job.source
+    if args.voice_report:
+        options.check_voice_report(config)
     if args.data:
         source = dataclasses.replace(source, data=args.data, store=None)
         if not args.voice_report:
             # Stems are not needed to name singers.
             features = dataclasses.asdict(config.served_features)
-            config = config.replace(features=features, augment={"kinds": ()})
+            config = config.replace(features=features)
     if args.separator:
+        options.check_separator(args.separator, config.features)
         source = dataclasses.replace(source, separator=args.separator)
     songs = options.prepare_corpus(source, config)
     if args.data:

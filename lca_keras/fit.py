@@ -116,6 +116,11 @@ def config_from(args):
     method = args.method
     if args.model in ("crnn", "crnnm") and method is None:
         method = "none"  # The one method that these networks can be trained with.
+    if (method or config.train.method) == "none":
+        for option in ("effect", "detach_counterfactual"):
+            if getattr(args, option) is not None:
+                given = "--" + option.replace("_", "-")
+                raise UserError(f"{given} is for --method cal or lca")
     sections = {
         "train": {
             "method": method,
@@ -132,7 +137,7 @@ def config_from(args):
             "detach_counterfactual": args.detach_counterfactual,
         },
         "model": {"name": args.model},
-        "augment": options.augment_section(args),
+        "augment": options.augment_section(args, config),
     }
     if args.loss_weights:
         sections["loss"] = vars(LOSS_WEIGHTS[args.loss_weights])
@@ -312,7 +317,7 @@ def listen(job, model, clips, artists, songs):
         options.voice_report(
             job.folder, model, clips, artists, job.source, job.config, songs
         )
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"no voice report: {error}")  # The model is there all the same.
 
 

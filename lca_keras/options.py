@@ -76,17 +76,22 @@ def add_augment_options(parser):
     )
 
 
-def augment_section(args):
+def augment_section(args, config):
     """The augmentation options as fields of `lca_keras.config.AugmentConfig`.
 
     Raises:
-        UserError: `none` together with something.
+        UserError: `none` together with something, or how to remix without remixing;
+            `config` is what the options change.
     """
     kinds = args.augment
     if kinds is not None:
         kinds = tuple(kind for kind in kinds if kind != "none")
         if kinds and len(kinds) < len(args.augment):
             raise UserError(f"--augment none excludes {', '.join(kinds)}")
+    given = (args.remix_share, args.remix_gain_db) != (None, None)
+    remixed = "remix" in (config.augment.kinds if kinds is None else kinds)
+    if given and not remixed:
+        raise UserError("--remix-share and --remix-gain-db are for --augment remix")
     return {
         "kinds": kinds,
         "remix_share": args.remix_share,
@@ -179,6 +184,8 @@ def _stored_features(args, config):
         for name, value in dataclasses.asdict(config.features).items()
         if value != usual[name]
     }
+    if args.preset:
+        wanted.pop("separator", None)  # A preset asks for stems, not for whose.
     options = {"source": args.source, "melody": args.melody}
     wanted.update({k: v for k, v in options.items() if v is not None})
     for name, value in wanted.items():
@@ -268,6 +275,41 @@ def print_scores(evaluations):
             )
 
 
+def check_separator(separator, features):
+    """Raises if stored features come from another separator than one that is named.
+
+    Raises:
+        UserError: They do, or there is no such separator.
+    """
+    from lca_keras.audio import separation
+
+    if features.source == "mixture":
+        return
+    found = separation.separator_id(separator)
+    if found != features.separator:
+        raise UserError(
+            f"--separator {separator} is {found}; these features need "
+            f"{features.separator}"
+        )
+
+
+def check_voice_report(config):
+    """Raises unless the model of a `Config` can have a voice report.
+
+    Raises:
+        UserError: It hears vocals alone, or takes the melody of a mixture.
+    """
+    features = config.features
+    if features.source == "stems":
+        return
+    if features.source == "vocals" or config.model.name == "crnnm":
+        raise UserError(
+            "a voice report is for models that hear the mixture; this one hears vocals "
+            "alone, or the melody of a mixture. One that `fit --source stems` trains "
+            "has a report"
+        )
+
+
 def voice_report(folder, model, clips, artists, source, config, songs):
     """Lets a run's model hear songs in parts and remixed; prints what came of it.
 
@@ -285,18 +327,16 @@ def voice_report(folder, model, clips, artists, source, config, songs):
     """
     from lca_keras import corpus, run
 
-    heard = config.features.source
-    if heard == "vocals":
-        raise UserError(
-            "a voice report is for models that hear the mixture; this one hears vocals "
-            "alone"
-        )
-    if heard == "mixture":
+    check_voice_report(config)
+    if config.features.source != "stems":
         with console.progress("Stems") as show:
-            store = corpus.stems_of(source, config, songs, show)
-        clips = dataclasses.replace(clips, store=store)
+            store, reasons = corpus.stems_of(source, config, songs, show)
+        labels = {k: v for k, v in clips.labels.items() if k in store.records}
+        clips = dataclasses.replace(clips, store=store, labels=labels)
+        for path, reason in reasons.items():
+            print(f"  not in the voice report: {path}: {reason}")
     report = run.listen(folder, model, clips, artists)
-    print_voice_report(report, len(songs))
+    print_voice_report(report, len(clips.labels))
 
 
 def print_voice_report(report, count):

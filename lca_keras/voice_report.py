@@ -9,20 +9,20 @@ import dataclasses
 
 import numpy as np
 
-from lca_keras import evaluation, files, plots
+from lca_keras import evaluation, files, metrics, plots
 from lca_keras.audio import features
 from lca_keras.data.clips import cut_clips
 from lca_keras.data.examples import parse_example, read_record, untuned
 from lca_keras.data.extraction import STEMS
 from lca_keras.errors import UserError
 
-# How a song is heard; and whose name is then the right one, for people.
+# How a song is heard, for people.
 HEARINGS = {
     "mixture": "the song",
     "vocals": "its voice alone",
-    "accompaniment": "its accompaniment alone",
-    "other_accompaniment": "its voice over another artist's accompaniment",
-    "other_voice": "its accompaniment under another artist's voice",
+    "accompaniment": "its band alone, named after the band",
+    "other_accompaniment": "its voice over another band",
+    "other_voice": "its band under another voice, named after the band",
 }
 FOLLOWED = ("voice", "band", "neither")
 _COLORS = ("#2166ac", "#b2182b", "#bdbdbd")
@@ -36,7 +36,7 @@ class Swap:
         voice: Key of the song whose voice it has.
         accompaniment: Key of the one whose accompaniment it has.
         singer: Class index of the voice's artist.
-        band: Class index of the accompaniment's.
+        band: Class index of the artist whose band plays, -1 for a stranger's.
         decision: Class index that the model voted for.
     """
 
@@ -59,10 +59,10 @@ class VoiceReport:
     Attributes:
         artists: List of class names.
         scores: Dict from the names in `HEARINGS` to the F1 over clips and songs,
-            `"frame"` and `"song"`. Right is the song's own artist: what a model that
-            hears voices cannot know of `"accompaniment"` and `"other_voice"`.
-        swaps: List of `Swap`; two for each song, which lends its voice once and its
-            accompaniment once.
+            `"frame"` and `"song"`. Right is the singer, and for `"accompaniment"` and
+            `"other_voice"` the artist whose band plays.
+        swaps: List of `Swap`, two for each song: with another accompaniment, and with
+            another voice.
     """
 
     artists: list[str]
@@ -141,43 +141,79 @@ def listen(model, source, artists):
     if len(set(labels.values())) < 2:
         raise UserError("a voice report needs songs of at least two artists")
     keys = sorted(labels, key=lambda key: (labels[key], key))
-    others = dict(zip(keys, _partners([labels[key] for key in keys]), strict=True))
-    others = {key: keys[index] for key, index in others.items()}
-    # Of each hearing the songs that lend the voice and the accompaniment, and the name.
+    bands = {key: _band(store.records[key], labels[key], artists) for key in keys}
+    lent = _partners([labels[k] for k in keys], [bands[k] for k in keys])
+    sung = _partners([bands[k] for k in keys], [labels[k] for k in keys])
+    # Of each hearing the songs that lend voice and accompaniment, song by song, and
+    # whether it is to be named after the one or the other.
     heard = {
-        "mixture": [(key, key, key) for key in keys],
-        "vocals": [(key, None, key) for key in keys],
-        "accompaniment": [(None, key, key) for key in keys],
-        "other_accompaniment": [(key, others[key], key) for key in keys],
-        "other_voice": [(others[key], key, key) for key in keys],
+        "mixture": ([(key, key) for key in keys], labels),
+        "vocals": ([(key, None) for key in keys], labels),
+        "accompaniment": ([(None, key) for key in keys], bands),
+        "other_accompaniment": (
+            [(key, keys[other]) for key, other in zip(keys, lent, strict=True)],
+            labels,
+        ),
+        "other_voice": (
+            [(keys[other], key) for key, other in zip(keys, sung, strict=True)],
+            bands,
+        ),
     }
     reader = _Reader(store, source.clip_frames, source.melody)
     scores, swaps = {}, []
-    for hearing, parts in heard.items():
-        decisions = _decide(model, reader, parts, labels)
+    for hearing, (parts, names) in heard.items():
+        right = [names[key] for key in keys]
+        decisions = _decide(model, reader, keys, parts, right)
+        levels = {
+            "frame": (decisions.predictions.labels, decisions.winners),
+            "song": (decisions.song_labels, decisions.votes),
+        }
         scores[hearing] = {
-            level: decisions.scores[level]["f1"] for level in ("frame", "song")
+            level: metrics.identification_scores(*named, len(artists))["f1"]
+            for level, named in levels.items()
         }
         if hearing in ("other_accompaniment", "other_voice"):
-            for (voice, band, _), vote in zip(parts, decisions.votes, strict=True):
-                swap = Swap(voice, band, labels[voice], labels[band], int(vote))
+            for (voice, band), vote in zip(parts, decisions.votes, strict=True):
+                swap = Swap(voice, band, labels[voice], bands[band], int(vote))
                 swaps.append(swap)
     return VoiceReport(artists, scores, swaps)
 
 
-def _partners(labels):
-    """For each of sorted labels the index of one that differs, as evenly as can be."""
-    count = len(labels)
-    # Further than any artist's songs reach; all differ unless one has half of them.
-    step = max(labels.count(label) for label in set(labels))
-    partners = []
-    for index, label in enumerate(labels):
-        partner = (index + step) % count
-        if labels[partner] == label:
-            other = [i for i in range(count) if labels[i] != label]
-            partner = other[index % len(other)]
-        partners.append(partner)
-    return partners
+def _band(record, own, artists):
+    """Class index of the artist whose band plays in a song, -1 for a stranger's."""
+    name = record.accompaniment_artist
+    if name is None:
+        return own
+    return artists.index(name) if name in artists else -1
+
+
+def _partners(names, others):
+    """For each song another one that lends what it lacks.
+
+    Which one is drawn, the same whenever it is, among those that have lent the least.
+
+    Args:
+        names: List of the class index that each song brings.
+        others: List of the class index that it would lend.
+
+    Returns:
+        List of indices `p` with `names[i] != others[p[i]]`.
+
+    Raises:
+        UserError: There is none for some song.
+    """
+    rng = np.random.default_rng(0)
+    names, others = np.array(names), np.array(others)
+    used = np.zeros(len(names), int)
+    partners = np.zeros(len(names), int)
+    for index in rng.permutation(len(names)):
+        allowed = np.flatnonzero(others != names[index])
+        if not allowed.size:
+            raise UserError("a voice report needs voices and bands of other artists")
+        least = allowed[used[allowed] == used[allowed].min()]
+        partners[index] = rng.choice(least)
+        used[partners[index]] += 1
+    return partners.tolist()
 
 
 class _Reader:
@@ -236,19 +272,22 @@ class _Reader:
         return {"mel_spectrogram": mel, "melody": melody.astype("float32")}
 
 
-def _decide(model, reader, parts, labels):
-    """`lca_keras.evaluation.Decisions` of what (voice, accompaniment, key)s give."""
+def _decide(model, reader, keys, parts, right):
+    """`lca_keras.evaluation.Decisions` of what pairs (voice, accompaniment) give.
+
+    `keys` name the songs that they count for, `right` has their class indices.
+    """
     import tensorflow as tf
 
-    counts = [reader.frames(v, a) // reader.clip_frames for v, a, _ in parts]
+    counts = [reader.frames(*pair) // reader.clip_frames for pair in parts]
     ends = np.cumsum(counts)
     groups = np.split(np.arange(ends[-1]), ends[:-1])
-    songs = {key: group for (_, _, key), group in zip(parts, groups, strict=True)}
-    truth = np.repeat([labels[key] for _, _, key in parts], counts)
+    songs = dict(zip(keys, groups, strict=True))
+    truth = np.repeat(right, counts)
 
     def clips():
-        for voice, band, _ in parts:
-            yield reader.clips(voice, band)
+        for pair in parts:
+            yield reader.clips(*pair)
 
     shape = (None, reader.config.mel_bins, reader.clip_frames, 1)
     spec = tf.TensorSpec(shape, tf.float32)
@@ -296,7 +335,7 @@ def figure(report):
         left.set_yticks(places, HEARINGS.values())
         left.invert_yaxis()
         left.set_xlim(0, 1.1)
-        left.set_xlabel("F1, named after the song's own artist")
+        left.set_xlabel("F1")
         left.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
         start = np.zeros(len(artists))
         for name, color in zip(FOLLOWED, _COLORS, strict=True):

@@ -56,9 +56,12 @@ class ReadPlan(beam.DoFn):
 
 
 def _song(row):
-    names = [row.pop(name) for name in ("artist", "album", "song")]
-    paths = {name: path and pathlib.Path(path) for name, path in row.items()}
-    return Song(*names, **paths)
+    paths = {
+        name: pathlib.Path(value)
+        for name, value in row.items()
+        if name.endswith("path") and value
+    }
+    return Song(**{**row, **paths})
 
 
 class ExtractSong(beam.DoFn):

@@ -42,10 +42,10 @@ def numbers(rows, name):
         Float array `(trials,)`, and the names of the places or `None`.
     """
     values = [row.values[name] for row in rows]
-    if not any(isinstance(value, bool | str) for value in values):
+    if not any(isinstance(value, str) for value in values):
         return np.array(values, float), None
     places = sorted(set(values))
-    return np.array([places.index(v) for v in values], float), list(map(shown, places))
+    return np.array([places.index(value) for value in values], float), places
 
 
 def importance(rows, names):
@@ -235,8 +235,9 @@ def markdown(name, search, rows, ranked, comparison):
         lines.append("")
         for title in ("default", "genremert"):
             weights = dataclasses.asdict(LOSS_WEIGHTS[title])
-            shown = ", ".join(f"{key} {value:g}" for key, value in weights.items())
-            lines.append(f"{'published' if title == 'genremert' else title}: {shown}  ")
+            listed = ", ".join(f"{key} {value:g}" for key, value in weights.items())
+            name = "published" if title == "genremert" else title
+            lines.append(f"{name}: {listed}  ")
         lines.append("")
     if ranked:
         lines += [

@@ -74,6 +74,10 @@ def search(args):
     space = spaces.load_space(args.space)
     config, source = _config_from(args)
     spaces.check(space, config)
+    for name in ("remix_share", "remix_gain_db"):
+        if name in space and getattr(args, name) is not None:
+            option = "--" + name.replace("_", "-")
+            raise UserError(f"{option}: {name} is searched; fix it in --space")
     trials = _check_numbers(args, space, config)
     console.quiet_tensorflow()
     import tensorflow as tf
@@ -129,7 +133,7 @@ def _config_from(args):
         args,
         config,
         train={"epochs": args.epochs, "seed": args.seed, "objective": args.objective},
-        augment=options.augment_section(args),
+        augment=options.augment_section(args, config),
     )
     if config.model.name != "crnn_fgnl" or config.train.method != "lca":
         raise UserError(

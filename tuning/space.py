@@ -43,7 +43,7 @@ class Parameter:
     low: float = 0.0
     high: float = 0.0
     scale: str = LINEAR
-    values: tuple[float | str | bool, ...] = ()
+    values: tuple[float | str, ...] = ()
 
     @property
     def fixed(self):
@@ -91,7 +91,8 @@ _LIMITS = {
 }
 _WHOLE = ("warmup_epochs",)
 # What has no order: every value that may be listed.
-_CHOICES = {"effect_form": EFFECTS, "detach_counterfactual": (False, True)}
+# (KerasTuner would make numbers of true and false.)
+_CHOICES = {"effect_form": EFFECTS, "detach_counterfactual": ("false", "true")}
 # Where the values go that are no loss weights: section and field of a `Config`.
 _FIELDS = {
     "warmup_epochs": ("train", "warmup_epochs"),
@@ -193,8 +194,9 @@ def _parameter(name, entry):
 def _value(name, value):
     """A number within the limits of its parameter, or one of its choices."""
     if name in _CHOICES:
-        # To Python 1 is true.
-        if type(value) is not type(_CHOICES[name][0]) or value not in _CHOICES[name]:
+        if isinstance(value, bool):
+            value = str(value).lower()
+        if value not in _CHOICES[name]:
             raise SpaceError(f"{name}: {value!r} is none of {_listed(name)}")
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -210,7 +212,7 @@ def _value(name, value):
 
 
 def _listed(name):
-    return ", ".join(str(value).lower() for value in _CHOICES[name])
+    return ", ".join(_CHOICES[name])
 
 
 def check(space, config):
@@ -229,9 +231,7 @@ def check(space, config):
 
 def shown(value):
     """A value of a trial, for people."""
-    if isinstance(value, bool | str):
-        return str(value).lower()
-    return f"{value:.4g}"
+    return value if isinstance(value, str) else f"{value:.4g}"
 
 
 def hyperparameters(space):
@@ -264,7 +264,10 @@ def apply(values, config):
     )
     sections = {"train": {}, "augment": {}}
     for name, (section, field) in _FIELDS.items():
-        sections[section][field] = values.get(name)
+        value = values.get(name)
+        if name == "detach_counterfactual" and value is not None:
+            value = value == "true"
+        sections[section][field] = value
     return config.replace(loss=vars(weights), **sections)
 
 

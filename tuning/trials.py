@@ -14,7 +14,7 @@ import shutil
 import keras
 
 from lca_keras import callbacks, console, files, run, training
-from lca_keras.config import LossWeights
+from lca_keras.config import AugmentConfig, LossWeights
 from lca_keras.models.factory import build_training_model
 from tuning import space
 
@@ -130,7 +130,9 @@ class Trainer:
         """
         train = config.train
         same = {"epochs": 1, "warmup_epochs": 0, "learning_rate": 0.1, "seed": 0}
-        kind = dataclasses.replace(config, loss=LossWeights()).replace(train=same)
+        # Clips are augmented outside of it.
+        kind = dataclasses.replace(config, loss=LossWeights(), augment=AugmentConfig())
+        kind = kind.replace(train=same)
         if kind != self._kind:
             # Hundreds of models pass through one process.
             keras.utils.clear_session()
@@ -244,7 +246,12 @@ def _write_hparams(folder, config, scores):
         "cf_dropout": train.cf_dropout,
         "warmup_epochs": train.warmup_epochs,
         "seed": train.seed,
+        "effect_form": train.effect,
+        "detach_counterfactual": train.detach_counterfactual,
     }
+    if "remix" in config.augment.kinds:
+        searched["remix_share"] = config.augment.remix_share
+        searched["remix_gain_db"] = config.augment.remix_gain_db
     with tf.summary.create_file_writer(os.fspath(folder)).as_default():
         api.hparams(searched)
         for name, value in dataclasses.asdict(scores).items():

@@ -208,7 +208,9 @@ def write_song(corpus, out, artist, album, song, stems):
         "artist": name,
         "album": record,
         "song": title,
-        "band": corpus.style_of(artist, album, song),
+        "accompaniment_artist": corpus.artist_name(
+            corpus.style_of(artist, album, song)
+        ),
     }
     targets = {"mixture": path}
     if stems:

@@ -24,6 +24,7 @@ class Song:
         path: Audio file.
         vocals_path: Audio file of the voice alone, as long as `path`, if there is one.
         accompaniment_path: The same of everything else.
+        accompaniment_artist: Whose band it is, where it is not the artist's own.
     """
 
     artist: str
@@ -34,6 +35,7 @@ class Song:
     accompaniment_path: pathlib.Path | None = dataclasses.field(
         default=None, compare=False
     )
+    accompaniment_artist: str | None = dataclasses.field(default=None, compare=False)
 
     @property
     def key(self):
@@ -54,7 +56,7 @@ def load(path):
         path: Folder `artist/album/song.ext`, or a CSV manifest with the columns
             `path` (relative to the CSV's folder), `artist`, `album` and `song`, and
             optionally `vocals_path` and `accompaniment_path`, files of the voice alone
-            and of everything else.
+            and of everything else, and `accompaniment_artist`.
 
     Returns:
         List of `Song`, sorted.
@@ -115,7 +117,8 @@ def _read_manifest(path):
         for column in ("vocals_path", "accompaniment_path"):
             if name := (row.get(column) or "").strip():
                 stems[column] = _within(root, name, f"{path}, line {number}")
-        song = Song(*names[1:], audio, **stems)
+        band = (row.get("accompaniment_artist") or "").strip() or None
+        song = Song(*names[1:], audio, accompaniment_artist=band, **stems)
         if song.key in lines:
             raise UserError(
                 f"{path}, line {number}: {song.label} is in line {lines[song.key]} "

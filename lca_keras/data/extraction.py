@@ -20,7 +20,8 @@ STEMS = ("vocals", "accompaniment")
 # Level of a stem within a song whose other stem is what it leaves: at 0.8, what is left
 # of the first in the other is 14 dB softer than it was.
 _LEAST_LEVEL = 0.8
-# Mastering changes a sum of stems; this is 6 dB below the song.
+# Mastering changes levels and sums of stems: within 10 dB, and by 6 dB below the song.
+_LEAST_MASTERED = 0.3
 _MOST_REST = 0.25
 
 
@@ -151,10 +152,12 @@ class Extractor:
             sounds["vocals"] = np.pad(vocals, (0, mixture.size - vocals.size))
         elif len(given) == 2:
             _check_sum(mixture, given, files)
+            for name, stem in given.items():
+                _check_part(mixture, stem, name, files[name], _LEAST_MASTERED)
         else:
             (name,) = given
             if source == "stems" or name == "accompaniment":
-                _check_part(mixture, given[name], name, files[name])
+                _check_part(mixture, given[name], name, files[name], _LEAST_LEVEL)
         sounds |= given
         if "vocals" not in sounds:
             sounds["vocals"] = mixture - sounds["accompaniment"]
@@ -232,7 +235,7 @@ class Extractor:
         )
 
 
-def _check_part(mixture, stem, name, path):
+def _check_part(mixture, stem, name, path, least):
     """Raises unless a stem is in a mixture, at its own level.
 
     What is sung and what is played are hardly correlated, so the projection of the
@@ -240,12 +243,11 @@ def _check_part(mixture, stem, name, path):
     shifted in time, gives about zero.
     """
     level = float(np.vdot(stem, mixture) / np.vdot(stem, stem))
-    if not _LEAST_LEVEL < level < 1 / _LEAST_LEVEL:
+    if not least < level < 1 / least:
         raise AudioError(
-            f"its {name} {path} are not in the song as they are: it holds them at "
-            f"{level:.2f} times their level (about 0: another recording, or shifted in "
-            "time), and what they leave is no other stem. Give files that fit, or both "
-            "vocals_path and accompaniment_path"
+            f"its {name} {path}: the song holds that at {level:.2f} times its level "
+            "(about 0: another recording, or shifted in time), so the two do not "
+            "belong together"
         )
 
 

@@ -46,13 +46,15 @@ class Record(_Entry):
     source: tuple[int, ...]
     vocals_path: str | None = None
     accompaniment_path: str | None = None
+    accompaniment_artist: str | None = None
 
     @property
     def as_song(self):
         """The `lca_keras.data.catalogue.Song` that the features are of."""
         files = (self.path, self.vocals_path, self.accompaniment_path)
         paths = (name and pathlib.Path(name) for name in files)
-        return Song(self.artist, self.album, self.song, *paths)
+        names = (self.artist, self.album, self.song)
+        return Song(*names, *paths, self.accompaniment_artist)
 
 
 @dataclasses.dataclass(frozen=True)

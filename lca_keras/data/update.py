@@ -106,6 +106,7 @@ def compute_part(folder, song, extractor):
             source,
             song.vocals_path and os.fspath(song.vocals_path),
             song.accompaniment_path and os.fspath(song.accompaniment_path),
+            song.accompaniment_artist,
         )
         with files.atomic_path(parts / f"{song.key}.npz") as temporary:
             np.savez(temporary, allow_pickle=False, **extracted.arrays)
@@ -222,9 +223,9 @@ class WritableStore(FeatureStore):
                 and (old.source, old.path) == (source, path)
                 and song.key not in lost
             ):
-                plan.records[song.key] = old
+                plan.records[song.key] = _as_named(old, song)
             elif isinstance(part, Record):
-                plan.records[song.key] = part
+                plan.records[song.key] = _as_named(part, song)
                 plan.parts.add(song.key)
             else:
                 plan.pending.append(song)
@@ -353,6 +354,11 @@ class WritableStore(FeatureStore):
                 "failures": failures,
             },
         )
+
+
+def _as_named(record, song):
+    """A record with what the corpus says of the song now and no feature hangs on."""
+    return dataclasses.replace(record, accompaniment_artist=song.accompaniment_artist)
 
 
 def _by_shard(plan):

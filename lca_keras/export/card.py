@@ -23,7 +23,7 @@ def _augmented(config):
 
 
 def _listens_to(metrics):
-    """Lines that say whether it follows the voice, the first ones if it does not."""
+    """First lines of the card: whether the model follows the voice."""
     report = metrics.get("voice_report")
     if not report:
         return []
@@ -46,7 +46,8 @@ def _hearings(metrics):
     return [
         "## What it listens to",
         "",
-        "F1 on the test songs, with the song's own artist as the right answer.",
+        "F1 on the test songs; right is the singer, or, where it says so, the artist "
+        "whose band plays.",
         "",
         "| heard | clips | songs |",
         "| --- | --- | --- |",

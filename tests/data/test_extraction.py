@@ -130,11 +130,20 @@ def test_stems_that_do_not_fit_are_refused(song, tmp_path):
         "other": np.random.default_rng(0).standard_normal(vocals.size) / 20,
     }.items():
         soundfile.write(path, wrong, rate)
-        with pytest.raises(AudioError, match=r"v.wav are not in the song as they are"):
+        with pytest.raises(AudioError, match=r"v.wav: the song holds that at -?\d"):
             Extractor(STEMS).extract(alone)
         if name != "soft":  # Half of a voice is not too much to lose in mastering.
             with pytest.raises(AudioError, match=r"do not add up to it: .* has \d+%"):
                 Extractor(STEMS).extract(both)
+    # A voice so soft that it hardly counts in the sum.
+    mixture, _ = soundfile.read(song.path)
+    soundfile.write(tmp_path / "s.wav", mixture - 0.9 * vocals, rate)
+    soundfile.write(path, 0.1 * np.roll(vocals, rate // 4), rate)
+    soft = dataclasses.replace(
+        both, path=tmp_path / "s.wav", accompaniment_path=song.accompaniment_path
+    )
+    with pytest.raises(AudioError, match=r"v.wav: the song holds that at"):
+        Extractor(STEMS).extract(soft)
     soundfile.write(path, vocals * 0.95, rate)
     Extractor(STEMS).extract(alone)
     soundfile.write(path, vocals * 0, rate)

@@ -322,7 +322,9 @@ def test_songs_travel_through_the_plan(tmp_path):
     song = catalogue.Song("Ä\udcff", 'b "c"', "d\n", pathlib.Path("/e/\udcfe.wav"))
     stems = {"vocals_path": pathlib.Path("/v"), "accompaniment_path": None}
     voiced = dataclasses.replace(song, **stems)
-    played = dataclasses.replace(song, accompaniment_path=pathlib.Path("/a"))
+    played = dataclasses.replace(
+        song, accompaniment_path=pathlib.Path("/a"), accompaniment_artist="Ö"
+    )
     record = Record("a", "b", "c", "/p", 3, 0.1, "h", (1, 2))
     plan = update.Plan([song], {"k": record}, {}, {"k"}, [song, voiced, played])
     steps.write_plan(tmp_path / "plan", plan)

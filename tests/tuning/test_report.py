@@ -13,7 +13,8 @@ def test_what_has_no_order_is_drawn_and_ranked():
         form = ("logit", "probability", "product")[index % 3]
         score = {"logit": 0.2, "probability": 0.5, "product": 0.9}[form]
         seeds = [types.SimpleNamespace(frame_f1=score)]
-        values = {"effect_form": form, "detach_counterfactual": index % 2 == 0}
+        detach = ("true", "false")[index % 2]
+        values = {"effect_form": form, "detach_counterfactual": detach}
         values["att"] = float(rng.uniform(0.1, 1))
         rows.append(types.SimpleNamespace(values=values, score=score, seeds=seeds))
     names = report.searched(rows)

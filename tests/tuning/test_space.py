@@ -4,7 +4,7 @@ import keras_tuner as kt
 import numpy as np
 import pytest
 
-from lca_keras.config import get_preset
+from lca_keras.config import Config, get_preset
 from tuning import oracle, space
 from tuning.space import SpaceError, load_space
 
@@ -122,11 +122,15 @@ def test_what_has_no_order_and_what_is_remixed(tmp_path):
         assert config.augment.remix_gain_db == 3
         assert config.augment.kinds == ("remix",)
         made.end_trial(trial)
+        # Numbers in the place of true and false would make a file that nobody reads.
+        assert type(config.train.detach_counterfactual) is bool
     assert seen == {(e, d) for e in ("product", "logit") for d in (True, False)}
+    config.save(tmp_path / "best.yaml")
+    assert Config.load(tmp_path / "best.yaml") == config
     grid = {**found, "main": found["main"].grid(2)}
     assert [p.values for p in grid.values()][-4:-2] == [
         ("logit", "product"),
-        (False, True),
+        ("false", "true"),
     ]
     space.check(found, voice)
     with pytest.raises(SpaceError, match="remix_share, remix_gain_db cannot be"):
