@@ -51,7 +51,7 @@ def _stored(songs, store):
 
 
 def test_powers_add_up_like_waveforms():
-    # docs/voice.md: over voiced frames the median is 0.03 dB and the 95th percentile 1.7
+    # docs/voice.md: over voiced frames the median is 0.03 dB, the 95th percentile 1.7
     # dB, in decibels that count double.
     corpus, config = synthesis.SynthesisConfig(seed=3), FeatureConfig()
     errors = []
