@@ -343,8 +343,9 @@ def print_voice_report(report, count):
     """Prints a `lca_keras.voice_report.VoiceReport` of so many songs."""
     from lca_keras.voice_report import HEARINGS, verdict
 
-    print(f"\nWhat it listens to ({count} songs)       F1  clips  songs")
+    title = f"What it listens to ({count} songs), F1"
+    print(f"\n{title:<53} clips  songs")
     for name, heard in HEARINGS.items():
         scores = report.scores[name]
-        print(f"  {heard:<46} {scores['frame']:.3f}  {scores['song']:.3f}")
+        print(f"  {heard:<51} {scores['frame']:.3f}  {scores['song']:.3f}")
     print(verdict(report.shares))

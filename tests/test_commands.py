@@ -557,7 +557,7 @@ def test_voice_reports_of_finished_runs(
     before = files.read_json("runs/remixed/metrics.json")["voice_report"]
     again = ["--out", str(tmp_path / "again"), "--voice-report"]
     assert evaluate.main(["--run", "runs/remixed", *again]) == 0
-    assert "What it listens to (6 songs)" in capsys.readouterr().out
+    assert "What it listens to (6 songs), F1" in capsys.readouterr().out
     assert files.read_json(tmp_path / "again/metrics.json")["voice_report"] == before
     # A run that never saw stems, on a corpus that has them.
     manifest = str(tiny_corpus / "manifest.csv")
