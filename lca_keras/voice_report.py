@@ -6,6 +6,7 @@ tell the two apart where a band goes with its singer there too.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -216,26 +217,38 @@ def _partners(names, others):
     return partners.tolist()
 
 
+@functools.lru_cache
+def _fetch(columns):
+    """Function of the place of a song's record that reads columns, traced once."""
+    import tensorflow as tf
+
+    @tf.function
+    def fetch(path, offset, size):
+        place = tf.data.Dataset.from_tensors((path, offset, size))
+        record = place.flat_map(read_record).get_single_element()
+        return parse_example(record, columns)
+
+    return fetch
+
+
 class _Reader:
     """Clips of songs of a store, from any voice and any accompaniment."""
 
     def __init__(self, store, clip_frames, melody):
+        import tensorflow as tf
+
         self.config = store.config
         self.clip_frames = clip_frames
         self.melody = melody
         self._records = store.records
         self._places = {
-            key: (path, *np.array(place, "int64"))
+            key: (tf.constant(path), *tf.unstack(tf.constant(place, tf.int64)))
             for path, songs in store.locations().items()
             for key, place in songs.items()
         }
 
     def _read(self, key, columns):
-        import tensorflow as tf
-
-        place = tf.data.Dataset.from_tensors(self._places[key])
-        (record,) = untuned(place.flat_map(read_record))
-        example = parse_example(record, columns)
+        example = _fetch(columns)(*self._places[key])
         if example["key"].numpy().decode() != key:
             raise UserError("index.json is not that of these shards: delete the store")
         return {name: example[name].numpy() for name in columns}
