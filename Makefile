@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/.installed
 	@if [ -e runs/demo ]; then set -x; $(BIN)/python -m lca_keras.fit --resume runs/demo; \
-	else set -x; $(BIN)/python -m lca_keras.fit --name demo --epochs 11 --warmup-epochs 4; fi
+	else set -x; $(BIN)/python -m lca_keras.fit --name demo --epochs 12 --warmup-epochs 4; fi
 
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check .

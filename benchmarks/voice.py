@@ -143,8 +143,12 @@ def table(found, reports, seeds, variants, against):
         shares = [
             reports[variant, s]["shares"] for s in done if (variant, s) in reports
         ]
-        means = [np.mean([share[name] for share in shares]) for name in FOLLOWED[:2]]
-        cells.append(" / ".join(f"{mean:.2f}" for mean in means))
+        means = [
+            f"{np.mean([share[name] for share in shares]):.2f}"
+            for name in FOLLOWED[:2]
+            if shares
+        ]
+        cells.append(" / ".join(means))
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -224,7 +228,10 @@ def compare(args):
             flush=True,
         )
     wanted = {}
-    for variant, seed in found:
+    # Those of other stems, and of a folder that does not say whose bands play, would
+    # be no measure.
+    heard = found if args.source == "stems" and not args.separator else {}
+    for variant, seed in heard:
         folder, settings, _ = wanted_scores[variant, seed]
         config = configure(variant, base).replace(train={"seed": seed})
 

@@ -43,6 +43,7 @@ def evaluate(args):
     """Runs the job that the parsed arguments describe."""
     console.quiet_tensorflow()
     from lca_keras import corpus, run
+    from lca_keras.audio import separation
     from lca_keras.data import split
 
     job = run.Run.load(args.run)
@@ -58,7 +59,8 @@ def evaluate(args):
             features = dataclasses.asdict(config.served_features)
             config = config.replace(features=features)
     if args.separator:
-        options.check_separator(args.separator, config.features)
+        if config.features.source != "mixture":
+            separation.check_same(args.separator, config.features.separator)
         source = dataclasses.replace(source, separator=args.separator)
     songs = options.prepare_corpus(source, config)
     if args.data:

@@ -275,24 +275,6 @@ def print_scores(evaluations):
             )
 
 
-def check_separator(separator, features):
-    """Raises if stored features come from another separator than one that is named.
-
-    Raises:
-        UserError: They do, or there is no such separator.
-    """
-    from lca_keras.audio import separation
-
-    if features.source == "mixture":
-        return
-    found = separation.separator_id(separator)
-    if found != features.separator:
-        raise UserError(
-            f"--separator {separator} is {found}; these features need "
-            f"{features.separator}"
-        )
-
-
 def check_voice_report(config):
     """Raises unless the model of a `Config` can have a voice report.
 

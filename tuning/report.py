@@ -236,8 +236,7 @@ def markdown(name, search, rows, ranked, comparison):
         for title in ("default", "genremert"):
             weights = dataclasses.asdict(LOSS_WEIGHTS[title])
             listed = ", ".join(f"{key} {value:g}" for key, value in weights.items())
-            name = "published" if title == "genremert" else title
-            lines.append(f"{name}: {listed}  ")
+            lines.append(f"{title.replace('genremert', 'published')}: {listed}  ")
         lines.append("")
     if ranked:
         lines += [

@@ -51,6 +51,23 @@ def separator_id(separator):
     return f"local-{digest.hexdigest()[:12]}"
 
 
+def check_same(separator, wanted):
+    """Raises unless a separator is the one that features were made with.
+
+    Args:
+        separator: As for `separator_id`, which names it.
+        wanted: String, that name in the features' configuration.
+
+    Raises:
+        SeparatorError: It is another one, or there is none.
+    """
+    found = separator_id(separator)
+    if found != wanted:
+        raise SeparatorError(
+            f"--separator {separator} is {found}; these features need {wanted}"
+        )
+
+
 def _model_files(folder):
     """The settings and the weights of a folder in openunmix's format."""
     folder = pathlib.Path(folder)

@@ -81,7 +81,6 @@ class SpecAugment:
     Args:
         augment: `lca_keras.config.AugmentConfig`.
         shape: Mel bands and frames of a clip.
-
     """
 
     def __init__(self, augment, shape):

@@ -11,7 +11,7 @@ import numpy as np
 from lca_keras import files
 from lca_keras.audio import separation
 from lca_keras.audio.decode import SILENCE_PEAK, AudioError, decode
-from lca_keras.audio.features import mel_power, stem_levels, to_decibels
+from lca_keras.audio.features import mel_power, mel_spectrogram, stem_levels
 from lca_keras.audio.melody import melody_bands
 from lca_keras.errors import UserError
 
@@ -99,11 +99,7 @@ class Extractor:
                         f"these features were made with the separator {wanted}: say "
                         "where its folder is with --separator FOLDER"
                     )
-                found = separation.separator_id(source)
-                if found != wanted:
-                    raise UserError(
-                        f"--separator {source} is {found}; these features need {wanted}"
-                    )
+                separation.check_same(source, wanted)
             self._separator = separation.Separator(source, self._threads)
         return self._separator
 
@@ -218,7 +214,7 @@ class Extractor:
                 sounds = self.sounds(song, temporary)
         # Two processes whose matrix products take two threads each are slower than one.
         with _thread_pools().limit(limits=self._threads):
-            mel = to_decibels(mel_power(self.heard(sounds), self.config), self.config)
+            mel = mel_spectrogram(self.heard(sounds), self.config)
             # Float16 is the store's contract: half the disk, and decibels keep 0.03 dB.
             arrays = {"mel": mel.astype("float16")}
             melody = self.melody(sounds)
