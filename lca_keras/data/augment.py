@@ -8,6 +8,7 @@ References:
     - Park et al., 2019, https://arxiv.org/abs/1904.08779 (SpecAugment)
 """
 
+import functools
 import importlib.util
 import math
 import warnings
@@ -125,8 +126,9 @@ def _tensorflow_io():
         return tensorflow_io.audio
 
 
+@functools.lru_cache
 def _pool(operator, shape, widest):
-    """Bool tensor `(_MASKS, size)`, false where a mask of `operator` is."""
+    """Bool array `(_MASKS, size)`, false where a mask of `operator` is."""
     import tensorflow as tf
 
     @tf.function
@@ -143,4 +145,6 @@ def _pool(operator, shape, widest):
         )
 
     with tf.device("CPU"):
-        return tf.cast(tf.reshape(draw(), (_MASKS, -1)), tf.bool)
+        # Called by itself it would warn after some widths that it is traced so often.
+        masks = draw.get_concrete_function()()
+    return masks.numpy().reshape(_MASKS, -1).astype(bool)
