@@ -144,6 +144,18 @@ def test_stems_that_do_not_fit_are_refused(song, tmp_path):
     )
     with pytest.raises(AudioError, match=r"v.wav: the song holds that at"):
         Extractor(STEMS).extract(soft)
+    # One that is softer still, beside a band that happens to have a little against it.
+    accompaniment, _ = soundfile.read(song.accompaniment_path)
+    band = accompaniment - 0.1 * vocals
+    for name, sound in {
+        "v": 0.05 * vocals,
+        "b": band,
+        "s": band + 0.05 * vocals,
+    }.items():
+        soundfile.write(tmp_path / f"{name}.wav", sound, rate, subtype="FLOAT")
+    Extractor(STEMS).extract(
+        dataclasses.replace(soft, accompaniment_path=tmp_path / "b.wav")
+    )
     soundfile.write(path, vocals * 0.95, rate)
     Extractor(STEMS).extract(alone)
     soundfile.write(path, vocals * 0, rate)
