@@ -31,7 +31,7 @@ def main(argv=None):
     part_of = split.read_split(args.split, songs)
     features, artists = {}, {}
     for song in songs:
-        mfcc = librosa.feature.mfcc(y=decode(song.path), sr=16000, n_mfcc=20)
+        mfcc = librosa.feature.mfcc(y=decode(song.path).samples, sr=16000, n_mfcc=20)
         part = part_of[song.key]
         features.setdefault(part, []).append(mfcc.mean(axis=1))
         artists.setdefault(part, []).append(song.artist)

@@ -24,7 +24,7 @@ class DataSource:
         store: Feature store that takes the place of `data`, or `None`.
         features: Folder of all feature stores that are made from corpora.
         separator: Folder of the separator that the features need, or `None`.
-        strict: Whether an unusable song is an error.
+        strict: Whether an unusable or doubtful song is an error.
     """
 
     data: str | None = None
@@ -42,12 +42,15 @@ class Corpus:
         store: `FeatureStore`.
         songs: Usable songs.
         skipped: Dict from path to the reason why a file was left out.
+        doubtful: Dict from path to what is doubtful about a usable song, sound that
+            may be missing say.
         notes: Lines for people: how the features came about, and what was damaged.
     """
 
     store: FeatureStore
     songs: list[catalogue.Song]
     skipped: dict[str, str]
+    doubtful: dict[str, str]
     notes: list[str]
 
 
@@ -77,7 +80,7 @@ def prepare(source, config, progress=None):
         `Corpus`.
 
     Raises:
-        UserError: No songs, none usable, or unusable ones under `strict`.
+        UserError: No songs, none usable, or unusable or doubtful ones under `strict`.
     """
     augment.check_installed(config.augment)
     if source.store:
@@ -95,14 +98,19 @@ def prepare(source, config, progress=None):
             skipped[str(song.path)] = reason
         else:
             usable.append(song)
-    if not usable or (skipped and source.strict):
-        problem = f"--strict: {len(skipped)} files cannot be used"
+    notes_of = {str(s.path): store.records[s.key].notes for s in usable}
+    doubtful = {path: "; ".join(said) for path, said in notes_of.items() if said}
+    if not usable or (source.strict and (skipped or doubtful)):
+        problem = (
+            f"--strict: {len(skipped)} files cannot be used, {len(doubtful)} are "
+            "doubtful"
+        )
         if not usable:
             where, total = source.data or source.store, len(store.failed) + len(songs)
             problem = f"{where}: none of {total} songs can be used"
-        reasons = [f"{path}: {reason}" for path, reason in skipped.items()]
+        reasons = [f"{p}: {reason}" for p, reason in (skipped | doubtful).items()]
         raise UserError("\n  ".join([problem, *notes, *reasons]))
-    return Corpus(store, usable, skipped, notes)
+    return Corpus(store, usable, skipped, doubtful, notes)
 
 
 def _open_store(folder, config):

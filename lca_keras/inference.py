@@ -24,6 +24,7 @@ class Identification:
         clip_seconds: Length of a clip.
         clips: List of dicts with `start` (seconds), `singer` and `probabilities`
             (artist to float) of every clip.
+        notes: Sentences about sound that the file announces and does not have.
     """
 
     singer: str
@@ -31,6 +32,7 @@ class Identification:
     votes: dict[str, int]
     clip_seconds: float
     clips: list[dict]
+    notes: list[str]
 
 
 class Identifier:
@@ -111,7 +113,7 @@ class Identifier:
 
         song = Song("", "", "", path, vocals_path)
         sounds = self._extractor.sounds(song)
-        samples = self._extractor.heard(sounds)
+        samples = self._extractor.heard(sounds).samples
         seconds = self.metadata["clip_seconds"]
         frames = 1 + samples.size // self._features.hop_length
         if frames < self.metadata["clip_frames"]:
@@ -138,6 +140,7 @@ class Identifier:
                 }
                 for number, (winner, row) in enumerate(zip(winners, clips, strict=True))
             ],
+            notes=sounds["mixture"].notes,
         )
 
 
@@ -151,6 +154,7 @@ def describe(path, result, top):
     for name in names[:top]:
         share = f"{result.votes[name]} of {clips} clips"
         lines.append(f"  {result.probabilities[name]:6.1%}  {name:<24} {share}")
+    lines += [f"  note: {note}" for note in result.notes]
     return "\n".join(lines)
 
 

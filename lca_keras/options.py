@@ -49,7 +49,7 @@ def add_data_options(parser):
     )
     parser.add_argument("--split-file", help="CSV: artist, album, song, part")
     parser.add_argument(
-        "--strict", action="store_true", help="an unusable song is an error"
+        "--strict", action="store_true", help="an unusable or doubtful song is an error"
     )
     parser.add_argument(
         "--features", default="features", help="folder of feature stores"
@@ -242,6 +242,8 @@ def prepare_corpus(source, config):
     print(f"{len(found.songs)} songs ready, {len(found.skipped)} skipped ({how})")
     for path, reason in found.skipped.items():
         print(f"  skipped {path}: {reason}")
+    for path, doubt in found.doubtful.items():
+        print(f"  note {path}: {doubt}")
     return found
 
 

@@ -53,24 +53,24 @@ def predict(args):
 
     identifier = inference.Identifier(folder, args.separator)
     identifier.check([song if args.vocals else None for song in args.songs])
-    results = {}
+    results, errors = {}, {}
     for song in args.songs:
         try:
             results[song] = identifier.identify(song, song if args.vocals else None)
         except inference.AudioError as error:
+            errors[song] = str(error)
             print(f"error: {song}: {error}", file=sys.stderr)
             continue
         if not args.json:
             print(inference.describe(song, results[song], args.top))
     if args.json:
-        listed = [
-            {"song": song, **dataclasses.asdict(result)}
-            for song, result in results.items()
-        ]
+        said = {song: dataclasses.asdict(result) for song, result in results.items()}
+        said |= {song: {"error": reason} for song, reason in errors.items()}
+        listed = [{"song": song, **said[song]} for song in args.songs]
         print(json.dumps(listed, indent=2, ensure_ascii=False))
     if args.plot and results:
         inference.plot(results, args.plot)
-    return 0 if len(results) == len(set(args.songs)) else 1
+    return 1 if errors else 0
 
 
 if __name__ == "__main__":

@@ -52,7 +52,9 @@ def main(argv=None):
         help="status of every song; default: STORE-report.csv",
     )
     parser.add_argument(
-        "--strict", action="store_true", help="unusable songs give exit code 1"
+        "--strict",
+        action="store_true",
+        help="unusable or doubtful songs give exit code 1",
     )
     console.add_debug_flag(parser)
     args, beam_options = parser.parse_known_args(argv)
@@ -89,10 +91,12 @@ def run(args, beam_options):
     for row in rows:
         if row[4] == "failed":
             print(f"  failed {row[3]}: {row[5]}")
+        elif row[5]:
+            print(f"  note {row[3]}: {row[5]}")
     print(f"store    {args.out}\nreport   {report}")
     if counts["failed"] == len(songs):
         raise UserError(f"{args.data}: none of {len(songs)} songs can be used")
-    return 1 if args.strict and counts["failed"] else 0
+    return 1 if args.strict and any(row[5] for row in rows) else 0
 
 
 def _check_report(path):
@@ -158,7 +162,8 @@ def extract(songs, folder, extractor, beam_options):
     `beam_options` are those of Beam's command line.
 
     Returns:
-        Dict from song key to (status, reason): `"done"`, `"reused"` or `"failed"`.
+        Dict from song key to status, `"done"`, `"reused"` or `"failed"`, and why it
+        failed or what is doubtful about it.
 
     Raises:
         UserError: A worker failed, a store of other features, a full disk.
@@ -180,7 +185,10 @@ def extract(songs, folder, extractor, beam_options):
                 "see the same folders. Run the same command again."
             )
         feature_store.commit(plan)
-    statuses = {key: ("done" if key in new else "reused", "") for key in plan.records}
+    statuses = {
+        key: ("done" if key in new else "reused", "; ".join(record.notes))
+        for key, record in plan.records.items()
+    }
     failed = {key: ("failed", failure.reason) for key, failure in plan.failed.items()}
     return {**statuses, **failed}
 

@@ -320,19 +320,19 @@ def test_unusable_files_are_named_counted_and_skipped(
     split = ["--split-file", str(write_split(corpus))]
     arguments = ["--data", str(corpus), "--config", "c.yaml", *split]
     line = refuse([*arguments, "--name", "a b", "--strict"], capsys)
-    assert "--strict: 5 files" in line
+    assert "--strict: 4 files cannot be used, 1 are doubtful" in line
     assert fit.main([*arguments, "--name", "a b", *TINY_OPTIONS]) == 0
     out = capsys.readouterr().out
-    assert "19 songs ready" in out
-    assert "5 skipped" in out
+    assert "20 songs ready" in out
+    assert "4 skipped" in out
     assert "warm-up (1 epochs) outlasts training (1)" in out
-    assert "5 lines of" in out  # The split file has parts for unusable songs too.
+    assert "4 lines of" in out  # The split file has parts for unusable songs too.
     for name, reason in (
         ("zero.mp3", "empty file"),
-        ("text.mp3", "not decodable"),
+        ("text.mp3", "no recording in a format that FFmpeg decodes"),
         ("silence.wav", "silent"),
         ("short.wav", "too short: 0.5 s"),
-        ("truncated.flac", "not decodable"),
+        ("truncated.flac", "cut off or damaged"),
     ):
         (line,) = [x for x in out.splitlines() if name in x]
         assert reason in line
@@ -446,7 +446,7 @@ def test_predict_reports_bad_files_and_goes_on(workplace, tiny_corpus, capsys):
     assert captured.out.startswith(good)
     assert "nowhere.mp3: cannot be read: No such file" in captured.err
     assert "short.wav: too short: 0.5 s" in captured.err
-    assert "lyrics.mp3: not decodable" in captured.err
+    assert "lyrics.mp3: no recording in a format" in captured.err
 
 
 def test_predict_checks_its_options_first(workplace, capsys):

@@ -1,18 +1,39 @@
-"""Audio files of any format, rate and channel count to mono samples."""
+"""Audio files of any format, rate and channel count to mono samples.
+
+FFmpeg decodes, in processes of their own (`lca_keras.audio.decoder`), so a file that
+brings a decoder down is one file less and nothing else.
+"""
 
 import contextlib
+import json
 import os
+import signal
+import stat
+import subprocess
 import sys
-import threading
+import tempfile
 
 import numpy as np
 
-# Frames read at a time: eight channels at 192 kHz stay within a few MiB.
-_BLOCK_FRAMES = 1 << 18
+from lca_keras.audio import decoder
+
 # 16-bit rounding noise is about 1e-5; a recording whose peak stays below is silent.
 SILENCE_PEAK = 2e-5
+# A file that goes beyond full scale by so much has another scale, such as that of
+# integers; or it is damaged, if its loudest sample is 40 dB above the mean power.
+_LOUDEST, _LARGEST, _SPIKE = 10.0, 1e10, 1e-4
+# Channels that cancel out: their mean is so much softer than they are, as a power.
+CANCELLED = 1e-2
+# Samples that are kept in memory; longer recordings are kept in a temporary file.
+_SAMPLES_IN_MEMORY = 10 * 60 * 16000
+_MOST_HOURS = 12
 
-EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
+EXTENSIONS = (
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"),
+    *(".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".aac", ".wma", ".mka", ".webm", ".mkv"),
+    *(".wv", ".ape", ".tta", ".tak", ".mpc", ".caf", ".au", ".snd", ".w64", ".rf64"),
+    *(".mp2", ".mpga", ".ac3", ".eac3", ".dts", ".amr", ".dsf", ".3gp", ".ra", ".bwf"),
+)
 
 
 class AudioError(Exception):
@@ -23,102 +44,324 @@ class AccessError(AudioError):
     """A file that cannot be read at the moment: missing, forbidden, not mounted."""
 
 
+class Sound:
+    """Mono samples of a recording, in memory or, if they are many, in a file.
+
+    Args:
+        sample_rate: Int, samples per second.
+
+    Attributes:
+        size: Int, number of samples.
+        notes: List of sentences about sound that the file announces and does not have,
+            and the like.
+    """
+
+    def __init__(self, sample_rate):
+        self.sample_rate = sample_rate
+        self.size = 0
+        self.notes = []
+        self._blocks, self._file = [], None
+
+    @property
+    def seconds(self):
+        """Length."""
+        return self.size / self.sample_rate
+
+    @classmethod
+    def of(cls, samples, sample_rate):
+        """The sound of a float32 array `(samples,)`."""
+        sound = cls(sample_rate)
+        sound.append(samples)
+        return sound
+
+    def append(self, block):
+        """Adds a float32 array `(samples,)` at the end.
+
+        Raises:
+            OSError: There is no room for temporary files.
+        """
+        self.size += block.size
+        self._blocks.append(block)
+        if self._file is None and self.size > _SAMPLES_IN_MEMORY:
+            # It is there as long as the sound is, and has no name.
+            self._file = tempfile.TemporaryFile(prefix="lca_keras-")  # noqa: SIM115
+        if self._file is not None:
+            try:
+                for waiting in self._blocks:
+                    self._file.write(waiting.tobytes())
+            except OSError as error:
+                where = tempfile.gettempdir()
+                raise OSError(error.errno, error.strerror, where) from error
+            self._blocks = []
+
+    def __iter__(self):
+        """Yields the samples as float32 arrays `(samples,)`, in order."""
+        if self._file is None:
+            yield from self._blocks
+            return
+        for start in range(0, 4 * self.size, 4 * _SAMPLES_IN_MEMORY):
+            self._file.seek(start)
+            yield np.frombuffer(self._file.read(4 * _SAMPLES_IN_MEMORY), "float32")
+
+    @property
+    def samples(self):
+        """All samples, a float32 array `(samples,)`."""
+        return np.concatenate([*self, np.zeros(0, "float32")])
+
+
 def decode(path, sample_rate=16000):
     """Decodes a file to mono at a given rate.
 
     Channels are averaged, then resampled with soxr's high quality filter: the same
-    samples as `librosa.load(path, sr=sample_rate)`.
+    samples as `librosa.load(path, sr=sample_rate)` where that reads the format. Of
+    channels that cancel out only the first is taken, and said so.
 
     Args:
-        path: Path of a wav, flac, ogg, opus, mp3 or aiff file.
+        path: Path of a file of any format that FFmpeg decodes.
         sample_rate: Int, samples per second to return.
 
     Returns:
-        Float32 array `(samples,)`; full scale is 1.
+        `Sound`; full scale is 1.
 
     Raises:
         AudioError: The file cannot be read or decoded, or holds no sound.
+        OSError: There is no room for temporary files.
     """
-    import soxr
-
     # The mean of librosa.to_mono, in the same precision.
-    blocks = [(rate, np.mean(block.T, axis=0)) for rate, block in read_blocks(path)]
-    if not blocks:
-        raise AudioError("no audio in the file")
-    rate = blocks[0][0]
-    samples = np.concatenate([block for _, block in blocks])
-    check_sound(samples)
-    if rate != sample_rate:
-        length = int(np.ceil(samples.size * sample_rate / rate))
-        samples = soxr.resample(samples, rate, sample_rate, quality="HQ")[:length]
-        samples = np.pad(samples, (0, length - samples.size))
-    return samples
+    sound, energies = _to_mono(path, sample_rate, lambda block: block.mean(axis=1))
+    if energies[0] < CANCELLED * energies[1]:
+        sound, _ = _to_mono(path, sample_rate, lambda block: block[:, 0].copy())
+        sound.notes.append("its channels cancel out: the first of them is heard alone")
+    return sound
 
 
-def read_blocks(path):
+def _to_mono(path, sample_rate, mix):
+    """A file's `Sound`, and the energies of the mix and of the channels' mean.
+
+    `mix` makes one channel of a block `(samples, channels)`.
+    """
+    sound, check = Sound(sample_rate), SoundCheck()
+    energies = np.zeros(2)
+
+    def mixed():
+        nonlocal energies
+        for rate, block in read_blocks(path, sound.notes):
+            mono = mix(block)
+            check.add(block)
+            energies += np.vdot(mono, mono), np.vdot(block, block) / block.shape[1]
+            yield rate, mono
+
+    for samples in resampled(mixed(), sample_rate):
+        sound.append(samples)
+        if sound.seconds > 3600 * _MOST_HOURS:
+            raise AudioError(f"lasts more than {_MOST_HOURS} hours: cut it into parts")
+    check.finish()
+    return sound, energies
+
+
+def resampled(blocks, sample_rate):
+    """Resamples a stream with soxr's high quality filter, as `librosa.load` does.
+
+    Args:
+        blocks: Iterable of tuples of a rate and a float32 array `(samples,)`.
+        sample_rate: Int, samples per second to return.
+
+    Yields:
+        Float32 arrays `(samples,)`.
+    """
+    stream = None
+    for rate, samples in blocks:
+        if stream is None or stream.rate != rate:
+            if stream is not None:  # Files of several rates, joined.
+                yield stream.end()
+            stream = _Resampler(rate, sample_rate)
+        yield stream.resample(samples)
+    if stream is not None:
+        yield stream.end()
+
+
+class _Resampler:
+    """A stream's filter; what it gives is exactly as long as librosa's result."""
+
+    def __init__(self, rate, new_rate):
+        import soxr
+
+        self.rate, self._new_rate = rate, new_rate
+        self._taken, self._given = 0, 0
+        self._stream = None
+        if rate != new_rate:
+            self._stream = soxr.ResampleStream(rate, new_rate, 1, "float32", "HQ")
+
+    def resample(self, samples):
+        """What can be said already, after some more samples."""
+        self._taken += samples.size
+        if self._stream is not None:
+            samples = self._stream.resample_chunk(samples)
+        self._given += samples.size
+        return samples
+
+    def end(self):
+        """The rest."""
+        rest = np.zeros(0, "float32")
+        if self._stream is not None:
+            rest = self._stream.resample_chunk(rest, last=True)
+            length = -(-self._taken * self._new_rate // self.rate) - self._given
+            rest = np.pad(rest[:length], (0, length - rest[:length].size))
+        return rest
+
+
+class SoundCheck:
+    """Tells whether samples, which come in pieces, are a recording."""
+
+    def __init__(self):
+        self._size, self._peak, self._energy = 0, 0.0, 0.0
+        self._finite = True
+
+    def add(self, samples):
+        """Takes some more float32 samples, of any shape."""
+        if not samples.size:
+            return
+        self._size += samples.size
+        self._finite &= bool(np.isfinite(samples).all())
+        self._peak = max(self._peak, float(np.abs(samples).max()))
+        self._energy += float(np.vdot(samples, samples))
+
+    def finish(self):
+        """Ends it.
+
+        Raises:
+            AudioError: There was nothing, or nothing to be heard; or it is damaged.
+        """
+        if not self._size:
+            raise AudioError("no audio in the file")
+        if not self._finite:
+            raise AudioError("samples are NaN or infinite")
+        if self._peak < SILENCE_PEAK:
+            raise AudioError("silent from beginning to end")
+        # One sample of 1e20, say: all the rest would be silence beside it.
+        spike = self._energy < _SPIKE * self._size * self._peak**2
+        if self._peak > _LARGEST or (self._peak > _LOUDEST and spike):
+            raise AudioError(
+                f"a sample of it is {self._peak:.3g}, full scale is 1: damaged"
+            )
+
+
+def check_sound(samples):
+    """Raises an `AudioError` for samples that are no recording; see `SoundCheck`."""
+    check = SoundCheck()
+    check.add(samples)
+    check.finish()
+
+
+# === Decoding processes ===
+
+
+def read_blocks(path, notes=None):
     """Decodes a file piece by piece.
 
     Args:
         path: Path of an audio file.
+        notes: Optional list; takes sentences about sound that may be missing.
 
     Yields:
-        Tuples of the file's sample rate and a float32 array `(samples, channels)`.
+        Tuples of a sample rate and a float32 array `(samples, channels)`. In a file of
+        several that were joined, both may change.
 
     Raises:
         AudioError: The file cannot be read or decoded.
     """
-    import soundfile
-
     try:
-        with _silent_decoders():
-            # As the system has it: a name need not be UTF-8.
-            file = soundfile.SoundFile(os.fsencode(path))
-        with file:
-            while True:
-                with _silent_decoders():
-                    block = file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
-                if not len(block):
-                    return
-                yield file.samplerate, block
-    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        raise _reason(path) from error
-
-
-def check_sound(samples):
-    """Raises an `AudioError` for samples that are not finite or silent."""
-    if not np.isfinite(samples).all():
-        raise AudioError("samples are NaN or infinite")
-    if np.abs(samples).max() < SILENCE_PEAK:
-        raise AudioError("silent from beginning to end")
-
-
-def _reason(path):
-    """The error to raise; the decoders' own words mislead more than they help."""
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise AccessError(f"cannot be read: {error.strerror}") from error
+    except ValueError as error:  # A zero byte in its name.
+        raise AccessError(f"cannot be read: {error}") from error
+    if stat.S_ISDIR(mode):
+        raise AudioError("a folder, not a file")
+    if not stat.S_ISREG(mode):
+        raise AudioError("no file but a pipe, a socket or a device")
+    process = _ask(path)
+    whole = False
     try:
-        with open(path, "rb") as file:
-            if not file.read(1):
-                return AudioError("empty file (0 bytes)")
-    except OSError as cause:
-        return AccessError(f"cannot be read: {cause.strerror}")
-    return AudioError(
-        "not decodable as wav, flac, ogg, opus, mp3 or aiff: damaged or another format"
-    )
+        while True:
+            kind, rate, channels, data = process.receive()
+            if kind != decoder.BLOCK:
+                whole = True
+                break
+            yield rate, np.frombuffer(data, "float32").reshape(-1, channels)
+    finally:
+        if whole:
+            _idle.append(process)
+        else:  # There is more to come, or it is dead.
+            process.end()
+    if kind == decoder.END:
+        if notes is not None:
+            notes += json.loads(data)
+        return
+    error = {decoder.UNUSABLE: AudioError, decoder.NO_ACCESS: AccessError}[kind]
+    raise error(data.decode("utf-8", "replace"))
 
 
-_silence = threading.Lock()
+# Processes that wait for a file.
+_idle = []
+# Another process must not read the answers to this one's questions.
+os.register_at_fork(after_in_child=_idle.clear)
 
 
-@contextlib.contextmanager
-def _silent_decoders():
-    """Hides what C libraries write to standard error about damaged files."""
-    # File descriptors belong to the process: two threads must not swap them at once.
-    with _silence:
-        sys.stderr.flush()
-        visible, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        try:
-            yield
-        finally:
-            os.dup2(visible, 2)
-            os.close(visible)
-            os.close(nowhere)
+def _ask(path):
+    """A decoding process that has been asked for a file."""
+    path = os.path.abspath(os.fsencode(path))
+    with contextlib.suppress(IndexError, BrokenPipeError):
+        process = _idle.pop()
+        process.ask(path)
+        return process
+    process = _Process()
+    process.ask(path)
+    return process
+
+
+class _Process:
+    """`lca_keras.audio.decoder`, run."""
+
+    def __init__(self):
+        self._process = subprocess.Popen(
+            # -P: not with this folder's modules on its path.
+            [sys.executable, "-P", decoder.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+            start_new_session=True,  # Ctrl-C is for us.
+        )
+
+    def ask(self, path):
+        """Asks for a file, bytes."""
+        self._process.stdin.write(path.hex().encode() + b"\n")
+        self._process.stdin.flush()
+
+    def receive(self):
+        """Kind, rate, channels and bytes of the next message.
+
+        Raises:
+            AudioError: The process has died.
+        """
+        header = self._read(decoder.HEADER.size)
+        kind, rate, channels, size = decoder.HEADER.unpack(header)
+        return kind, rate, channels, self._read(size)
+
+    def _read(self, size):
+        data = self._process.stdout.read(size)
+        if len(data) == size:
+            return data
+        code = self._process.wait()
+        if code == -signal.SIGALRM:
+            raise AudioError(
+                f"damaged, or its disk hangs: nothing came of it within "
+                f"{decoder.PATIENCE_SECONDS} s"
+            )
+        raise AudioError(f"damaged: it brings its decoder down (exit code {code})")
+
+    def end(self):
+        """Kills the process."""
+        self._process.kill()
+        self._process.communicate()

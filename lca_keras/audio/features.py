@@ -1,6 +1,7 @@
 """Mel-spectrograms, computed with NumPy; equal to librosa's to 1e-3 dB."""
 
 import functools
+import itertools
 
 import numpy as np
 
@@ -45,7 +46,8 @@ def mel_spectrogram(samples, config):
     """Log mel-spectrogram of a song.
 
     Args:
-        samples: Float array `(samples,)` at `config.sample_rate`.
+        samples: Float array `(samples,)` at `config.sample_rate`, or an iterable of
+            such arrays, a long song in pieces.
         config: `lca_keras.config.FeatureConfig`.
 
     Returns:
@@ -85,17 +87,34 @@ def mel_power(samples, config):
     """Mel-spectrogram of a song's power, float32 `(mel_bins, frames)`."""
     import scipy.fft
 
-    samples = np.asarray(samples, "float32")
-    window = hann_window(config.n_fft)
-    half = config.n_fft // 2
-    padded = np.pad(samples, half)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft)
-    frames = frames[:: config.hop_length]
-    filters = mel_filters(config)
-    mel = np.empty((config.mel_bins, len(frames)), "float32")
-    for start in range(0, len(frames), _CHUNK_FRAMES):
-        chunk = frames[start : start + _CHUNK_FRAMES]
-        spectrum = scipy.fft.rfft(chunk * window, axis=-1)
+    window, filters = hann_window(config.n_fft), mel_filters(config)
+    mel = []
+    for frames in _frames(samples, config):
+        spectrum = scipy.fft.rfft(frames * window, axis=-1)
         power = spectrum.real**2 + spectrum.imag**2
-        mel[:, start : start + _CHUNK_FRAMES] = filters @ power.T
-    return mel
+        mel.append(filters @ power.T)
+    return np.concatenate(mel, axis=1)
+
+
+def _frames(samples, config):
+    """Yields arrays `(frames, n_fft)`, the windows of a whole song, centred.
+
+    However it comes in pieces, they are the same: the last bits of matrix products
+    depend on their size.
+    """
+    pieces = [samples] if isinstance(samples, np.ndarray) else samples
+    half, hop = config.n_fft // 2, config.hop_length
+    needed = (_CHUNK_FRAMES - 1) * hop + config.n_fft
+    waiting = np.zeros(half, "float32")
+    for piece in itertools.chain(pieces, [np.zeros(half)]):
+        waiting = np.concatenate([waiting, np.asarray(piece, "float32")])
+        while len(waiting) >= needed:
+            yield _windows(waiting[:needed], config)
+            waiting = waiting[_CHUNK_FRAMES * hop :]
+    if len(waiting) >= config.n_fft:
+        yield _windows(waiting, config)
+
+
+def _windows(samples, config):
+    windows = np.lib.stride_tricks.sliding_window_view(samples, config.n_fft)
+    return windows[:: config.hop_length]

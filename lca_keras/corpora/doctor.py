@@ -19,7 +19,13 @@ import numpy as np
 
 from lca_keras import console, files, processes
 from lca_keras.audio import fingerprint
-from lca_keras.audio.decode import AudioError, check_sound, read_blocks
+from lca_keras.audio.decode import (
+    CANCELLED,
+    AudioError,
+    SoundCheck,
+    read_blocks,
+    resampled,
+)
 from lca_keras.config import CLIP_SECONDS
 from lca_keras.data import catalogue
 from lca_keras.data.split import PARTS
@@ -68,6 +74,7 @@ class Examination:
 
     Attributes:
         problem: Why it cannot be decoded, or empty.
+        notes: Sentences about sound that may be missing.
         seconds: Length.
         rate: Samples per second in the file.
         channels: Channels in the file.
@@ -79,6 +86,7 @@ class Examination:
     """
 
     problem: str = ""
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
     rate: int = 0
     channels: int = 0
@@ -94,38 +102,59 @@ def examine(path, keep_every=1):
 
     `keep_every` is that of `lca_keras.audio.fingerprint.fingerprint`.
     """
-    import soxr
-
-    mono, clipped, digest = [], 0, hashlib.sha256()
-    energy, difference = 0.0, 0.0
-    rate = 0
+    gauge, notes = _Gauge(), []
     try:
-        for rate, block in read_blocks(path):  # noqa: B007  Each has the same rate.
-            mono.append(block.mean(axis=1))
-            clipped += _count_clipped(block)
-            digest.update(block.tobytes())
-            energy = energy + np.sum(np.square(block, dtype="float64"), axis=0)
-            difference += np.sum(np.square(block - block[:, :1], dtype="float64"))
-        if not mono:
-            raise AudioError("no audio in the file")
-        samples = np.concatenate(mono)
-        check_sound(samples)
+        mono = gauge.watch(read_blocks(path, notes))
+        samples = [*resampled(mono, fingerprint.SAMPLE_RATE)]
+        gauge.check.finish()
     except AudioError as error:
         return Examination(problem=str(error))
-    channels = len(energy)
-    silent = energy < 1e-6 * energy.max()
+    channels = len(gauge.energy)
+    silent = gauge.energy < 1e-6 * gauge.energy.max()
+    if gauge.mono_energy < CANCELLED * gauge.energy.mean():
+        notes.append("its channels cancel out: the first of them is heard alone")
     return Examination(
-        seconds=samples.size / rate,
-        rate=rate,
+        notes=tuple(notes),
+        seconds=gauge.seconds,
+        rate=gauge.rate,
         channels=channels,
-        clipped=clipped / (samples.size * channels),
-        same_channels=channels > 1 and difference < 1e-6 * energy.sum(),
+        clipped=gauge.clipped / gauge.size,
+        same_channels=channels > 1 and gauge.difference < 1e-6 * gauge.energy.sum(),
         silent_channels=bool(silent.any()),
-        content_hash=digest.hexdigest()[:32],
-        landmarks=fingerprint.fingerprint(
-            soxr.resample(samples, rate, fingerprint.SAMPLE_RATE), keep_every
-        ),
+        content_hash=gauge.digest.hexdigest()[:32],
+        landmarks=fingerprint.fingerprint(np.concatenate(samples), keep_every),
     )
+
+
+class _Gauge:
+    """Measures a recording while it is decoded, piece by piece."""
+
+    def __init__(self):
+        self.check = SoundCheck()
+        self.digest = hashlib.sha256()
+        self.rate, self.seconds = 0, 0.0
+        self.size, self.clipped = 0, 0
+        self.energy, self.mono_energy = np.zeros(0), 0.0
+        self.difference = 0.0
+
+    def watch(self, blocks):
+        """Yields the blocks of `read_blocks` as mono."""
+        for rate, block in blocks:
+            mono = block.mean(axis=1)
+            self.check.add(block)
+            self.mono_energy += np.sum(np.square(mono, dtype="float64"))
+            self.digest.update(block.tobytes())
+            self.rate = self.rate or rate
+            self.seconds += len(block) / rate
+            self.size += block.size
+            self.clipped += _count_clipped(block)
+            energy = np.sum(np.square(block, dtype="float64"), axis=0)
+            # Of files that were joined, the channels that all of them have.
+            count = min(len(energy), len(self.energy) or len(energy))
+            before = self.energy[:count] if len(self.energy) else 0.0
+            self.energy = before + energy[:count]
+            self.difference += np.sum(np.square(block - block[:, :1], dtype="float64"))
+            yield rate, mono
 
 
 def _count_clipped(block):
@@ -172,6 +201,8 @@ def _of_song(song, examined, clip_seconds):
     if examined.seconds < clip_seconds:
         message = f"lasts {examined.seconds:.1f} s, a clip takes {clip_seconds:g} s"
         yield finding(ERROR, "too short", message)
+    for note in examined.notes:
+        yield finding(WARNING, "not whole", note)
     if examined.clipped > _CLIPPED_SHARE:
         message = f"{examined.clipped:.2%} of its samples are clipped"
         yield finding(WARNING, "clipped", message)

@@ -165,7 +165,8 @@ def separation_quality(separator, songs):
     rows = []
     for song in songs:
         rate = separator.sample_rate
-        mixture, vocals = decode(song.path, rate), decode(song.vocals_path, rate)
+        mixture = decode(song.path, rate).samples
+        vocals = decode(song.vocals_path, rate).samples
         try:
             estimate = separator.separate(song.path, rate)
         except AudioError:  # It heard no voice.
@@ -194,8 +195,8 @@ def load_stems(songs, sample_rate):
     pairs = []
     for song in songs:
         try:
-            mixture = decode(song.path, sample_rate)
-            vocals = decode(song.vocals_path, sample_rate)
+            mixture = decode(song.path, sample_rate).samples
+            vocals = decode(song.vocals_path, sample_rate).samples
         except AudioError as error:
             raise UserError(
                 f"{song.label}: the song or its vocals cannot be used ({error}). Mend "

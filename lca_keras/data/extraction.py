@@ -10,7 +10,7 @@ import numpy as np
 
 from lca_keras import files
 from lca_keras.audio import separation
-from lca_keras.audio.decode import SILENCE_PEAK, AudioError, decode
+from lca_keras.audio.decode import SILENCE_PEAK, AudioError, Sound, decode
 from lca_keras.audio.features import mel_power, mel_spectrogram, stem_levels
 from lca_keras.audio.melody import melody_bands
 from lca_keras.errors import UserError
@@ -38,11 +38,13 @@ class SongFeatures:
         duration: Seconds.
         content_hash: Hash of the song's decoded samples, the same for copies of a
             file, whatever is separated from it.
+        notes: Sentences about sound that may be missing.
     """
 
     arrays: dict[str, np.ndarray]
     duration: float
     content_hash: str
+    notes: tuple[str, ...] = ()
 
 
 class Extractor:
@@ -122,27 +124,28 @@ class Extractor:
 
         Returns:
             Dict with `"mixture"`; with `"vocals"` unless the source is the mixture; and
-            with `"accompaniment"` for stems: float32 arrays `(samples,)` of equal
-            length, at `config.sample_rate`.
+            with `"accompaniment"` for stems: `lca_keras.audio.decode.Sound`s of equal
+            length, at `config.sample_rate`. The mixture's notes are those of all files.
 
         Raises:
             AudioError: The files hold no usable audio, or do not belong together.
         """
-        source = self.config.source
-        mixture = decode(song.path, self.config.sample_rate)
-        sounds = {"mixture": mixture}
+        source, rate = self.config.source, self.config.sample_rate
+        sound = decode(song.path, rate)
         if source == "mixture":
-            return sounds
+            return {"mixture": sound}
+        # Whoever takes a song apart holds all of it.
+        mixture = sound.samples
+        sounds = {"mixture": mixture}
         files = {"vocals": song.vocals_path, "accompaniment": song.accompaniment_path}
         if source == "vocals" and song.vocals_path:
             del files["accompaniment"]  # Nothing hangs on it.
         given = {
-            name: self._stem(name, path, mixture)
+            name: self._stem(name, path, mixture, sound.notes)
             for name, path in files.items()
             if path
         }
         if not given:
-            rate = self.config.sample_rate
             vocals = self._load_separator().separate(song.path, rate, keep)
             vocals = vocals[: mixture.size]
             sounds["vocals"] = np.pad(vocals, (0, mixture.size - vocals.size))
@@ -157,18 +160,21 @@ class Extractor:
             if np.abs(sounds["vocals"]).max() < SILENCE_PEAK:
                 raise AudioError("no voice in it: its accompaniment is the song")
         if source == "vocals":
-            return {name: sounds[name] for name in ("mixture", "vocals")}
+            return {"mixture": sound, "vocals": Sound.of(sounds["vocals"], rate)}
         if "accompaniment" not in sounds:
             sounds["accompaniment"] = mixture - sounds["vocals"]
-        return {name: sounds[name] for name in ("mixture", *STEMS)}
+        stems = {name: Sound.of(sounds[name], rate) for name in STEMS}
+        return {"mixture": sound, **stems}
 
-    def _stem(self, name, path, mixture):
+    def _stem(self, name, path, mixture, notes):
         """Decodes a stem that is to fit the samples of its mixture."""
         rate = self.config.sample_rate
         try:
-            samples = decode(path, rate)
+            stem = decode(path, rate)
         except AudioError as error:
             raise type(error)(f"{name} {path}: {error}") from error
+        notes += [f"its {name} {path}: {note}" for note in stem.notes]
+        samples = stem.samples
         # Otherwise it is of another recording, or cut elsewhere.
         if abs(samples.size - mixture.size) > self.config.hop_length:
             raise AudioError(
@@ -187,7 +193,7 @@ class Extractor:
         if self.config.melody == "none":
             return None
         sung = sounds.get("vocals", sounds["mixture"])
-        return melody_bands(sung, self.config, self._threads)
+        return melody_bands(sung.samples, self.config, self._threads)
 
     def extract(self, song):
         """Computes the features of a song.
@@ -220,11 +226,14 @@ class Extractor:
             if self.config.source == "stems":
                 for name in STEMS:
                     arrays[name] = stem_levels(mel_power(sounds[name], self.config))
-        mixture = sounds["mixture"]
+        mixture, digest = sounds["mixture"], hashlib.sha256()
+        for samples in mixture:
+            digest.update(samples.tobytes())
         return SongFeatures(
             arrays,
-            mixture.size / self.config.sample_rate,
-            hashlib.sha256(mixture.tobytes()).hexdigest()[:32],
+            mixture.seconds,
+            digest.hexdigest()[:32],
+            tuple(mixture.notes),
         )
 
 

@@ -29,12 +29,16 @@ class _Entry:
     @classmethod
     def from_json(cls, raw):
         """Builds an entry from `dataclasses.asdict`'s form, read as JSON."""
-        return cls(**{**raw, "source": tuple(raw["source"])})
+        tuples = {n: tuple(v) for n, v in raw.items() if isinstance(v, list)}
+        return cls(**{**raw, **tuples})
 
 
 @dataclasses.dataclass(frozen=True)
 class Record(_Entry):
-    """What the index knows of a song: its names, size and origin."""
+    """What the index knows of a song: its names, size and origin.
+
+    `notes` are sentences about sound that its files announce and do not have.
+    """
 
     artist: str
     album: str
@@ -47,6 +51,7 @@ class Record(_Entry):
     vocals_path: str | None = None
     accompaniment_path: str | None = None
     accompaniment_artist: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def as_song(self):

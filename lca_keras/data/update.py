@@ -107,6 +107,7 @@ def compute_part(folder, song, extractor):
             song.vocals_path and os.fspath(song.vocals_path),
             song.accompaniment_path and os.fspath(song.accompaniment_path),
             song.accompaniment_artist,
+            extracted.notes,
         )
         with files.atomic_path(parts / f"{song.key}.npz") as temporary:
             np.savez(temporary, allow_pickle=False, **extracted.arrays)

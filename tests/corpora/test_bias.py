@@ -95,7 +95,7 @@ def test_what_cannot_be(corpus, tmp_path, capsys):
     high = ["--band", "3000", "9000", "--snr-db", "3", "--artists", "B 'n' C", "Ada"]
     assert bias.main([*arguments, *high]) == 0
     out = capsys.readouterr().out
-    assert "one.wav: not decodable" in out
+    assert "one.wav: no recording in a format" in out
     assert "sampled at 16000 Hz, it has no room for noise up to 9000 Hz" in out
     assert len(catalogue.load(tmp_path / "out" / "manifest.csv")) == 1
     assert bias.main([*arguments, *BAND, "--artists", "Ada"]) == 1

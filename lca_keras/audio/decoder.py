@@ -1,0 +1,347 @@
+"""The process that decodes: a script, which `lca_keras.audio.decode` runs.
+
+Decoders are written in C and read what anybody sends, so they have a process of their
+own: whatever a damaged or hostile file does to it, only that file is lost. A request is
+a line on standard input, the path in hexadecimal; the answer a series of messages, each
+a header `kind, rate, channels, size` and as many bytes.
+
+It imports nothing of the package, so it starts at once.
+"""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import signal
+import struct
+import sys
+
+HEADER = struct.Struct("<4sIII")
+BLOCK, END, UNUSABLE, NO_ACCESS = b"blok", b"done", b"fail", b"deny"
+
+# FFmpeg's names of the formats that hold recordings. Not among them: playlists and
+# other formats that open further files, or addresses.
+_FORMATS = (
+    *("aac", "ac3", "aiff", "amr", "ape", "asf", "au", "avi", "caf", "dsf", "dts"),
+    *("eac3", "flac", "flv", "matroska", "mov", "mp3", "mpc", "mpc8", "mpeg"),
+    *("mpegts", "ogg", "rm", "tak", "tta", "w64", "wav", "webm", "wv"),
+)
+# Formats whose header says how long they are; the length of others is an estimate from
+# their bit rate. (FFmpeg's length of wav is that of the file: `_chunks` reads it.)
+_DECLARE = {"aiff", "ape", "asf", "caf", "flac", "matroska", "mov", "ogg", "tta", "wv"}
+# The process ends itself when nothing comes of a file for so long.
+PATIENCE_SECONDS = 45
+# Bytes of address space that a file may take. OpenBLAS and FFmpeg reserve much of it.
+_MEMORY = 2 << 30
+# Samples, of all channels, in a message.
+_SAMPLES = 1 << 18
+_MOST_CHANNELS = 64
+# Bytes at the end of a file that are worth a word.
+_LEAST_REST = 1 << 14
+_LOWEST_RATE, _HIGHEST_RATE = 2000, 768000
+
+
+class Unusable(Exception):
+    """A file that cannot be used; the message is the reason."""
+
+
+def main():
+    """Answers requests until standard input ends."""
+    import resource
+
+    import av
+    import numpy  # noqa: F401  Loaded before memory is limited.
+
+    av.logging.set_level(None)
+    with contextlib.suppress(ValueError, OSError):  # Not every system has it.
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    out = sys.stdout.buffer
+
+    def send(kind, rate, channels, data):
+        signal.alarm(0)  # Whoever reads it may take their time.
+        out.write(HEADER.pack(kind, rate, channels, len(data)) + data)
+        out.flush()
+        signal.alarm(PATIENCE_SECONDS)
+
+    for line in sys.stdin.buffer:
+        path = bytes.fromhex(line.decode())
+        signal.alarm(PATIENCE_SECONDS)
+        try:
+            notes = []
+            for rate, block in read(path, notes):
+                send(BLOCK, rate, block.shape[1], block.tobytes())
+            kind, said = END, json.dumps(notes)
+        except Unusable as error:
+            kind, said = UNUSABLE, str(error)
+        except MemoryError:
+            kind, said = UNUSABLE, "damaged: decoding it takes too much memory"
+        except OSError as error:
+            kind, said = NO_ACCESS, f"cannot be read: {error.strerror or error}"
+        send(kind, 0, 0, said.encode())
+        signal.alarm(0)
+
+
+def read(path, notes):
+    """Decodes a file piece by piece.
+
+    Args:
+        path: Bytes, path of a file.
+        notes: List that takes sentences for people, of what may be missing.
+
+    Yields:
+        Tuples of sample rate and a float32 array `(samples, channels)`. Both may change
+        within a file of several that were joined.
+    """
+    import av
+
+    with _File(path) as file:
+        start = file.read(12)
+        file.seek(0)
+        if not start:
+            raise Unusable("empty file (0 bytes)")
+        if start[:4] == b"MThd":
+            raise Unusable("a MIDI file: it holds notes, no sound")
+        try:
+            # As an open file: of a name, FFmpeg would read protocols.
+            container = av.open(
+                file,
+                options={"format_whitelist": ",".join(_FORMATS)},
+                metadata_errors="ignore",
+            )
+        except (av.error.FFmpegError, ValueError) as error:
+            raise Unusable(_not_opened(start)) from error
+        with container:
+            if not container.streams.audio:
+                raise Unusable("there is no sound in it")
+            stream = container.streams.best("audio")
+            if len(container.streams.audio) > 1:
+                notes.append(
+                    f"it has {len(container.streams.audio)} sound tracks, of which "
+                    f"number {container.streams.audio.index(stream) + 1} is heard"
+                )
+            heard = _Heard()
+            yield from _blocks(container, stream, heard)
+            names = set(container.format.name.split(","))
+            notes += _notes(
+                file, names, heard, _declared(file, names, container, stream)
+            )
+
+
+class _File(io.FileIO):
+    """A file as FFmpeg reads it, whose seeks may go wrong in damaged ones."""
+
+    def seek(self, offset, whence=0):
+        """Returns the new position, or -1 where there is none."""
+        try:
+            return super().seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return -1
+
+
+@dataclasses.dataclass
+class _Heard:
+    """What has been decoded of a file.
+
+    Attributes:
+        seconds: Length.
+        end: Where its last packet ends, in bytes.
+        lost: Passages that could not be decoded.
+        stopped: Whether it could not be read to its end.
+    """
+
+    seconds: float = 0.0
+    end: int = 0
+    lost: int = 0
+    stopped: bool = False
+
+
+def _not_opened(start):
+    """Why a file could not be opened, as far as its first bytes tell."""
+    whole = {
+        b"RIFF": "wav",
+        b"fLaC": "flac",
+        b"OggS": "ogg",
+        b"ID3": "mp3",
+        b"FORM": "aiff",
+        b"wvpk": "wv",
+        b"caff": "caf",
+    }
+    for magic, name in whole.items():
+        if start.startswith(magic):
+            return f"damaged: it begins like {name}, and no sound can be found in it"
+    if start[4:8] == b"ftyp":
+        return "damaged or cut off: it begins like m4a or mp4, and its index is missing"
+    return "no recording in a format that FFmpeg decodes, or damaged"
+
+
+def _blocks(container, stream, heard):
+    """Yields what `read` yields; passages that cannot be decoded are left out."""
+    import av
+    import numpy as np
+
+    waiting, count, form, resampler = [], 0, None, None
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                break
+            heard.end = max(heard.end, (packet.pos or 0) + packet.size)
+            frames = packet.decode()
+        except av.error.InvalidDataError:
+            heard.lost += 1
+            continue
+        except av.error.FFmpegError:
+            heard.stopped = True
+            break
+        for frame in frames:
+            now = (frame.sample_rate, frame.layout.name, frame.format.name)
+            # Files that were joined may change in all of these.
+            if now != form or count >= _SAMPLES:
+                if waiting:
+                    yield form[0], np.concatenate(waiting)
+                waiting, count = [], 0
+            if now != form:
+                _check_form(frame)
+                form, resampler = now, av.AudioResampler(format="flt")
+            heard.seconds += frame.samples / frame.sample_rate
+            for converted in resampler.resample(frame):
+                channels = converted.layout.nb_channels
+                waiting.append(converted.to_ndarray().reshape(-1, channels))
+                count += waiting[-1].size
+    if waiting:
+        yield form[0], np.concatenate(waiting)
+
+
+def _check_form(frame):
+    """Raises for a header that cannot be true."""
+    if not _LOWEST_RATE <= frame.sample_rate <= _HIGHEST_RATE:
+        raise Unusable(
+            f"its header says {frame.sample_rate} samples a second: damaged, a "
+            f"recording has {_LOWEST_RATE} to {_HIGHEST_RATE}"
+        )
+    if not 1 <= frame.layout.nb_channels <= _MOST_CHANNELS:
+        raise Unusable(
+            f"its header says {frame.layout.nb_channels} channels: damaged, a "
+            f"recording has 1 to {_MOST_CHANNELS}"
+        )
+
+
+# === Is that all? ===
+
+
+def _notes(file, names, heard, declared):
+    """Yields sentences about sound that may be missing.
+
+    Args:
+        file: Open file.
+        names: Set of FFmpeg's names of its format.
+        heard: `_Heard`.
+        declared: Seconds that it is to last, or `None`.
+    """
+    size = os.fstat(file.fileno()).st_size
+    rest = 0
+    if names & {"wav", "aiff"}:
+        announced, rest = _chunks(file, size)
+        declared = announced or declared
+    elif "mov" in names:
+        rest = _second_movie(file, size)
+    elif heard.stopped or size - heard.end > heard.end / 4:  # More than tags have.
+        rest = size - heard.end
+    slack = 0.1 + 0.001 * (declared or 0)
+    lasts = f"its header announces {declared or 0:.2f} s"
+    if declared and heard.seconds < declared - slack:
+        yield f"{lasts}, {heard.seconds:.2f} s are there: cut off or damaged"
+    elif declared and heard.seconds > declared + slack:
+        yield f"{lasts}, {heard.seconds:.2f} s are there, and heard: joined files?"
+    elif heard.lost and not declared:
+        yield f"{heard.lost} passages of it are damaged and left out"
+    if rest > _LEAST_REST:
+        yield (
+            f"it ends after {heard.seconds:.2f} s, and {rest} bytes that follow are "
+            "not heard: joined files, or a wrong header?"
+        )
+    if "ogg" in names and not _ends(file, size):
+        yield f"it stops after {heard.seconds:.2f} s without an end: cut off?"
+
+
+def _declared(file, names, container, stream):
+    """Seconds that a file's header says it lasts, or `None` if it does not say."""
+    if "mp3" in names:
+        # The first frame of LAME's and Xing's files, and of Fraunhofer's, tells.
+        file.seek(_tag_size(file))
+        start = file.read(4096)
+        if not any(magic in start for magic in (b"Xing", b"Info", b"VBRI")):
+            return None
+    elif not names & _DECLARE:
+        return None
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    return container.duration / 1e6 if container.duration else None
+
+
+def _tag_size(file):
+    """Bytes of the ID3 tag that a file begins with."""
+    file.seek(0)
+    head = file.read(10)
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    shifts = (21, 14, 7, 0)  # Seven bits a byte.
+    return 10 + sum((b & 127) << s for b, s in zip(head[6:], shifts, strict=True))
+
+
+def _chunks(file, size):
+    """Seconds that a wav file announces, and bytes after the chunks of wav or aiff.
+
+    Sound that a header leaves out follows the last chunk, or the bytes that come
+    where a chunk should begin are none.
+    """
+    file.seek(0)
+    order = ">" if file.read(4) == b"FORM" else "<"
+    seconds, rate, position = None, 0, 12
+    while position + 8 <= size:
+        file.seek(position)
+        name, length = struct.unpack(f"{order}4sI", file.read(8))
+        whole = position + 8 + length <= size and name not in (b"RIFF", b"FORM")
+        if name == b"fmt " and length >= 16:
+            rate = struct.unpack("<I", file.read(12)[8:])[0]
+        if name == b"data" and not 0 < length < 0xFFFFFF00:
+            return None, 0  # Written to a pipe: all that follows is sound.
+        if name == b"data" and rate:
+            seconds = length / rate
+        if name in (b"data", b"SSND") and not whole:
+            return seconds, 0
+        if not whole or not all(32 <= byte < 127 for byte in name):
+            break
+        position += 8 + length + length % 2
+    return seconds, max(0, size - position)
+
+
+def _second_movie(file, size):
+    """Bytes from the second file on, where several of mp4 or m4a were joined."""
+    position, found = 0, 0
+    while position + 8 <= size:
+        file.seek(position)
+        length, name = struct.unpack(">I4s", file.read(8))
+        found += name == b"ftyp"
+        if found > 1:
+            return size - position
+        if length == 1:
+            length = struct.unpack(">Q", file.read(8).ljust(8, b"\0"))[0]
+        if length < 8:
+            break
+        position += length
+    return 0
+
+
+def _ends(file, size):
+    """Whether the last page of an Ogg file says that it is the last."""
+    file.seek(max(0, size - (1 << 17)))
+    end = file.read()
+    page = end.rfind(b"OggS")
+    return page >= 0 and len(end) > page + 5 and bool(end[page + 5] & 4)
+
+
+if __name__ == "__main__":
+    main()
