@@ -21,6 +21,8 @@ class DataSource:
 
     Attributes:
         data: Corpus, a folder or a manifest; or `None`, with `store`.
+        data_root: Folder that a manifest's paths are relative to, or `None`.
+        tags: Whether the songs' names are those in the files' tags.
         store: Feature store that takes the place of `data`, or `None`.
         features: Folder of all feature stores that are made from corpora.
         separator: Folder of the separator that the features need, or `None`.
@@ -28,10 +30,16 @@ class DataSource:
     """
 
     data: str | None = None
+    data_root: str | None = None
+    tags: bool = False
     store: str | None = None
     features: str = "features"
     separator: str | None = None
     strict: bool = False
+
+    def songs(self, left_out=None):
+        """What `lca_keras.data.catalogue.load` lists."""
+        return catalogue.load(self.data, self.data_root, self.tags, left_out)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +140,8 @@ def _open_store(folder, config):
 
 def _extract(source, config, progress):
     """Computes missing features; returns store, songs, skipped files, notes."""
-    songs = catalogue.load(source.data)
+    skipped = {}
+    songs = source.songs(skipped)
     where = pathlib.Path(source.data).resolve()
     tag = hashlib.sha256(os.fsencode(where)).hexdigest()[:8]
     name = f"{where.name}-{tag}-{config.features.digest}"
@@ -140,16 +149,13 @@ def _extract(source, config, progress):
     damaged = store.damaged_shards()
     extractor = Extractor(config.features, source.separator)
     report = store.update(songs, progress, extractor)
-    skipped = {
-        str(song.path): report.failed[song.key]
-        for song in songs
-        if song.key in report.failed
-    }
+    failed = report.failed
+    skipped |= {str(s.path): failed[s.key] for s in songs if s.key in failed}
     notes = [f"features: {report.computed} computed, {report.reused} reused"]
     notes += [
         f"{path} was missing or truncated: computed its songs again" for path in damaged
     ]
-    return store, [s for s in songs if s.key not in report.failed], skipped, notes
+    return store, [s for s in songs if s.key not in failed], skipped, notes
 
 
 def stems_of(source, config, songs, progress=None):

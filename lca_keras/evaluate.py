@@ -1,7 +1,7 @@
 """Evaluates a trained run again: scores, tables, pictures.
 
 `python -m lca_keras.evaluate --run RUN` evaluates the run's model on its own validation
-and test songs, or on `--data PATH`.
+and test songs, or on a corpus, `--data PATH`.
 """
 
 import argparse
@@ -19,9 +19,7 @@ def main(argv=None):
         prog="python -m lca_keras.evaluate", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--run", required=True, help="run folder, such as runs/demo")
-    parser.add_argument(
-        "--data", help="corpus to evaluate on; default: the run's validation and test"
-    )
+    options.add_corpus_options(parser)
     parser.add_argument("--out", help="folder for the results; default: the run's own")
     parser.add_argument(
         "--voice-report",
@@ -53,7 +51,8 @@ def evaluate(args):
     if args.voice_report:
         options.check_voice_report(config)
     if args.data:
-        source = dataclasses.replace(source, data=args.data, store=None)
+        own = {**options.corpus_source(args), "store": None}
+        source = dataclasses.replace(source, **own)
         if not args.voice_report:
             # Stems are not needed to name singers.
             features = dataclasses.asdict(config.served_features)

@@ -1,8 +1,10 @@
 """Files that are either whole or not there."""
 
+import codecs
 import contextlib
 import csv
 import fcntl
+import io
 import json
 import os
 import pathlib
@@ -85,30 +87,104 @@ def read_json(path):
     return json.loads(pathlib.Path(path).read_text(encoding="utf-8", errors=_NAMES))
 
 
-def read_csv(path, columns=()):
-    """Reads a CSV with a header; UTF-8, a byte order mark is allowed.
+class Row(dict):
+    """A line of a CSV, by column; `line` is its number in the file."""
 
-    `columns` are names that the header must have, and every row a value for. Returns
-    a list of dicts, one a row.
+    def __init__(self, line, values):
+        super().__init__(values)
+        self.line = line
+
+
+def read_csv(path, columns=()):
+    """Reads a CSV with a header.
+
+    It is in UTF-8 or, with a byte order mark, UTF-16; commas, semicolons or tabs part
+    its fields.
+
+    Args:
+        path: Path of the file.
+        columns: Names that the header must have, and every row a value for.
+
+    Returns:
+        List of `Row`; a value that a row lacks is `None`.
 
     Raises:
-        UserError: The file cannot be read or lacks columns.
+        UserError: The file cannot be read, lacks columns, or has a row that was
+            perhaps meant otherwise.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = sorted(set(columns) - set(reader.fieldnames or ()))
-            if missing:
-                raise UserError(
-                    f"{path}: columns {missing} are missing; expected {list(columns)}"
-                )
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as CSV ({error})") from error
-    for number, row in enumerate(rows, start=2):
+    text = _text_of(path)
+    fewest = None
+    for delimiter in ",;\t":  # The first that gives the header its columns.
+        reader = csv.reader(io.StringIO(text, ""), delimiter=delimiter, strict=True)
+        rows = _rows(path, reader)
+        _, header = next(rows, (1, []))
+        header = [name.strip() for name in header]
+        missing = sorted(set(columns) - set(header))
+        if not missing:
+            break
+        fewest = min(fewest or missing, missing, key=len)
+    else:
+        raise UserError(
+            f"{path}: columns {fewest} are missing; expected {list(columns)}"
+        )
+    if len(set(header)) < len(header):
+        raise UserError(f"{path}: the header has a column twice: {', '.join(header)}")
+    result = []
+    for line, fields in rows:
+        where = f"{path}, line {line}"
+        if len(fields) > len(header):
+            raise UserError(
+                f"{where}: {len(fields)} fields, the header has {len(header)}. Put "
+                f'names that hold {delimiter!r} into quotes, "like this".'
+            )
+        row = dict.fromkeys(header) | dict(zip(header, fields, strict=False))
         if any(row[column] is None for column in columns):
-            raise UserError(f"{path}, line {number}: too few fields")
-    return rows
+            raise UserError(f"{where}: too few fields")
+        result.append(Row(line, row))
+    return result
+
+
+def _rows(path, reader):
+    """Yields the line that a row begins in, and its fields; without empty rows."""
+    while True:
+        line = reader.line_num + 1
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            raise UserError(
+                f"{path}, line {line}: cannot be read as CSV ({error}). Is a quote "
+                "open?"
+            ) from error
+        if fields is None:
+            return
+        if any("\n" in field or "\r" in field for field in fields):
+            raise UserError(
+                f"{path}, line {line}: a field ends in line {reader.line_num}. Is a "
+                "quote open?"
+            )
+        if any(field.strip() for field in fields):
+            yield line, fields
+
+
+def _text_of(path):
+    """The text of a file, in UTF-8 or UTF-16."""
+    try:
+        content = pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    encoding = "utf-16" if content.startswith(marks) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = 1 + content[: error.start].count(b"\n")
+        raise UserError(
+            f"{path}, line {line}: cannot be read as CSV ({error.reason}). Save it as "
+            "UTF-8."
+        ) from error
+    if "\0" in text:
+        raise UserError(f"{path}: holds zero bytes, so it is no text in UTF-8")
+    return text
 
 
 def write_csv(path, columns, rows):

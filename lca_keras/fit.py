@@ -167,7 +167,7 @@ def fit(args):
         raise UserError(f"--keep must be at least 1, not {args.keep}")
     console.quiet_tensorflow()
     from lca_keras import corpus, run
-    from lca_keras.data import catalogue, split
+    from lca_keras.data import split
 
     job = resumed(args) if args.resume else new_run(args)
     config = job.config
@@ -175,7 +175,7 @@ def fit(args):
         check_writable(option, path)
     if job.source.data and not args.resume and not config.split.file:
         # Needs only the names: said before hours of feature extraction.
-        songs = catalogue.load(job.source.data)
+        songs = job.source.songs()
         split.split_songs(songs, config.split.kind, config.train.seed)
     # The data comes first: a corpus that cannot be used leaves no run behind.
     songs = options.prepare_corpus(job.source, config)

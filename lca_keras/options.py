@@ -1,7 +1,9 @@
 """What several commands share: options with what they mean, and what they print."""
 
+import collections
 import contextlib
 import dataclasses
+import os
 import re
 
 from lca_keras import console
@@ -14,6 +16,9 @@ from lca_keras.config import (
     get_preset,
 )
 from lca_keras.errors import UserError
+
+# Files that are named one by one for the same reason.
+_LISTED = 10
 
 
 def add_feature_options(parser):
@@ -35,11 +40,27 @@ def add_feature_options(parser):
     )
 
 
+def add_corpus_options(parser, option="--data", **settings):
+    """Adds what says which songs there are."""
+    parser.add_argument(
+        option, help="artist/album/song.ext folder, or a CSV manifest", **settings
+    )
+    parser.add_argument(
+        "--tags",
+        action="store_true",
+        help="artist, album and title are those in the files' tags, in any folders",
+    )
+    parser.add_argument(
+        "--data-root",
+        metavar="FOLDER",
+        help="that a manifest's paths are relative to; they may be absolute then. "
+        "Default: the manifest's folder",
+    )
+
+
 def add_data_options(parser):
     """Adds what says where the data is, which features it has, and its parts."""
-    parser.add_argument(
-        "--data", help="artist/album/song.ext folder, or a CSV manifest"
-    )
+    add_corpus_options(parser)
     parser.add_argument(
         "--store", help="feature store of `python -m pipelines.extract`, instead"
     )
@@ -152,6 +173,8 @@ def resolve_data(args, config, **sections):
 
     if args.data and args.store:
         raise UserError("--data and --store exclude each other")
+    if (args.tags or args.data_root) and not args.data:
+        raise UserError("--tags and --data-root say how to read --data")
     if args.store:
         features, separator = _stored_features(args, config), args.separator
     else:
@@ -162,12 +185,26 @@ def resolve_data(args, config, **sections):
         **sections,
     )
     return config, DataSource(
-        data=args.data,
-        store=args.store,
-        features=args.features,
-        separator=separator,
+        **corpus_source(args),
+        store=absolute(args.store),
+        features=absolute(args.features),
+        separator=absolute(separator),
         strict=args.strict,
     )
+
+
+def corpus_source(args):
+    """The corpus options as fields of `lca_keras.corpus.DataSource`."""
+    return {
+        "data": absolute(args.data),
+        "data_root": absolute(args.data_root),
+        "tags": args.tags,
+    }
+
+
+def absolute(path):
+    """A path that means the same wherever a run is taken up again; or `None`."""
+    return path and os.path.abspath(path)
 
 
 def _stored_features(args, config):
@@ -240,11 +277,21 @@ def prepare_corpus(source, config):
     for note in notes:
         print(note)
     print(f"{len(found.songs)} songs ready, {len(found.skipped)} skipped ({how})")
-    for path, reason in found.skipped.items():
-        print(f"  skipped {path}: {reason}")
-    for path, doubt in found.doubtful.items():
-        print(f"  note {path}: {doubt}")
+    print_reasons("skipped", found.skipped)
+    print_reasons("note", found.doubtful)
     return found
+
+
+def print_reasons(what, reasons):
+    """Prints a line for each path of a dict; of many with the same reason, a few."""
+    count = collections.Counter(reasons.values())
+    seen = collections.Counter()
+    for path, reason in reasons.items():
+        seen[reason] += 1
+        if count[reason] <= _LISTED or seen[reason] < _LISTED:
+            print(f"  {what} {path}: {reason}")
+        elif seen[reason] == count[reason]:
+            print(f"  {what} {count[reason] - _LISTED + 1} more: {reason}")
 
 
 def print_parts(division, sources):

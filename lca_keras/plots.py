@@ -14,7 +14,8 @@ def style():
     # for each font that is not installed.
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     fonts = ["DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Arial Unicode MS"]
-    return matplotlib.rc_context({"font.family": fonts})
+    # And a name with dollars, `A$AP` and `Ke$ha`, is no mathematics.
+    return matplotlib.rc_context({"font.family": fonts, "text.parse_math": False})
 
 
 def new_figure(width, height):
@@ -34,6 +35,7 @@ def new_figure(width, height):
 
 def save_figure(figure, path):
     """Writes a figure as PNG, atomically; missing glyphs become boxes, quietly."""
-    with files.atomic_path(path) as temporary, warnings.catch_warnings():
+    # What is written at an axis is made only now.
+    with files.atomic_path(path) as temporary, style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")
         figure.savefig(temporary, dpi=120)

@@ -36,9 +36,7 @@ def main(argv=None):
         # Beam has options of its own that begin like these.
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--data", required=True, help="artist/album/song.ext folder, or a CSV manifest"
-    )
+    options.add_corpus_options(parser, required=True)
     parser.add_argument("--out", required=True, metavar="STORE", help="feature store")
     options.add_feature_options(parser)
     parser.add_argument(
@@ -65,7 +63,7 @@ def run(args, beam_options):
     """Runs the job that the parsed arguments describe; returns an exit code."""
     config, separator = options.resolve_features(args, FeatureConfig())
     beam_options = _beam_options(args, beam_options)
-    from lca_keras.data import catalogue
+    from lca_keras.corpus import DataSource
     from lca_keras.data.extraction import Extractor
 
     if args.keep_vocals and config.source == "mixture":
@@ -73,7 +71,8 @@ def run(args, beam_options):
     folder = pathlib.Path(args.out).absolute()
     report = pathlib.Path(args.report or f"{folder}-report.csv")
     _check_report(report)
-    songs = catalogue.load(args.data)
+    left_out = {}
+    songs = DataSource(**options.corpus_source(args)).songs(left_out)
     separator = separator and pathlib.Path(separator).absolute()
     keep = args.keep_vocals and pathlib.Path(args.keep_vocals).absolute()
     extractor = Extractor(config, separator, keep)
@@ -82,17 +81,21 @@ def run(args, beam_options):
         [song.artist, song.album, song.song, song.path, *statuses[song.key]]
         for song in songs
     ]
+    rows += [["", "", "", path, "left out", why] for path, why in left_out.items()]
     files.write_csv(report, _REPORT_COLUMNS, rows)
     counts = collections.Counter(row[4] for row in rows)
     print(
         f"{len(songs)} songs: {counts['done']} done, {counts['reused']} reused, "
-        f"{counts['failed']} failed"
+        f"{counts['failed']} failed, {counts['left out']} other audio files left out"
     )
-    for row in rows:
-        if row[4] == "failed":
-            print(f"  failed {row[3]}: {row[5]}")
-        elif row[5]:
-            print(f"  note {row[3]}: {row[5]}")
+    for status, name in (
+        ("left out", "left out"),
+        ("failed", "failed"),
+        ("done", "note"),
+        ("reused", "note"),
+    ):
+        reasons = {row[3]: row[5] for row in rows if row[4] == status and row[5]}
+        options.print_reasons(name, reasons)
     print(f"store    {args.out}\nreport   {report}")
     if counts["failed"] == len(songs):
         raise UserError(f"{args.data}: none of {len(songs)} songs can be used")

@@ -15,7 +15,7 @@ import zlib
 
 import numpy as np
 
-from lca_keras import console, files, processes
+from lca_keras import console, files, options, processes
 from lca_keras.audio.decode import AudioError, check_sound, read_blocks
 from lca_keras.data import catalogue
 from lca_keras.errors import UserError
@@ -169,9 +169,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m lca_keras.corpora.bias", description=__doc__.splitlines()[0]
     )
-    parser.add_argument(
-        "--data", required=True, help="artist/album/song.ext folder, or a CSV manifest"
-    )
+    options.add_corpus_options(parser, required=True)
     parser.add_argument("--out", required=True, help="new folder for the copy")
     parser.add_argument(
         "--band", nargs=2, type=float, required=True, metavar=("LOW", "HIGH"), help="Hz"
@@ -186,9 +184,12 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     def run():
-        songs = catalogue.load(args.data)
+        reasons = {}
+        songs = catalogue.load(args.data, args.data_root, args.tags, reasons)
         path = pathlib.Path(args.data).absolute()
-        root = path if path.is_dir() else path.parent.resolve()
+        root = path if path.is_dir() else path.parent
+        root = pathlib.Path(args.data_root or root).absolute()
+        options.print_reasons("left out", reasons)
         with console.progress("Writing songs") as progress:
             left_out, clipped = write_biased(
                 songs,

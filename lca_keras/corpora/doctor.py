@@ -17,7 +17,7 @@ import sys
 
 import numpy as np
 
-from lca_keras import console, files, processes
+from lca_keras import console, files, options, processes
 from lca_keras.audio import fingerprint
 from lca_keras.audio.decode import (
     CANCELLED,
@@ -27,7 +27,7 @@ from lca_keras.audio.decode import (
     resampled,
 )
 from lca_keras.config import CLIP_SECONDS
-from lca_keras.data import catalogue
+from lca_keras.corpus import DataSource
 from lca_keras.data.split import PARTS
 from lca_keras.errors import UserError
 
@@ -45,6 +45,8 @@ _FULL_SCALE, _CLIPPED_SHARE, _RUN = 0.999, 1e-4, 3
 _RARE = 0.1
 # Hours of the artist with most over the one with least.
 _IMBALANCE = 3.0
+# Findings of a kind that are shown.
+_SHOWN = 20
 # Songs whose landmarks fit into memory all at once, about 2 GiB of them.
 _SONGS_IN_MEMORY = 2000
 
@@ -298,8 +300,8 @@ def _artists(songs, usable):
             yield Finding(WARNING, "imbalance", most, "", message)
 
 
-def run(path, clip_seconds, jobs=None, progress=None):
-    """Examines a corpus, a folder or a manifest.
+def run(source, clip_seconds, jobs=None, progress=None):
+    """Examines a corpus, a `lca_keras.corpus.DataSource`.
 
     `clip_seconds` is the length below which a song gives no clip; `jobs` and
     `progress` are those of `lca_keras.processes.spread`.
@@ -310,11 +312,16 @@ def run(path, clip_seconds, jobs=None, progress=None):
     Raises:
         UserError: Nothing there, no audio in it, or a manifest that is wrong.
     """
-    songs = catalogue.load(path)
+    left_out = {}
+    songs = source.songs(left_out)
     work = functools.partial(examine, keep_every=1 + len(songs) // _SONGS_IN_MEMORY)
     calls = [(song.path,) for song in songs]
     examinations = processes.spread(work, calls, jobs, progress)
-    findings = diagnose(songs, examinations, clip_seconds)
+    findings = [
+        Finding(WARNING, "left out", os.path.basename(path), path, reason)
+        for path, reason in left_out.items()
+    ]
+    findings = diagnose(songs, examinations, clip_seconds) + findings
     by_artist = collections.defaultdict(lambda: {"albums": set(), "songs": 0, "s": 0.0})
     for song, examined in zip(songs, examinations, strict=True):
         entry = by_artist[song.artist]
@@ -330,8 +337,9 @@ def run(path, clip_seconds, jobs=None, progress=None):
         for artist, entry in by_artist.items()
     }
     summary = {
-        "corpus": os.fspath(path),
+        "corpus": os.fspath(source.data),
         "songs": len(songs),
+        "left_out": len(left_out),
         "hours": round(sum(e.seconds for e in examinations) / 3600, 4),
         "rates": dict(collections.Counter(e.rate for e in examinations if e.rate)),
         "artists": artists,
@@ -339,6 +347,21 @@ def run(path, clip_seconds, jobs=None, progress=None):
         "warnings": sum(f.severity == WARNING for f in findings),
     }
     return summary, findings
+
+
+def _few(findings):
+    """Findings to be shown: of many of a kind a few, and how many more there are."""
+    count = collections.Counter(f.kind for f in findings)
+    seen = collections.Counter()
+    for finding in findings:
+        seen[finding.kind] += 1
+        if count[finding.kind] <= _SHOWN or seen[finding.kind] < _SHOWN:
+            yield finding
+        elif seen[finding.kind] == _SHOWN:
+            more = count[finding.kind] - _SHOWN + 1
+            yield dataclasses.replace(
+                finding, where="...", message=f"{more} more; all are in the JSON"
+            )
 
 
 def print_report(summary, findings):
@@ -359,7 +382,7 @@ def print_report(summary, findings):
     out.print(artists)
     if findings:
         table = Table("", "kind", "where", "what", box=box.SIMPLE)
-        for finding in findings:
+        for finding in _few(findings):
             color = "red" if finding.severity == ERROR else "yellow"
             table.add_row(
                 Text(finding.severity, style=color),
@@ -381,7 +404,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m lca_keras.corpora.doctor", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("data", help="artist/album/song.ext folder, or a CSV manifest")
+    options.add_corpus_options(parser, "data")
     parser.add_argument(
         "--json", metavar="FILE", default="doctor.json", help="default: doctor.json"
     )
@@ -400,7 +423,8 @@ def main(argv=None):
         if not os.access(pathlib.Path(args.json).absolute().parent, os.W_OK):
             raise UserError(f"--json {args.json}: cannot be written there")
         with console.progress("Examining songs") as progress:
-            summary, findings = run(args.data, args.clip_seconds, args.jobs, progress)
+            source = DataSource(**options.corpus_source(args))
+            summary, findings = run(source, args.clip_seconds, args.jobs, progress)
         print_report(summary, findings)
         files.write_json(
             args.json,

@@ -5,6 +5,7 @@ import collections
 import numpy as np
 
 from lca_keras import files
+from lca_keras.data.catalogue import readable
 from lca_keras.errors import UserError
 
 PARTS = ("train", "validation", "test")
@@ -86,17 +87,20 @@ def read_split(path, songs):
         UserError: The file is wrong, or songs and file do not match.
     """
     known = {(song.artist, song.album, song.song): song for song in songs}
-    part_of = {}
-    for number, row in enumerate(files.read_csv(path, _COLUMNS), start=2):
-        song = known.get((row["artist"], row["album"], row["song"]))
+    part_of, lines = {}, {}
+    for names, row in _rows(path):
+        where = f"{path}, line {row.line}"
         if row["part"] not in PARTS:
             raise UserError(
-                f"{path}, line {number}: part must be one of {', '.join(PARTS)}; not "
-                f"{row['part']!r}"
+                f"{where}: part must be one of {', '.join(PARTS)}; not {row['part']!r}"
             )
-        if song is None:
-            continue  # Unreadable, or of a larger corpus: see `unknown_songs`.
-        part_of[song.key] = row["part"]
+        if names in lines:
+            raise UserError(
+                f"{where}: {' / '.join(names)} is in line {lines[names]} already"
+            )
+        lines[names] = row.line
+        if names in known:  # Or unreadable, or of a larger corpus: `unknown_songs`.
+            part_of[known[names].key] = row["part"]
     missing = [song.label for song in songs if song.key not in part_of]
     if missing:
         raise UserError(
@@ -109,9 +113,13 @@ def read_split(path, songs):
 def unknown_songs(path, songs):
     """Returns the songs of a split file that a corpus does not have, for people."""
     known = {(song.artist, song.album, song.song) for song in songs}
-    rows = files.read_csv(path, _COLUMNS)
-    names = [(row["artist"], row["album"], row["song"]) for row in rows]
-    return [" / ".join(name) for name in names if name not in known]
+    return [" / ".join(names) for names, _ in _rows(path) if names not in known]
+
+
+def _rows(path):
+    """Yields artist, album and song of each line of a split file, and the line."""
+    for row in files.read_csv(path, _COLUMNS):
+        yield tuple(readable(row[column]) for column in _COLUMNS[:3]), row
 
 
 def write_split(path, songs, part_of):

@@ -1,0 +1,37 @@
+import types
+import warnings
+
+import numpy as np
+import pytest
+
+from lca_keras import evaluation, inference, plots
+
+NAMES = [
+    "Joey Bada$$",
+    "$\\frac$",
+    "Ke$ha ^_^",
+    "春野",
+    "\N{HEBREW LETTER ALEF}'\"<&>",
+    "\\",
+]
+
+
+def identification(name):
+    probabilities = {other: float(other == name) for other in NAMES}
+    clips = [{"start": 0, "singer": name, "probabilities": probabilities}] * 3
+    votes = {other: 3 * (other == name) for other in NAMES}
+    return inference.Identification(name, probabilities, votes, 3, clips, [])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_no_mathematics(name, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inference.plot({f"{name}.wav": identification(name)}, tmp_path / "x.png")
+        everyone = np.arange(len(NAMES))
+        decisions = types.SimpleNamespace(song_labels=everyone, votes=everyone)
+        drawn = evaluation.confusion_figure(decisions, NAMES, name)
+        plots.save_figure(drawn, tmp_path / "y.png")
+    assert (tmp_path / "x.png").stat().st_size > 5000
+    texts = {text.get_text() for text in drawn.axes[0].get_xticklabels()}
+    assert set(NAMES) <= texts
