@@ -182,7 +182,7 @@ def compare(args):
     from lca_keras.corpus import DataSource
 
     out, data = pathlib.Path(args.out), pathlib.Path(args.data)
-    args.melody = None
+    args.melody = args.level = None
     base = get_preset(args.preset)
     features, separator = options.resolve_features(args, base.features)
     base = base.replace(

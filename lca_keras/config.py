@@ -17,13 +17,14 @@ import yaml
 from lca_keras.errors import UserError
 
 # Raised when a field changes its meaning, so that an old file is not misread.
-CONFIG_VERSION = 1
+CONFIG_VERSION = 2
 
 CLIP_SECONDS = (3, 5, 10)  # Those of the papers.
 _LEAST_FRAMES = 16  # Four poolings by two.
 METHODS = ("none", "cal", "lca")
 OBJECTIVES = ("frame_f1", "song_f1")
 
+LEVELS = ("song", "none")
 SOURCES = ("mixture", "vocals", "stems")
 EFFECTS = ("probability", "logit", "product")
 AUGMENTATIONS = ("remix", "specaugment")
@@ -54,6 +55,9 @@ class FeatureConfig:
         decibel: `"amplitude"` is the published chain, `20 log10` of the *power*
             spectrogram; `"power"` is the usual `10 log10`.
         top_db: Dynamic range kept below the song's maximum, in decibels.
+        level: `"song"` brings each song to one level and takes a constant offset out of
+            it, so features don't depend on how loud a file is; `"none"`, the published
+            chain, keeps it as it is.
         source: What is heard, the whole `"mixture"` or the `"vocals"` alone;
             `"stems"` hears the mixture and keeps vocals and accompaniment beside it,
             which remixing and the voice report need.
@@ -72,6 +76,7 @@ class FeatureConfig:
     fmax: float = 8000.0
     decibel: str = "amplitude"
     top_db: float = 80.0
+    level: str = "song"
     source: str = "mixture"
     separator: str = ""
     melody: str = "none"
@@ -92,6 +97,11 @@ class FeatureConfig:
             f"Received: decibel={self.decibel!r}",
         )
         _require(self.top_db > 0, f"features: top_db must be > 0: {self.top_db}")
+        _require(
+            self.level in LEVELS,
+            f"features: level must be one of {', '.join(LEVELS)}. "
+            f"Received: level={self.level!r}",
+        )
         _require(
             self.source in SOURCES,
             f"features: source must be one of {', '.join(SOURCES)}. "
@@ -387,6 +397,12 @@ class Config:
         return 1 + samples // self.features.hop_length
 
     @property
+    def least_seconds(self):
+        """Length of the shortest song that has a clip."""
+        features = self.features
+        return (self.clip_frames - 1) * features.hop_length / features.sample_rate
+
+    @property
     def served_features(self):
         """`FeatureConfig` of what a trained model is given, to name a singer.
 
@@ -431,8 +447,10 @@ class Config:
         _require(isinstance(raw, dict), "a config must be a mapping of sections")
         raw = dict(raw)
         version = raw.pop("version", None)
+        if version == 1:  # Features had no `level`; they were as loud as their files.
+            raw["features"] = {"level": "none", **(raw.get("features") or {})}
         _require(
-            version == CONFIG_VERSION,
+            version in (1, CONFIG_VERSION),
             f"config version {version!r} is not {CONFIG_VERSION}, the version that "
             "this release reads. Write the fields you need into a new file "
             f"that begins with 'version: {CONFIG_VERSION}'.",

@@ -37,6 +37,15 @@ class DataSource:
     separator: str | None = None
     strict: bool = False
 
+    def absolute(self):
+        """The same, to be kept: it means the same from every working folder."""
+        places = ("data", "data_root", "store", "features", "separator")
+        paths = {name: getattr(self, name) for name in places}
+        return dataclasses.replace(
+            self,
+            **{name: path and os.path.abspath(path) for name, path in paths.items()},
+        )
+
     def songs(self, left_out=None):
         """What `lca_keras.data.catalogue.load` lists."""
         return catalogue.load(self.data, self.data_root, self.tags, left_out)
@@ -71,12 +80,14 @@ class Division:
         artists: List of class names.
         file: CSV that gave the parts, or `None` if they were drawn.
         unknown: Songs of that file that the corpus does not have, for people.
+        new: Songs that a folder's own file does not have, which are left out.
     """
 
     part_of: dict[str, str]
     artists: list[str]
     file: str | os.PathLike | None
     unknown: list[str]
+    new: list[str]
 
 
 def prepare(source, config, progress=None):
@@ -98,12 +109,16 @@ def prepare(source, config, progress=None):
     else:
         store, songs, skipped, notes = _extract(source, config, progress)
     usable = []
-    clip = config.clip_frames * config.features.hop_length / config.features.sample_rate
     for song in sorted(songs):
-        if store.records[song.key].frames < config.clip_frames:
-            seconds = store.records[song.key].duration
-            reason = f"too short: {seconds:.1f} s, a clip takes {clip:.1f} s"
-            skipped[str(song.path)] = reason
+        record = store.records[song.key]
+        if record.frames < config.clip_frames:
+            skipped[str(song.path)] = (
+                f"too short: {record.duration:.3f} s, a clip needs "
+                f"{config.least_seconds:.3f} s"
+            )
+        elif not record.sounding_clips(config.clip_frames).any():
+            seconds = config.train.clip_seconds
+            skipped[str(song.path)] = f"no clip of {seconds} s in it has sound"
         else:
             usable.append(song)
     notes_of = {str(s.path): store.records[s.key].notes for s in usable}
@@ -140,12 +155,17 @@ def _open_store(folder, config):
 
 def _extract(source, config, progress):
     """Computes missing features; returns store, songs, skipped files, notes."""
-    skipped = {}
-    songs = source.songs(skipped)
     where = pathlib.Path(source.data).resolve()
     tag = hashlib.sha256(os.fsencode(where)).hexdigest()[:8]
     name = f"{where.name}-{tag}-{config.features.digest}"
     store = WritableStore(pathlib.Path(source.features, name), config.features)
+    if not where.exists() and store.records:  # The music has moved or is not mounted.
+        songs = [record.as_song for record in store.records.values()]
+        skipped = {failure.path: failure.reason for failure in store.failed.values()}
+        note = f"{source.data} is not there: its features are used as they are"
+        return store, songs, skipped, ["features: not looked for anew", note]
+    skipped = {}
+    songs = source.songs(skipped)
     damaged = store.damaged_shards()
     extractor = Extractor(config.features, source.separator)
     report = store.update(songs, progress, extractor)
@@ -193,7 +213,8 @@ def stems_of(source, config, songs, progress=None):
 def divide(config, corpus, folder=None):
     """Reads the split of a folder or of the user, or draws it; and checks it.
 
-    The folder's `split.csv`, if there is one, goes before `config.split`.
+    The folder's `split.csv`, if there is one, goes before `config.split`: what was
+    begun there goes on with its own songs and artists, whatever has come or gone since.
 
     Returns:
         `Division`.
@@ -203,16 +224,20 @@ def divide(config, corpus, folder=None):
     """
     own = folder and pathlib.Path(folder, "split.csv")
     path = own if own and own.exists() else config.split.file
-    unknown = []
+    unknown, new, songs, artists = [], [], corpus.songs, None
     if path:
-        part_of = split.read_split(path, corpus.songs)
-        unknown = split.unknown_songs(path, corpus.songs)
+        part_of = split.read_split(path, songs, partial=path == own)
+        unknown = split.unknown_songs(path, songs)
+        if path == own:
+            new = [song.label for song in songs if song.key not in part_of]
+            songs = [song for song in songs if song.key in part_of]
+            artists = split.artists_of(path)
     else:
         part_of = split.split_songs(corpus.songs, config.split.kind, config.train.seed)
     hashes = {key: r.content_hash for key, r in corpus.store.records.items()}
-    split.check_split(corpus.songs, part_of, hashes, config.split.kind)
-    artists = sorted({song.artist for song in corpus.songs})
-    return Division(part_of, artists, path, unknown)
+    split.check_split(songs, part_of, hashes, config.split.kind)
+    artists = artists or sorted({song.artist for song in songs})
+    return Division(part_of, artists, path, unknown, new)
 
 
 def keep_split(folder, corpus, division):

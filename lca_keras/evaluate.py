@@ -20,6 +20,11 @@ def main(argv=None):
     )
     parser.add_argument("--run", required=True, help="run folder, such as runs/demo")
     options.add_corpus_options(parser)
+    parser.add_argument(
+        "--moved-to",
+        metavar="PATH",
+        help="where the run's own corpus, a folder or a manifest, is now",
+    )
     parser.add_argument("--out", help="folder for the results; default: the run's own")
     parser.add_argument(
         "--voice-report",
@@ -42,7 +47,6 @@ def evaluate(args):
     console.quiet_tensorflow()
     from lca_keras import corpus, run
     from lca_keras.audio import separation
-    from lca_keras.data import split
 
     job = run.Run.load(args.run)
     model, artists = job.load_model()
@@ -50,9 +54,16 @@ def evaluate(args):
     config, source = job.config.replace(augment={"kinds": ()}), job.source
     if args.voice_report:
         options.check_voice_report(config)
+    if args.data and args.moved_to:
+        raise UserError(
+            "--data is another corpus, --moved-to the run's own: they exclude each "
+            "other"
+        )
     if args.data:
         own = {**options.corpus_source(args), "store": None}
         source = dataclasses.replace(source, **own)
+    elif args.moved_to:
+        source = dataclasses.replace(source, data=args.moved_to, store=None)
         if not args.voice_report:
             # Stems are not needed to name singers.
             features = dataclasses.asdict(config.served_features)
@@ -75,7 +86,9 @@ def evaluate(args):
         folder = pathlib.Path(args.out or job.folder / f"evaluation-{part}")
     else:
         parts = ["validation", "test"]
-        part_of = split.read_split(job.folder / "split.csv", songs.songs)
+        division = corpus.divide(config, songs, job.folder)
+        options.print_new(division.new)
+        part_of = division.part_of
         folder = pathlib.Path(args.out or job.folder)
     sources = corpus.clip_sources(songs, part_of, artists, config, parts)
     options.print_scores(run.evaluate(folder, model, sources, artists))

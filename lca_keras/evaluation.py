@@ -15,6 +15,8 @@ class ClipPredictions:
     Attributes:
         labels: Int array `(clips,)`, true artists.
         songs: Dict from song key to the indices of its clips, in time order.
+        numbers: Dict from song key to where these are in the song, counted from its
+            beginning in clips.
         outputs: Dict of arrays, as `LCAModel` gives them: `"logits"` `(clips, classes)`
             and, with a counterfactual, `"cf_logits"`, `"attention"` and
             `"cf_attention"`.
@@ -22,6 +24,7 @@ class ClipPredictions:
 
     labels: np.ndarray
     songs: dict[str, np.ndarray]
+    numbers: dict[str, np.ndarray]
     outputs: dict[str, np.ndarray]
 
     @property
@@ -106,13 +109,14 @@ class Predictor:
     def __init__(self, source, batch_size=32):
         self._labels = source.clip_labels
         self._songs = source.clips_by_song
+        self._numbers = {key: source.clip_numbers(key) for key in self._songs}
         self._clips = source.ordered(batch_size).map(lambda clips, label: clips)
 
     def __call__(self, model):
         """Returns the `ClipPredictions` of an `lca_keras.models.LCAModel`."""
         outputs = model.predict(self._clips, verbose=0)
         outputs.pop("embedding")
-        return ClipPredictions(self._labels, self._songs, outputs)
+        return ClipPredictions(self._labels, self._songs, self._numbers, outputs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +175,7 @@ def _tables(decisions, artists, records):
     for row, (key, group) in enumerate(decisions.predictions.songs.items()):
         record = records[key]
         names = [record.artist, record.album, record.song]
-        for clip, index in enumerate(group):
+        for clip, index in zip(decisions.predictions.numbers[key], group, strict=True):
             best = decisions.winners[index]
             probability = decisions.probabilities[index, best]
             frame_rows.append([*names, clip, artists[best], f"{probability:.6f}"])

@@ -180,7 +180,9 @@ def fit(args):
     # The data comes first: a corpus that cannot be used leaves no run behind.
     songs = options.prepare_corpus(job.source, config)
     division = corpus.divide(config, songs, job.folder)
-    if not args.resume:
+    if args.resume:
+        job.save_places()
+    else:
         job.save()
     recommend(config, songs.songs)
     with job.working(songs.store):
@@ -241,7 +243,8 @@ def resumed(args):
         if value != usual[name] and name not in ("resume", "debug", "keep")
     }
     # Where things are may change between two starts; what they are may not.
-    others = sorted(set(given) - {"data", "exports", "features", "separator", "store"})
+    places = {"data", "data_root", "exports", "features", "separator", "store", "tags"}
+    others = sorted(set(given) - places)
     if others:
         listed = ["--" + name.replace("_", "-") for name in others]
         raise UserError(

@@ -1,16 +1,23 @@
 """Names the singer of songs, with an exported model."""
 
+import collections
 import dataclasses
 import pathlib
 
-from lca_keras import files, plots
+import numpy as np
+
+from lca_keras import files, metrics, plots
+from lca_keras.audio import features
 from lca_keras.audio.decode import AudioError
-from lca_keras.audio.melody import UNVOICED, contour
+from lca_keras.audio.melody import contour
 from lca_keras.config import Config
 from lca_keras.data.catalogue import Song
 from lca_keras.data.extraction import Extractor
 from lca_keras.errors import UserError
 from lca_keras.export.versions import METADATA
+
+# Clips in one call of the model; bounds memory for long songs.
+_CLIPS_AT_ONCE = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +30,9 @@ class Identification:
         votes: Dict from artist to number of clips, in the same order.
         clip_seconds: Length of a clip.
         clips: List of dicts with `start` (seconds), `singer` and `probabilities`
-            (artist to float) of every clip.
-        notes: Sentences about sound that the file announces and does not have.
+            (artist to float) of every clip; `None` and an empty dict for one without
+            sound, which has no vote.
+        notes: Sentences about sound that is missing, and clips without.
     """
 
     singer: str
@@ -48,8 +56,7 @@ class Identifier:
     """
 
     def __init__(self, folder, separator=None):
-        import soundfile  # noqa: F401  Loaded now, not with the first song.
-        import soxr  # noqa: F401
+        import soxr  # noqa: F401  Loaded now, not with the first song.
         import tensorflow as tf
 
         folder = pathlib.Path(folder)
@@ -60,23 +67,36 @@ class Identifier:
         except (OSError, ValueError) as error:
             raise UserError(f"{folder}: not a whole export ({error})") from error
         self.artists = self.metadata["artists"]
-        self._serve = self._model.signatures["serving_default"]
-        features = config.served_features
-        self._features = features
-        self._extractor = Extractor(features, separator, threads=None)
+        self._serve = self._model.signatures["mel"]
+        self._features = config.served_features
+        self._clip_frames = config.clip_frames
+        self._least_seconds = config.least_seconds
+        self._extractor = Extractor(self._features, separator, threads=None)
         # The first call optimises the graph and takes memory: part of starting up,
-        # not of a song. Nine clips pass in two pieces, as those of a song do.
-        count = 9 * self.metadata["clip_frames"] * features.hop_length
-        noise = tf.random.stateless_normal((count,), (0, 0))
-        self._identify(noise, [UNVOICED] * (1 + count // features.hop_length))
+        # not of a song.
+        features.mel_filters(self._features)
+        silence = np.zeros((self._features.mel_bins, 9 * self._clip_frames), "float32")
+        self._classify(silence, silence, np.arange(9))
 
-    def _identify(self, samples, bands):
-        """Runs the model on one song; the melody's bands only if it takes them."""
-        inputs = {"waveform": samples[None]}
-        if self.takes_melody:
-            melody = contour(bands, self._features.mel_bins)
-            inputs["melody"] = melody[None, ..., None]
-        return self._serve(**inputs)
+    def _classify(self, mel, melody, numbers):
+        """Probabilities (clips, classes) of the clips with these numbers, of a song.
+
+        The clips pass as songs of one clip each, a few at once however long it is.
+        """
+        import tensorflow as tf
+
+        results = []
+        for few in np.array_split(numbers, -(-len(numbers) // _CLIPS_AT_ONCE)):
+            frames = [self._clip_frames * n + np.arange(self._clip_frames) for n in few]
+            inputs = {"mel_spectrogram": mel}
+            if self.takes_melody:
+                inputs["melody"] = melody
+            batch = {
+                name: tf.constant(np.stack([song[:, f] for f in frames])[..., None])
+                for name, song in inputs.items()
+            }
+            results.append(self._serve(**batch)["probabilities"].numpy())
+        return np.concatenate(results)
 
     @property
     def takes_melody(self):
@@ -109,44 +129,62 @@ class Identifier:
             AudioError: The file cannot be decoded, is silent or too short.
             UserError: The vocals have to be separated and cannot be.
         """
-        import tensorflow as tf
-
         song = Song("", "", "", path, vocals_path)
         sounds = self._extractor.sounds(song)
-        samples = self._extractor.heard(sounds).samples
+        heard = self._extractor.heard(sounds)
         seconds = self.metadata["clip_seconds"]
-        frames = 1 + samples.size // self._features.hop_length
-        if frames < self.metadata["clip_frames"]:
-            length = samples.size / self.metadata["sample_rate"]
-            raise AudioError(f"too short: {length:.1f} s, a clip takes {seconds:.1f} s")
-        melody = self._extractor.melody(sounds)
-        outputs = self._identify(tf.constant(samples), melody)
-        means = outputs["probabilities"][0].numpy()
-        clips = outputs["frame_probabilities"][0].numpy()
+        if 1 + heard.size // self._features.hop_length < self._clip_frames:
+            raise AudioError(
+                f"too short: {heard.seconds:.3f} s, a clip needs "
+                f"{self._least_seconds:.3f} s"
+            )
+        mel = features.mel_spectrogram(heard, self._features)
+        sound = features.sounding_frames(mel, self._features)
+        sounding = features.sounding_clips(sound, self._clip_frames)
+        if not sounding.any():
+            raise AudioError(f"no clip of {seconds:.1f} s in it has sound")
+        notes = list(sounds["mixture"].notes)
+        if not sounding.all():
+            notes.append(
+                f"{np.sum(~sounding)} of {len(sounding)} clips have no sound, and no "
+                "vote"
+            )
+        bands = self._extractor.melody(sounds)
+        melody = None if bands is None else contour(bands, self._features.mel_bins)
+        numbers = np.flatnonzero(sounding)
+        clips = self._classify(mel, melody, numbers)
+        means = clips.mean(axis=0).tolist()
         winners = [self.artists[index] for index in clips.argmax(axis=1)]
+        said = {
+            number: {
+                "singer": winner,
+                "probabilities": dict(zip(self.artists, row, strict=True)),
+            }
+            for number, winner, row in zip(
+                numbers, winners, clips.tolist(), strict=True
+            )
+        }
+        nothing = {"singer": None, "probabilities": {}}
         ranked = sorted(
-            zip(self.artists, means.tolist(), strict=True), key=lambda pair: -pair[1]
+            zip(self.artists, means, strict=True), key=lambda pair: -pair[1]
         )
+        counts = collections.Counter(winners)
         return Identification(
-            singer=outputs["singer"][0].numpy().decode(),
+            singer=self.artists[metrics.vote(clips)],
             probabilities=dict(ranked),
-            votes={name: winners.count(name) for name, _ in ranked},
+            votes={name: counts[name] for name, _ in ranked},
             clip_seconds=seconds,
             clips=[
-                {
-                    "start": round(number * seconds, 3),
-                    "singer": winner,
-                    "probabilities": dict(zip(self.artists, row.tolist(), strict=True)),
-                }
-                for number, (winner, row) in enumerate(zip(winners, clips, strict=True))
+                {"start": round(number * seconds, 3), **said.get(number, nothing)}
+                for number in range(len(sounding))
             ],
-            notes=sounds["mixture"].notes,
+            notes=notes,
         )
 
 
 def describe(path, result, top):
     """The `Identification` of a song as lines of text, `top` artists of it."""
-    clips = len(result.clips)
+    clips = sum(result.votes.values())
     lines = [f"{path}: {result.singer}"]
     names = list(result.probabilities)
     # The vote decides; usually its winner has the highest mean probability too.
@@ -160,22 +198,21 @@ def describe(path, result, top):
 
 def plot(results, path):
     """Draws the vote over time, clip by clip, of `Identification`s by audio file."""
-    import numpy as np
-
     artists = sorted(next(iter(results.values())).probabilities)
     figure = plots.new_figure(10, len(results) * (1.2 + 0.22 * len(artists)))
     with plots.style():
         rows = np.atleast_1d(figure.subplots(len(results), 1))
         for axes, (name, result) in zip(rows, results.items(), strict=True):
             clips = [clip["probabilities"] for clip in result.clips]
-            grid = np.array([[clip[name] for clip in clips] for name in artists])
+            grid = np.array([[clip.get(n, 0) for clip in clips] for n in artists])
+            sounding = np.flatnonzero([bool(clip) for clip in clips])
             edges = np.arange(grid.shape[1] + 1) * result.clip_seconds
             image = axes.pcolormesh(
                 edges, np.arange(len(artists) + 1), grid, vmin=0, vmax=1, cmap="Blues"
             )
             axes.plot(
-                edges[:-1] + result.clip_seconds / 2,
-                grid.argmax(axis=0) + 0.5,
+                edges[sounding] + result.clip_seconds / 2,
+                grid.argmax(axis=0)[sounding] + 0.5,
                 "k.",
                 markersize=4,
             )

@@ -3,12 +3,12 @@
 import collections
 import contextlib
 import dataclasses
-import os
 import re
 
 from lca_keras import console
 from lca_keras.config import (
     AUGMENTATIONS,
+    LEVELS,
     MELODIES,
     PRESETS,
     SOURCES,
@@ -22,7 +22,7 @@ _LISTED = 10
 
 
 def add_feature_options(parser):
-    """Adds `--source`, `--separator` and `--melody`."""
+    """Adds `--source`, `--separator`, `--level` and `--melody`."""
     parser.add_argument(
         "--source",
         choices=SOURCES,
@@ -34,6 +34,12 @@ def add_feature_options(parser):
         metavar="umxl|umxhq|FOLDER",
         help="Open-Unmix model for --source vocals or stems, where the manifest has "
         "no vocals_path; default: umxl",
+    )
+    parser.add_argument(
+        "--level",
+        choices=LEVELS,
+        help="song: all songs are brought to one level; none: as loud as their files, "
+        "as published. Default: song",
     )
     parser.add_argument(
         "--melody", choices=MELODIES, help="tracker of the melody; default: none"
@@ -141,7 +147,7 @@ def resolve_features(args, features):
     """
     from lca_keras.audio import separation
 
-    fields = {"source": args.source, "melody": args.melody}
+    fields = {"source": args.source, "melody": args.melody, "level": args.level}
     folder = None
     if (args.source or features.source) == "mixture":
         if args.separator:
@@ -186,25 +192,16 @@ def resolve_data(args, config, **sections):
     )
     return config, DataSource(
         **corpus_source(args),
-        store=absolute(args.store),
-        features=absolute(args.features),
-        separator=absolute(separator),
+        store=args.store,
+        features=args.features,
+        separator=separator,
         strict=args.strict,
     )
 
 
 def corpus_source(args):
     """The corpus options as fields of `lca_keras.corpus.DataSource`."""
-    return {
-        "data": absolute(args.data),
-        "data_root": absolute(args.data_root),
-        "tags": args.tags,
-    }
-
-
-def absolute(path):
-    """A path that means the same wherever a run is taken up again; or `None`."""
-    return path and os.path.abspath(path)
+    return {"data": args.data, "data_root": args.data_root, "tags": args.tags}
 
 
 def _stored_features(args, config):
@@ -223,7 +220,7 @@ def _stored_features(args, config):
     }
     if args.preset:
         wanted.pop("separator", None)  # A preset asks for stems, not for whose.
-    options = {"source": args.source, "melody": args.melody}
+    options = {"source": args.source, "melody": args.melody, "level": args.level}
     wanted.update({k: v for k, v in options.items() if v is not None})
     for name, value in wanted.items():
         if getattr(stored, name) != value:
@@ -301,8 +298,18 @@ def print_parts(division, sources):
             f"note: {len(division.unknown)} lines of {division.file} name no usable "
             f"song of the corpus, the first is {division.unknown[0]}"
         )
+    print_new(division.new)
     for part, source in sources.items():
         print(f"  {part:<10} {len(source.labels):5d} songs {source.num_clips:7d} clips")
+
+
+def print_new(songs):
+    """Says which songs came to a corpus after a run had begun."""
+    if songs:
+        print(
+            f"note: {len(songs)} songs are new since the run began, and left out; the "
+            f"first is {songs[0]}"
+        )
 
 
 def print_scores(evaluations):

@@ -46,12 +46,17 @@ class Run:
 
     def save(self):
         """Makes the folder with what is needed to resume the run, in one step."""
-        job = {"data": dataclasses.asdict(self.source), "exports": self.exports}
         with files.atomic_path(self.folder) as temporary:
             temporary.mkdir(parents=True)
             files.write_json(temporary / "environment.json", environment(self.config))
-            files.write_json(temporary / "job.json", job)
+            self.save_places(temporary)
             self.config.save(temporary / "config.yaml")
+
+    def save_places(self, folder=None):
+        """Writes where data and exports are, to its folder or the one given."""
+        source = dataclasses.asdict(self.source.absolute())
+        job = {"data": source, "exports": os.path.abspath(self.exports)}
+        files.write_json(pathlib.Path(folder or self.folder, "job.json"), job)
 
     @classmethod
     def load(cls, folder):

@@ -257,6 +257,14 @@ class _Reader:
         """Frames of what these two songs give, one of which may be `None`."""
         return min(self._records[key].frames for key in (voice, band) if key)
 
+    def numbers(self, voice, band):
+        """Int array, clips of it: those with sound in the song, or in both if any."""
+        keys = [key for key in (voice, band) if key]
+        clips = [self._records[key].sounding_clips(self.clip_frames) for key in keys]
+        count = min(map(len, clips))
+        both = np.all([own[:count] for own in clips], axis=0)
+        return np.flatnonzero(both) if both.any() else np.arange(count)
+
     def clips(self, voice, band):
         """Network inputs of their clips, float32, with a batch axis.
 
@@ -271,7 +279,8 @@ class _Reader:
                     levels = self._read(key, (column,))[column][:, :count]
                     power = power + features.stem_power(levels)
             mel = features.to_decibels(power, self.config)
-        mel = cut_clips(mel, self.clip_frames).numpy()[..., None]
+        used = self.numbers(voice, band)
+        mel = cut_clips(mel, self.clip_frames).numpy()[used, ..., None]
         if not self.melody:
             return mel
         from lca_keras.audio.melody import UNVOICED, contour
@@ -281,7 +290,7 @@ class _Reader:
         if voice:
             bands = self._read(voice, ("melody",))["melody"][: len(bands)]
         drawn = contour(bands, self.config.mel_bins)
-        melody = cut_clips(drawn, self.clip_frames).numpy()[..., None]
+        melody = cut_clips(drawn, self.clip_frames).numpy()[used, ..., None]
         return {"mel_spectrogram": mel, "melody": melody.astype("float32")}
 
 
@@ -292,7 +301,8 @@ def _decide(model, reader, keys, parts, right):
     """
     import tensorflow as tf
 
-    counts = [reader.frames(*pair) // reader.clip_frames for pair in parts]
+    numbers = [reader.numbers(*pair) for pair in parts]
+    counts = [len(each) for each in numbers]
     ends = np.cumsum(counts)
     groups = np.split(np.arange(ends[-1]), ends[:-1])
     songs = dict(zip(keys, groups, strict=True))
@@ -311,7 +321,8 @@ def _decide(model, reader, keys, parts, right):
     size = tf.data.experimental.assert_cardinality(-(-int(ends[-1]) // 32))
     outputs = model.predict(untuned(batches.apply(size)), verbose=0)
     logits = {"logits": outputs["logits"]}
-    return evaluation.ClipPredictions(truth, songs, logits).decide()
+    numbers = dict(zip(keys, numbers, strict=True))
+    return evaluation.ClipPredictions(truth, songs, numbers, logits).decide()
 
 
 def write(folder, report, records):

@@ -17,7 +17,8 @@ def predictions():
     songs = {key: np.array(group) for key, group in SONGS.items()}
     outputs = {name: rng.normal(0, 2, (9, 5)) for name in ("logits", "cf_logits")}
     outputs |= {name: rng.random((9, 4)) for name in ("attention", "cf_attention")}
-    return ClipPredictions(LABELS, songs, outputs)
+    numbers = {key: np.arange(len(group)) for key, group in songs.items()}
+    return ClipPredictions(LABELS, songs, numbers, outputs)
 
 
 @pytest.mark.parametrize("branch", ["logits", "cf_logits"])
@@ -54,7 +55,7 @@ def test_attention_distance_is_the_mean_of_absolute_differences(predictions):
     both = predictions.outputs["attention"], predictions.outputs["cf_attention"]
     total = sum(abs(a - b) for a, b in zip(*map(np.ravel, both), strict=True))
     assert predictions.attention_distance == pytest.approx(total / 36)
-    plain = ClipPredictions(LABELS, {}, {"logits": predictions.outputs["logits"]})
+    plain = ClipPredictions(LABELS, {}, {}, {"logits": predictions.outputs["logits"]})
     assert plain.attention_distance is None
 
 

@@ -148,7 +148,9 @@ def check_same(folder, search):
 
 def keep_source(folder, source):
     """Notes where the data was, for the report."""
-    files.write_json(pathlib.Path(folder, "source.json"), dataclasses.asdict(source))
+    files.write_json(
+        pathlib.Path(folder, "source.json"), dataclasses.asdict(source.absolute())
+    )
 
 
 def load_source(folder):

@@ -1,4 +1,7 @@
-"""Mel-spectrograms, computed with NumPy; equal to librosa's to 1e-3 dB."""
+"""Mel-spectrograms, computed with NumPy; equal to librosa's to 1e-3 dB.
+
+With `level="song"` a song is first brought to one level, which librosa does not do.
+"""
 
 import functools
 import itertools
@@ -10,13 +13,27 @@ import numpy as np
 FLOOR = 1e-5
 # Far enough below it that the sum of two silences stays below it too.
 STEM_FLOOR = 1e-7
+# What `level="song"` makes of the mean power of a song's frames, summed over mel bands:
+# about that of -18 dB of full scale.
+SONG_LEVEL = 500.0
+# Frames that are softer than the loudest by more, 40 dB, have no say in it.
+LEVEL_GATE = 1e-4
+# A frame without sound has no cell above the bottom of the song's range, or above 60 dB
+# below its loudest cell. Float16 rounds cells by 0.03 dB.
+_SILENCE_DB, _ROUNDING_DB = 60.0, 0.1
+# Of the frames of a clip with sound, so many have sound.
+LEAST_SOUND = 0.1
 # Frames transformed at a time; bounds memory for long songs.
 _CHUNK_FRAMES = 1024
 
 
 @functools.lru_cache(maxsize=8)
 def mel_filters(config):
-    """Slaney mel filters, `(mel_bins, n_fft // 2 + 1)` float32, read-only."""
+    """Slaney mel filters, `(mel_bins, n_fft // 2 + 1)` float32, read-only.
+
+    With `level="song"` nothing passes of the bins 0 and 1, all that Hann's window makes
+    of a constant offset.
+    """
     import librosa.filters
 
     filters = librosa.filters.mel(
@@ -26,6 +43,8 @@ def mel_filters(config):
         fmin=config.fmin,
         fmax=config.fmax,
     )
+    if config.level != "none":
+        filters[:, :2] = 0
     filters.setflags(write=False)
     return filters
 
@@ -46,7 +65,7 @@ def mel_spectrogram(samples, config):
     """Log mel-spectrogram of a song.
 
     Args:
-        samples: Float array `(samples,)` at `config.sample_rate`, or an iterable of
+        samples: Float array `(samples,)` at `config.sample_rate`, or a collection of
             such arrays, a long song in pieces.
         config: `lca_keras.config.FeatureConfig`.
 
@@ -59,8 +78,49 @@ def mel_spectrogram(samples, config):
 
 def to_decibels(power, config):
     """The configured decibels of a whole song's `mel_power`; see `mel_spectrogram`."""
+    power = power * level_gain(power, config)
     decibels = decibel_scale(config) * np.log10(np.maximum(power, FLOOR))
     return np.maximum(decibels, decibels.max() - config.top_db).astype("float32")
+
+
+def level_gain(power, config):
+    """Factor that brings a song's `mel_power` to the level of all songs.
+
+    Frames without sound don't count, so silence around a song changes nothing.
+    """
+    if config.level == "none":
+        return np.float32(1)
+    frames = power.sum(axis=0, dtype="float64")
+    sounding = frames[frames >= LEVEL_GATE * frames.max()]
+    return np.float32(SONG_LEVEL / sounding.mean())
+
+
+def silence_depth(config):
+    """Decibels, as configured, below a song's loudest cell where sound ends."""
+    return min(config.top_db, decibel_scale(config) * _SILENCE_DB / 10) - _ROUNDING_DB
+
+
+def sounding_frames(mel, config):
+    """Bool array `(frames,)`, which frames of a song's spectrogram have sound.
+
+    Args:
+        mel: Array `(mel_bins, frames)`, decibels, of a whole song.
+        config: `lca_keras.config.FeatureConfig`.
+    """
+    loudest = mel.astype("float32").max(axis=0)
+    return loudest > loudest.max() - np.float32(silence_depth(config))
+
+
+def sounding_clips(sounding, clip_frames):
+    """Bool array `(clips,)`, which full clips have sound; only these are used.
+
+    Args:
+        sounding: Bool array `(frames,)`, as `sounding_frames` gives it.
+        clip_frames: Int, frames of a clip.
+    """
+    count = len(sounding) // clip_frames
+    clips = sounding[: count * clip_frames].reshape(count, clip_frames)
+    return clips.sum(axis=1) >= LEAST_SOUND * clip_frames
 
 
 def stem_levels(power):
@@ -87,6 +147,10 @@ def mel_power(samples, config):
     """Mel-spectrogram of a song's power, float32 `(mel_bins, frames)`."""
     import scipy.fft
 
+    if isinstance(samples, np.ndarray):
+        samples = [samples]
+    if config.level != "none":
+        samples = _without_offset(samples)
     window, filters = hann_window(config.n_fft), mel_filters(config)
     mel = []
     for frames in _frames(samples, config):
@@ -96,13 +160,24 @@ def mel_power(samples, config):
     return np.concatenate(mel, axis=1)
 
 
-def _frames(samples, config):
+def _without_offset(pieces):
+    """Yields a song's pieces without their common mean.
+
+    The filters stop it too, but for the steps at the song's ends.
+    """
+    size = sum(piece.size for piece in pieces)
+    total = sum(piece.sum(dtype="float64") for piece in pieces)
+    mean = np.float32(total / max(1, size))
+    for piece in pieces:
+        yield piece - mean
+
+
+def _frames(pieces, config):
     """Yields arrays `(frames, n_fft)`, the windows of a whole song, centred.
 
     However it comes in pieces, they are the same: the last bits of matrix products
     depend on their size.
     """
-    pieces = [samples] if isinstance(samples, np.ndarray) else samples
     half, hop = config.n_fft // 2, config.hop_length
     needed = (_CHUNK_FRAMES - 1) * hop + config.n_fft
     waiting = np.zeros(half, "float32")

@@ -26,7 +26,7 @@ from lca_keras.audio.decode import (
     read_blocks,
     resampled,
 )
-from lca_keras.config import CLIP_SECONDS
+from lca_keras.config import CLIP_SECONDS, Config
 from lca_keras.corpus import DataSource
 from lca_keras.data.split import PARTS
 from lca_keras.errors import UserError
@@ -201,7 +201,7 @@ def _of_song(song, examined, clip_seconds):
         yield finding(ERROR, kind, examined.problem)
         return
     if examined.seconds < clip_seconds:
-        message = f"lasts {examined.seconds:.1f} s, a clip takes {clip_seconds:g} s"
+        message = f"lasts {examined.seconds:.3f} s, a clip needs {clip_seconds:.3f} s"
         yield finding(ERROR, "too short", message)
     for note in examined.notes:
         yield finding(WARNING, "not whole", note)
@@ -424,7 +424,9 @@ def main(argv=None):
             raise UserError(f"--json {args.json}: cannot be written there")
         with console.progress("Examining songs") as progress:
             source = DataSource(**options.corpus_source(args))
-            summary, findings = run(source, args.clip_seconds, args.jobs, progress)
+            clip = Config().replace(train={"clip_seconds": args.clip_seconds})
+            least = clip.least_seconds
+            summary, findings = run(source, least, args.jobs, progress)
         print_report(summary, findings)
         files.write_json(
             args.json,

@@ -5,6 +5,7 @@ import functools
 
 import numpy as np
 
+from lca_keras.audio import features
 from lca_keras.config import AugmentConfig
 from lca_keras.data import augment as augmentation
 from lca_keras.data.examples import parse_example, read_record, untuned
@@ -22,7 +23,8 @@ _READ_AHEAD = 4  # Shards read in turn: neighbours in a batch come from many son
 class ClipSource:
     """The clips of chosen songs of a store; the other songs are not read.
 
-    Clips are non-overlapping windows; all full clips of a song are used.
+    Clips are non-overlapping windows; all full clips of a song that have sound are
+    used.
 
     Attributes:
         store: `lca_keras.data.store.FeatureStore`.
@@ -43,7 +45,12 @@ class ClipSource:
         return sum(self._clips_of(key) for key in self.labels)
 
     def _clips_of(self, key):
-        return self.store.records[key].frames // self.clip_frames
+        return len(self.clip_numbers(key))
+
+    def clip_numbers(self, key):
+        """Int array, the clips of a song that are used, counted from its beginning."""
+        sounding = self.store.records[key].sounding_clips(self.clip_frames)
+        return np.flatnonzero(sounding)
 
     @functools.cached_property
     def _index(self):
@@ -107,7 +114,10 @@ class ClipSource:
         return ("mel", "melody") if self.melody else ("mel",)
 
     def _clips(self, shards, columns):
-        """Dataset of (clip, label), chosen columns of what is stored."""
+        """Dataset of (clip, label), chosen columns of what is stored.
+
+        The spectrogram is always among them: it tells which clips have sound.
+        """
         songs = self._entries(shards).interleave(
             self._read,
             _READ_AHEAD,
@@ -135,20 +145,23 @@ class ClipSource:
         with tf.control_dependencies([same]):
             return example, tf.identity(label)
 
-    def _cut(self, features, label):
-        """Dataset of a song's clips, features as `parse_example` gives them.
+    def _cut(self, columns, label):
+        """Dataset of a song's clips, columns as `parse_example` gives them.
 
         Stems come with their maximum over the song, `"vocals_peak"` say.
         """
         import tensorflow as tf
 
+        mel = tf.cast(columns["mel"], tf.float32)[None]
+        sounding = sounding_clips(mel, self.clip_frames, self.store.config)[0]
+        count = tf.math.count_nonzero(sounding)
         clips = {}
-        for name, array in features.items():
+        for name, array in columns.items():
             if name == "melody":
-                clips[name] = cut_clips(array[None], self.clip_frames)[:, 0]
+                cut = cut_clips(array[None], self.clip_frames)[:, 0]
             else:
-                clips[name] = cut_clips(array, self.clip_frames)
-            count = tf.shape(clips[name])[0]
+                cut = cut_clips(array, self.clip_frames)
+            clips[name] = tf.boolean_mask(cut, sounding)
             if name in STEMS:
                 clips[f"{name}_peak"] = tf.repeat(tf.reduce_max(array), count)
         labels = tf.repeat(tf.cast(label, tf.int32), count)
@@ -219,7 +232,7 @@ class ClipSource:
             else:
                 batches = shuffled(epoch, (*self._columns, "vocals"))
                 # Shuffled by itself: any clip may come under any voice.
-                partners = shuffled(epoch, ("accompaniment",), _OTHER_STREAM)
+                partners = shuffled(epoch, ("mel", "accompaniment"), _OTHER_STREAM)
             steps = tf.data.Dataset.zip((batches, partners)).enumerate()
 
             def step(number, both):
@@ -288,6 +301,31 @@ def _as_float32(clips):
         for name, value in clips.items()
         if name.removesuffix("_peak") in STEMS
     }
+
+
+def sounding_clips(mel, clip_frames, config):
+    """`lca_keras.audio.features`' functions of that name, inside a graph.
+
+    Args:
+        mel: Float32 tensor `(songs, mel_bins, frames)`, decibels; songs whose values
+            are not finite have no clip with sound.
+        clip_frames: Int, frames of a clip.
+        config: `lca_keras.config.FeatureConfig`.
+
+    Returns:
+        Bool tensor `(songs, frames // clip_frames)`.
+    """
+    import tensorflow as tf
+
+    loudest = tf.reduce_max(mel, axis=1)
+    peak = tf.reduce_max(loudest, axis=1, keepdims=True)
+    sounding = loudest > peak - np.float32(features.silence_depth(config))
+    count = tf.shape(mel)[2] // clip_frames
+    clips = tf.reshape(sounding[:, : count * clip_frames], (-1, count, clip_frames))
+    sounding = tf.reduce_sum(tf.cast(clips, tf.float32), axis=2)
+    enough = sounding >= features.LEAST_SOUND * clip_frames
+    finite = tf.reduce_all(tf.math.is_finite(mel), axis=(1, 2))
+    return enough & finite[:, None]
 
 
 def cut_clips(mel, clip_frames):

@@ -11,7 +11,13 @@ import numpy as np
 from lca_keras import files
 from lca_keras.audio import separation
 from lca_keras.audio.decode import SILENCE_PEAK, AudioError, Sound, decode
-from lca_keras.audio.features import mel_power, mel_spectrogram, stem_levels
+from lca_keras.audio.features import (
+    level_gain,
+    mel_power,
+    sounding_frames,
+    stem_levels,
+    to_decibels,
+)
 from lca_keras.audio.melody import melody_bands
 from lca_keras.errors import UserError
 
@@ -39,12 +45,14 @@ class SongFeatures:
         content_hash: Hash of the song's decoded samples, the same for copies of a
             file, whatever is separated from it.
         notes: Sentences about sound that may be missing.
+        silence: Frames without sound, as `lca_keras.data.store.Record` has them.
     """
 
     arrays: dict[str, np.ndarray]
     duration: float
     content_hash: str
     notes: tuple[str, ...] = ()
+    silence: tuple[int, ...] = ()
 
 
 class Extractor:
@@ -217,15 +225,18 @@ class Extractor:
                 sounds = self.sounds(song, temporary)
         # Two processes whose matrix products take two threads each are slower than one.
         with _thread_pools().limit(limits=self._threads):
-            mel = mel_spectrogram(self.heard(sounds), self.config)
+            power = mel_power(self.heard(sounds), self.config)
+            mel = to_decibels(power, self.config)
             # Float16 is the store's contract: half the disk, and decibels keep 0.03 dB.
             arrays = {"mel": mel.astype("float16")}
             melody = self.melody(sounds)
             if melody is not None:
                 arrays["melody"] = melody
             if self.config.source == "stems":
+                gain = level_gain(power, self.config)
                 for name in STEMS:
-                    arrays[name] = stem_levels(mel_power(sounds[name], self.config))
+                    stem = mel_power(sounds[name], self.config)
+                    arrays[name] = stem_levels(gain * stem)
         mixture, digest = sounds["mixture"], hashlib.sha256()
         for samples in mixture:
             digest.update(samples.tobytes())
@@ -234,7 +245,14 @@ class Extractor:
             mixture.seconds,
             digest.hexdigest()[:32],
             tuple(mixture.notes),
+            _passages(~sounding_frames(arrays["mel"], self.config)),
         )
+
+
+def _passages(frames):
+    """First frame, and the one after the last, of each run of true frames."""
+    edges = np.diff(frames.astype("int8"), prepend=0, append=0)
+    return tuple(np.flatnonzero(edges).tolist())
 
 
 def _check_levels(mixture, stems, files, least):

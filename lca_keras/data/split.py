@@ -77,8 +77,13 @@ def _check_enough(by_artist, kind):
         )
 
 
-def read_split(path, songs):
+def read_split(path, songs, partial=False):
     """Reads a split written by `write_split`, or by hand.
+
+    Args:
+        path: CSV.
+        songs: List of `lca_keras.data.catalogue.Song`.
+        partial: Whether songs may have no part.
 
     Returns:
         Dict from song key to part.
@@ -102,12 +107,17 @@ def read_split(path, songs):
         if names in known:  # Or unreadable, or of a larger corpus: `unknown_songs`.
             part_of[known[names].key] = row["part"]
     missing = [song.label for song in songs if song.key not in part_of]
-    if missing:
+    if missing and not partial:
         raise UserError(
             f"{path}: no part for {len(missing)} songs, the first is {missing[0]}. "
             "Add them to the file or take them out of the corpus."
         )
     return part_of
+
+
+def artists_of(path):
+    """Sorted names of the artists in a split file."""
+    return sorted({names[0] for names, _ in _rows(path)})
 
 
 def unknown_songs(path, songs):

@@ -11,12 +11,13 @@ import pathlib
 import numpy as np
 
 from lca_keras import files
+from lca_keras.audio.features import sounding_clips
 from lca_keras.config import FeatureConfig
 from lca_keras.data.catalogue import Song
 from lca_keras.data.examples import record_offsets, untuned
 from lca_keras.errors import UserError
 
-FORMAT = 2
+FORMAT = 3
 
 
 class StoreError(UserError):
@@ -37,7 +38,9 @@ class _Entry:
 class Record(_Entry):
     """What the index knows of a song: its names, size and origin.
 
-    `notes` are sentences about sound that its files announce and do not have.
+    `notes` are sentences about sound that its files announce and do not have;
+    `silence` has the frames without sound, each passage's first and the one after its
+    last.
     """
 
     artist: str
@@ -52,6 +55,14 @@ class Record(_Entry):
     accompaniment_path: str | None = None
     accompaniment_artist: str | None = None
     notes: tuple[str, ...] = ()
+    silence: tuple[int, ...] = ()
+
+    def sounding_clips(self, clip_frames):
+        """Bool array `(clips,)`, which of its full clips have sound."""
+        sound = np.ones(self.frames, bool)
+        for first, end in zip(self.silence[::2], self.silence[1::2], strict=True):
+            sound[first:end] = False
+        return sounding_clips(sound, clip_frames)
 
     @property
     def as_song(self):
@@ -238,8 +249,8 @@ def read_index(folder):
         if index["format"] != FORMAT:
             raise StoreError(
                 f"{folder}: store format {index['format']}, not {FORMAT}. It was "
-                "written by another release: delete the folder to extract the "
-                "features anew."
+                "written by another release, whose features were others: delete the "
+                "folder, or choose another one, to extract them anew."
             )
         parts = [index[name] for name in ("features", "shards", "failures")]
         if not all(isinstance(part, dict) for part in parts):

@@ -108,6 +108,7 @@ def compute_part(folder, song, extractor):
             song.accompaniment_path and os.fspath(song.accompaniment_path),
             song.accompaniment_artist,
             extracted.notes,
+            extracted.silence,
         )
         with files.atomic_path(parts / f"{song.key}.npz") as temporary:
             np.savez(temporary, allow_pickle=False, **extracted.arrays)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from lca_keras.data.clips import sounding_clips
 from lca_keras.data.examples import parse_example
 from lca_keras.layers import MelFrontEnd
 
@@ -17,7 +18,10 @@ _CLIPS_AT_ONCE = 8
 class ServedNetwork:
     """The signatures of an exported network, one method each.
 
-    Results for a song do not depend on what else is in the batch.
+    Results for a song do not depend on what else is in the batch. Clips without sound
+    have no vote, and their own probabilities and embeddings are zero. So are those of
+    a song that has none with sound, or samples that are not finite; its singer is
+    empty.
 
     Args:
         network: `SingerNetwork` for inference.
@@ -62,18 +66,21 @@ class ServedNetwork:
 
     def from_mel(self, mel_spectrogram, melody=None):
         """`(batch, mel_bins, frames, 1)` -> as `from_waveform`."""
-        clips = self._classify(self._embed_songs(mel_spectrogram, melody))
+        embeddings, sounding = self._embed_songs(mel_spectrogram, melody)
+        clips = _only(self._classify(embeddings), sounding)
+        names = tf.gather(self.names, vote(clips))
         return {
-            "probabilities": tf.reduce_mean(clips, axis=1),
-            "singer": tf.gather(self.names, vote(clips)),
+            "probabilities": _mean(clips, sounding),
+            "singer": tf.where(tf.reduce_any(sounding, axis=1), names, ""),
             "frame_probabilities": clips,
         }
 
     def embed(self, waveform, melody=None):
         """`(batch, samples)` -> embedding, frame_embeddings."""
-        embeddings = self._embed_songs(self._mel_of(waveform), melody)
+        embeddings, sounding = self._embed_songs(self._mel_of(waveform), melody)
+        embeddings = _only(embeddings, sounding)
         return {
-            "embedding": tf.reduce_mean(embeddings, axis=1),
+            "embedding": _mean(embeddings, sounding),
             "frame_embeddings": embeddings,
         }
 
@@ -107,7 +114,10 @@ class ServedNetwork:
         return self.network.probabilities(self.network.classifier(embeddings))
 
     def _embed_songs(self, mel, melody):
-        """(batch, mel_bins, frames, 1) of both -> (batch, clips, units)."""
+        """(batch, mel_bins, frames, 1) of both -> (batch, clips, units), sounding.
+
+        The latter says which clips have sound, bool (batch, clips).
+        """
         # The C++ interface does not check shapes against the signature.
         song_shape = (None, self.mel_bins, None, 1)
         songs = tf.ensure_shape(mel, song_shape)
@@ -124,7 +134,9 @@ class ServedNetwork:
         shape = (batch, self.mel_bins, clips, frames, self.channels)
         pieces = tf.transpose(tf.reshape(pieces, shape), (0, 2, 1, 3, 4))
         pieces = tf.reshape(pieces, (-1, *self.clip_shape))
-        return tf.reshape(self._embed_clips(pieces), (batch, clips, self.units))
+        embeddings = tf.reshape(self._embed_clips(pieces), (batch, clips, self.units))
+        features = self.front_end.feature_config
+        return embeddings, sounding_clips(songs[..., 0], frames, features)
 
     def _embed_in_pieces(self, clips):
         """(clips, mel_bins, clip_frames, channels) -> (clips, units), a few at once."""
@@ -139,6 +151,17 @@ class ServedNetwork:
             maps = self.network.encode(batch, training=False)["maps"]
             outputs = outputs.write(step, self.network.embed(maps))
         return outputs.concat()
+
+
+def _only(values, sounding):
+    """(batch, clips, n) with zeros for clips without sound."""
+    return tf.where(sounding[..., None], values, 0.0)
+
+
+def _mean(values, sounding):
+    """(batch, clips, n), zero for clips without sound -> their mean (batch, n)."""
+    count = tf.reduce_sum(tf.cast(sounding, tf.float32), axis=1, keepdims=True)
+    return tf.math.divide_no_nan(tf.reduce_sum(values, axis=1), count)
 
 
 def encoder_input(network, clips):
@@ -163,13 +186,15 @@ def vote(clip_probabilities):
     """`lca_keras.metrics.vote` for a batch, inside a graph.
 
     Args:
-        clip_probabilities: Float tensor `(batch, clips, classes)`.
+        clip_probabilities: Float tensor `(batch, clips, classes)`; clips of zeros have
+            no vote.
 
     Returns:
         Int64 tensor `(batch,)`, class indices.
     """
     classes = tf.shape(clip_probabilities)[-1]
     winners = tf.one_hot(tf.argmax(clip_probabilities, axis=-1), classes)
+    winners *= tf.sign(tf.reduce_max(clip_probabilities, axis=-1, keepdims=True))
     counts = tf.reduce_sum(winners, axis=1)
     sums = tf.reduce_sum(clip_probabilities, axis=1)
     tied = tf.equal(counts, tf.reduce_max(counts, axis=-1, keepdims=True))

@@ -32,7 +32,8 @@ class MelFrontEnd(keras.layers.Layer):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         if isinstance(feature_config, dict):
-            feature_config = FeatureConfig(**feature_config)
+            # Of a model that was saved when songs were as loud as their files.
+            feature_config = FeatureConfig(**{"level": "none", **feature_config})
         self.feature_config = feature_config or FeatureConfig()
         self.input_spec = keras.layers.InputSpec(ndim=2)
 
@@ -40,6 +41,8 @@ class MelFrontEnd(keras.layers.Layer):
         """Computes the features; see the class."""
         config = self.feature_config
         half = config.n_fft // 2
+        if config.level != "none":
+            inputs = inputs - ops.mean(inputs, axis=1, keepdims=True)
         padded = ops.pad(inputs, ((0, 0), (half, half)))
         real, imaginary = ops.stft(
             padded,
@@ -53,11 +56,22 @@ class MelFrontEnd(keras.layers.Layer):
         mel = ops.matmul(
             ops.square(real) + ops.square(imaginary), features.mel_filters(config).T
         )
+        if config.level != "none":
+            mel = mel * self._gain(mel)
         scale = np.float32(features.decibel_scale(config) / np.log(10.0))
         decibels = scale * ops.log(ops.maximum(mel, features.FLOOR))
         loudest = ops.max(decibels, axis=(1, 2), keepdims=True)
         decibels = ops.maximum(decibels, loudest - config.top_db)
         return ops.transpose(decibels, (0, 2, 1))[..., None]
+
+    def _gain(self, mel):
+        """`lca_keras.audio.features.level_gain`, of (batch, frames, mel_bins)."""
+        frames = ops.sum(mel, axis=2, keepdims=True)
+        gate = features.LEVEL_GATE * ops.max(frames, axis=1, keepdims=True)
+        sounding = ops.cast(frames >= gate, frames.dtype)
+        total = ops.sum(frames * sounding, axis=1, keepdims=True)
+        count = ops.sum(sounding, axis=1, keepdims=True)
+        return features.SONG_LEVEL * count / total
 
     def get_config(self):
         """Returns the constructor's arguments."""

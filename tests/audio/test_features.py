@@ -4,8 +4,14 @@ import pytest
 import soundfile
 
 from lca_keras.audio.decode import decode
-from lca_keras.audio.features import hann_window, mel_spectrogram
+from lca_keras.audio.features import (
+    hann_window,
+    mel_spectrogram,
+    sounding_clips,
+    sounding_frames,
+)
 from lca_keras.config import FeatureConfig
+from lca_keras.data import clips
 from tests.audio.signals import music
 
 
@@ -20,11 +26,11 @@ def test_equals_librosa_from_the_file_on(rate, channels, tmp_path):
     )
     ours = decode(path).samples
     np.testing.assert_allclose(ours, samples, atol=1e-6)
-    mel = mel_spectrogram(ours, FeatureConfig())
+    mel = mel_spectrogram(ours, FeatureConfig(level="none"))
     assert mel.dtype == np.float32
     assert mel.shape == (128, 1 + len(samples) // 512)
     np.testing.assert_allclose(mel, librosa.amplitude_to_db(power), atol=1e-3)
-    mel = mel_spectrogram(ours, FeatureConfig(decibel="power"))
+    mel = mel_spectrogram(ours, FeatureConfig(level="none", decibel="power"))
     expected = librosa.power_to_db(power, amin=1e-5)
     np.testing.assert_allclose(mel, expected, atol=1e-3)
 
@@ -34,7 +40,7 @@ def test_long_songs_are_not_cut_at_chunk_borders():
     power = librosa.feature.melspectrogram(
         y=samples, sr=16000, n_fft=2048, hop_length=512, n_mels=128
     )
-    mel = mel_spectrogram(samples, FeatureConfig())
+    mel = mel_spectrogram(samples, FeatureConfig(level="none"))
     np.testing.assert_allclose(mel, librosa.amplitude_to_db(power), atol=1e-3)
 
 
@@ -49,3 +55,82 @@ def test_window_is_periodic():
     np.testing.assert_allclose(
         hann_window(2048), librosa.filters.get_window("hann", 2048), atol=1e-7
     )
+
+
+# === Level ===
+
+
+def test_song_level_from_librosa_on():
+    samples = music(16000, seconds=6) + 0.1
+    spectrum = librosa.stft(samples - samples.mean(), n_fft=2048, hop_length=512)
+    spectrum[:2] = 0  # Of 7.8 Hz each.
+    power = librosa.feature.melspectrogram(S=np.abs(spectrum) ** 2, sr=16000)
+    frames = power.sum(axis=0)
+    power *= 500 / frames[frames >= frames.max() / 10**4].mean()
+    for decibel, convert in (
+        ("amplitude", librosa.amplitude_to_db),
+        ("power", librosa.power_to_db),
+    ):
+        mel = mel_spectrogram(samples, FeatureConfig(decibel=decibel))
+        expected = convert(power, amin=1e-5)
+        np.testing.assert_allclose(mel, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("offset", [0.0, -0.3])
+@pytest.mark.parametrize("gain", [0.001, 0.25, 30.0])
+def test_level_and_offset_are_no_matter(gain, offset):
+    samples = music(16000, seconds=6)
+    expected = mel_spectrogram(samples, FeatureConfig())
+    mel = mel_spectrogram(np.float32(gain) * (samples + offset), FeatureConfig())
+    np.testing.assert_allclose(mel, expected, atol=0.01)
+
+
+def test_silence_around_a_song_is_no_matter():
+    samples = music(16000, seconds=6)
+    config = FeatureConfig()
+    expected = mel_spectrogram(samples, config)
+    front, behind = np.zeros(512 * 100), np.zeros(16000 * 100)
+    padded = np.concatenate([front, samples, behind]).astype("float32")
+    mel = mel_spectrogram(padded, config)[:, 100 : 100 + expected.shape[1]]
+    # But for windows that reach into it, two more at each end, in the mean power.
+    frames = expected.shape[1]
+    atol = 20 * np.log10((frames + 4) / frames)
+    np.testing.assert_allclose(mel[:, 4:-4], expected[:, 4:-4], atol=atol)
+
+
+# === Silence ===
+
+
+@pytest.mark.parametrize("decibel", ["amplitude", "power"])
+def test_clips_without_sound(decibel):
+    config = FeatureConfig(decibel=decibel)
+    hop, clip = 512, 50
+    pieces = np.zeros((8, hop * clip), "float32")
+    rng = np.random.default_rng(0)
+    pieces[0] = music(16000, seconds=4)[: hop * clip]
+    pieces[1] = pieces[0] / 10  # 20 dB softer is sound.
+    pieces[2] = 1e-5 * rng.standard_normal(hop * clip)  # 16-bit noise is not.
+    pieces[3, : hop * 2] = pieces[0, : hop * 2]  # Too little of it.
+    pieces[5, : hop * 20] = pieces[0, : hop * 20]
+    for gain in (1.0, 0.1):
+        mel = mel_spectrogram(np.float32(gain) * pieces.ravel(), config)
+        sounding = sounding_clips(sounding_frames(mel, config), clip)
+        assert (
+            sounding.tolist() == [True, True, False, False, False, True] + [False] * 2
+        )
+        # As it is in the store, and in an exported graph.
+        half = mel.astype("float16")
+        np.testing.assert_array_equal(
+            sounding_clips(sounding_frames(half, config), clip), sounding
+        )
+        graph = clips.sounding_clips(half[None].astype("float32"), clip, config)
+        np.testing.assert_array_equal(graph[0], sounding)
+
+
+def test_what_is_not_finite_has_no_sound():
+    mel = np.zeros((2, 128, 100), "float32")
+    mel[1, 3, 70] = np.nan
+    assert clips.sounding_clips(mel, 50, FeatureConfig()).numpy().tolist() == [
+        [True, True],
+        [False, False],
+    ]

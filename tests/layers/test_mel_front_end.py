@@ -11,7 +11,7 @@ from tests.audio.signals import music
 @pytest.mark.parametrize("decibel", ["amplitude", "power"])
 def test_equals_librosa(decibel):
     samples = music(16000, seconds=3.3)
-    outputs = MelFrontEnd(FeatureConfig(decibel=decibel))(samples[None])
+    outputs = MelFrontEnd(FeatureConfig(level="none", decibel=decibel))(samples[None])
     power = librosa.feature.melspectrogram(
         y=samples, sr=16000, n_fft=2048, hop_length=512, n_mels=128, fmax=8000
     )
