@@ -187,11 +187,13 @@ class Separator:
         """Blocks `(samples, channels)` of a file, at the network's rate."""
         import soxr
 
-        stream = None
+        stream, first = None, None
         for rate, block in read_blocks(path):
             if block.shape[1] != self.channels:
                 mono = block.mean(axis=1, keepdims=True)
                 block = np.repeat(mono, self.channels, axis=1)
+            if rate != (first := first or rate):
+                raise AudioError("its sample rate changes within it: joined files")
             if rate == self.sample_rate:
                 yield block
                 continue

@@ -17,6 +17,7 @@ import numpy as np
 
 from lca_keras import console, files, options, processes
 from lca_keras.audio.decode import AudioError, check_sound, read_blocks
+from lca_keras.config import FeatureConfig
 from lca_keras.data import catalogue
 from lca_keras.errors import UserError
 
@@ -52,7 +53,7 @@ def add_noise(source, target, band, snr_db, rng):
     a pair of frequencies in Hz, `target` a FLAC file.
 
     Returns:
-        Share of samples that left full scale and were clipped.
+        Share of samples that the noise took beyond full scale, and that were clipped.
 
     Raises:
         AudioError: The recording cannot be used.
@@ -62,6 +63,8 @@ def add_noise(source, target, band, snr_db, rng):
     blocks = list(read_blocks(source))
     if not blocks:
         raise AudioError("no audio in the file")
+    if len({(rate, block.shape[1]) for rate, block in blocks}) > 1:
+        raise AudioError("its rate or channels change within it: joined files")
     rate = blocks[0][0]
     samples = np.concatenate([block for _, block in blocks])
     check_sound(samples)
@@ -74,7 +77,7 @@ def add_noise(source, target, band, snr_db, rng):
         soundfile.write(
             temporary, np.clip(biased, -1, 1), rate, format="FLAC", subtype="PCM_24"
         )
-    return float(np.mean(np.abs(biased) > 1))
+    return float(np.mean((np.abs(biased) > 1) & (np.abs(samples) <= 1)))
 
 
 def _write_song(song, target, settings):
@@ -202,14 +205,22 @@ def main(argv=None):
                 args.jobs,
                 progress,
             )
-        for path, reason in left_out.items():
-            print(f"  left out {path}: {reason}")
+        options.print_reasons("left out", left_out)
         if clipped:
             print(
                 f"note: noise took {len(clipped)} songs beyond full scale, up to "
                 f"{max(clipped.values()):.3%} of the samples of one; these are clipped"
             )
-        print(f"corpus with noise for {len(args.artists)} artists in {args.out}")
+        heard = FeatureConfig().fmax
+        if args.band[1] > heard:
+            print(
+                f"note: no model hears the part of the band that is above {heard:g} Hz"
+            )
+        manifest = pathlib.Path(args.out, "manifest.csv")
+        print(f"corpus with noise for {len(args.artists)} artists: --data {manifest}")
+        if left_out:
+            print(f"{len(left_out)} songs could not be written", file=sys.stderr)
+        return 1 if left_out else 0
 
     return console.guard(run, args.debug)
 

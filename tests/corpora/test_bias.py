@@ -93,8 +93,11 @@ def test_what_cannot_be(corpus, tmp_path, capsys):
     assert "LOW < HIGH" in capsys.readouterr().err
     (corpus / "Ada/album/one.wav").write_bytes(b"x")
     high = ["--band", "3000", "9000", "--snr-db", "3", "--artists", "B 'n' C", "Ada"]
-    assert bias.main([*arguments, *high]) == 0
-    out = capsys.readouterr().out
+    assert bias.main([*arguments, *high]) == 1
+    out, error = capsys.readouterr()
+    assert "3 songs could not be written" in error
+    assert "hears the part of the band that is above 8000 Hz" in out
+    assert f"--data {tmp_path / 'out' / 'manifest.csv'}" in out
     assert "one.wav: no recording in a format" in out
     assert "sampled at 16000 Hz, it has no room for noise up to 9000 Hz" in out
     assert len(catalogue.load(tmp_path / "out" / "manifest.csv")) == 1

@@ -51,7 +51,9 @@ def loaded(exported):
 
 
 def song(seconds=14.0, seed=0):
-    return music(16000, seconds=seconds, seed=seed)
+    # Music dies away, a song does not.
+    samples = np.tile(music(16000, seconds=4.5, seed=seed), 20)
+    return samples[: int(16000 * seconds)]
 
 
 def clips_of(samples):
@@ -99,6 +101,60 @@ def test_results_do_not_depend_on_batch_mates(loaded):
         for name in ("probabilities", "frame_probabilities"):
             np.testing.assert_allclose(together[name][index], alone[name][0], atol=1e-5)
         assert together["singer"][index] == alone["singer"][0]
+
+
+def test_clips_without_sound_have_no_vote(loaded):
+    samples = song(10.0)[: 94 * 512 * 3]
+    serve, embed = loaded.signatures["serving_default"], loaded.signatures["embed"]
+    expected = serve(waveform=samples[None])
+    front, behind = np.zeros(94 * 512 * 2), np.zeros(16000 * 40)
+    padded = np.concatenate([front, samples, behind]).astype("float32")[None]
+    served = serve(waveform=padded)
+    rows = served["frame_probabilities"][0].numpy()
+    assert np.flatnonzero(rows.any(axis=1)).tolist() == [2, 3, 4]
+    np.testing.assert_allclose(rows[2:5], expected["frame_probabilities"][0], atol=0.02)
+    np.testing.assert_allclose(
+        served["probabilities"][0], rows[2:5].mean(axis=0), atol=1e-6
+    )
+    assert served["singer"][0] == expected["singer"][0]
+    embedded = embed(waveform=padded)
+    rows = embedded["frame_embeddings"][0].numpy()
+    assert np.flatnonzero(rows.any(axis=1)).tolist() == [2, 3, 4]
+    np.testing.assert_allclose(
+        embedded["embedding"][0], rows[2:5].mean(axis=0), atol=1e-6
+    )
+
+
+def test_level_and_offset_are_no_matter(loaded):
+    samples = song()
+    serve = loaded.signatures["serving_default"]
+    expected = serve(waveform=samples[None])
+    changed = np.stack([samples / 100, 8 * samples, 0.5 * samples + 0.2])
+    served = serve(waveform=changed)
+    for row in served["frame_probabilities"]:
+        np.testing.assert_allclose(row, expected["frame_probabilities"][0], atol=1e-3)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e30, "silent"])
+def test_nobody_sings_what_is_no_sound(loaded, wrong):
+    songs = np.stack([song(seed=1), song(seed=2)])
+    expected = loaded.signatures["serving_default"](waveform=songs[1:])
+    if wrong == "silent":
+        songs[0] = 0
+    else:
+        songs[0, 77777] = wrong
+    served = loaded.signatures["serving_default"](waveform=songs)
+    assert [name.decode() for name in served["singer"].numpy()] == [
+        "",
+        expected["singer"][0].numpy().decode(),
+    ]
+    assert not served["probabilities"][0].numpy().any()
+    assert not served["frame_probabilities"][0].numpy().any()
+    np.testing.assert_allclose(
+        served["probabilities"][1], expected["probabilities"][0], atol=1e-5
+    )
+    embedded = loaded.signatures["embed"](waveform=songs)
+    assert not embedded["embedding"][0].numpy().any()
 
 
 def test_long_songs_go_through_in_pieces(network, loaded):
@@ -266,7 +322,7 @@ def test_find_version(tmp_path, exported):
 
 def test_metadata_is_json_for_any_reader(exported):
     text = (exported / METADATA).read_text(encoding="utf-8")
-    assert json.loads(text)["config"]["version"] == 1
+    assert json.loads(text)["config"]["version"] == 2
 
 
 # === A network that takes the melody too ===
