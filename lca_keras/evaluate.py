@@ -6,10 +6,12 @@ and test songs, or on a corpus, `--data PATH`.
 
 import argparse
 import dataclasses
+import hashlib
+import os
 import pathlib
 import sys
 
-from lca_keras import console, options
+from lca_keras import console, files, options
 from lca_keras.errors import UserError
 
 
@@ -83,7 +85,7 @@ def evaluate(args):
         if not known:
             raise UserError(f"{args.data}: no song of an artist that the model knows")
         part_of = {song.key: part for song in known}
-        folder = pathlib.Path(args.out or job.folder / f"evaluation-{part}")
+        folder = pathlib.Path(args.out or own_folder(job.folder, args.data))
     else:
         parts = ["validation", "test"]
         division = corpus.divide(config, songs, job.folder)
@@ -99,6 +101,25 @@ def evaluate(args):
     for part in parts:
         print((folder / f"artists_{part}.txt").read_text(encoding="utf-8"))
     print(f"written to {folder}")
+
+
+def own_folder(run_folder, data):
+    """Folder for the evaluation on a corpus, which no other corpus's has.
+
+    Corpora in different places may have the same name.
+    """
+    path = pathlib.Path(data).resolve()
+    folder = pathlib.Path(run_folder, f"evaluation-{path.name}")
+    mark = folder / "corpus.json"
+    if folder.exists() and (
+        not mark.exists() or files.read_json(mark)["corpus"] != str(path)
+    ):
+        tag = hashlib.sha256(os.fsencode(path)).hexdigest()[:6]
+        folder = folder.with_name(f"{folder.name}-{tag}")
+        mark = folder / "corpus.json"
+    folder.mkdir(exist_ok=True)
+    files.write_json(mark, {"corpus": str(path)})
+    return folder
 
 
 if __name__ == "__main__":

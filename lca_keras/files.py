@@ -34,6 +34,10 @@ def atomic_path(path):
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # A full disk does not say which it is.
+            raise type(error)(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         if temporary.is_file():
             temporary.unlink()

@@ -168,6 +168,7 @@ def fit(args):
     console.quiet_tensorflow()
     from lca_keras import corpus, run
     from lca_keras.data import split
+    from lca_keras.training import TrainingState
 
     job = resumed(args) if args.resume else new_run(args)
     config = job.config
@@ -193,6 +194,12 @@ def fit(args):
         again = ["python", "-m", "lca_keras.fit", "--resume", str(job.folder)]
         with console.resumable(again):
             train(job, sources, artists)
+        state = TrainingState.load(job.checkpoints)
+        print(
+            f"best epoch {state.best_epoch} of {state.epoch}, by "
+            f"{config.train.objective} of validation: the one that is evaluated and "
+            "exported"
+        )
         model = job.calibrate(sources["validation"], len(artists))
         if not 0.021 < model.temperature < 49:
             print(

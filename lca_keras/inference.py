@@ -26,8 +26,10 @@ class Identification:
 
     Attributes:
         singer: Artist, by the vote of the clips.
-        probabilities: Dict from artist to mean probability, highest first.
-        votes: Dict from artist to number of clips, in the same order.
+        probabilities: Dict from artist to mean probability over the clips, in the order
+            of the votes.
+        votes: Dict from artist to number of clips, the most first; equal ones by
+            probability.
         clip_seconds: Length of a clip.
         clips: List of dicts with `start` (seconds), `singer` and `probabilities`
             (artist to float) of every clip; `None` and an empty dict for one without
@@ -165,10 +167,12 @@ class Identifier:
             )
         }
         nothing = {"singer": None, "probabilities": {}}
-        ranked = sorted(
-            zip(self.artists, means, strict=True), key=lambda pair: -pair[1]
-        )
         counts = collections.Counter(winners)
+        # Then the first is that of the vote, `lca_keras.metrics.vote`.
+        ranked = sorted(
+            zip(self.artists, means, strict=True),
+            key=lambda pair: (-counts[pair[0]], -pair[1]),
+        )
         return Identification(
             singer=self.artists[metrics.vote(clips)],
             probabilities=dict(ranked),
@@ -186,12 +190,11 @@ def describe(path, result, top):
     """The `Identification` of a song as lines of text, `top` artists of it."""
     clips = sum(result.votes.values())
     lines = [f"{path}: {result.singer}"]
-    names = list(result.probabilities)
-    # The vote decides; usually its winner has the highest mean probability too.
-    names.sort(key=lambda name: name != result.singer)
-    for name in names[:top]:
-        share = f"{result.votes[name]} of {clips} clips"
-        lines.append(f"  {result.probabilities[name]:6.1%}  {name:<24} {share}")
+    for name in list(result.votes)[:top]:
+        lines.append(
+            f"  {result.votes[name]:3d} of {clips} clips, mean probability "
+            f"{result.probabilities[name]:6.1%}  {name}"
+        )
     lines += [f"  note: {note}" for note in result.notes]
     return "\n".join(lines)
 

@@ -318,8 +318,9 @@ def print_scores(evaluations):
         scores = evaluation.scores
         print(
             f"{part:<10} F1  clips {scores['frame']['f1']:.3f}  songs "
-            f"{scores['song']['f1']:.3f}   ({scores['song']['count']} songs; macro "
-            f"{scores['frame']['f1_macro']:.3f} / {scores['song']['f1_macro']:.3f}; "
+            f"{scores['song']['f1']:.3f}   ({scores['song']['count']} songs; macro F1 "
+            f"clips {scores['frame']['f1_macro']:.3f}, songs "
+            f"{scores['song']['f1_macro']:.3f}; "
             f"calibration error {scores['calibration_error_before']:.3f} -> "
             f"{scores['calibration_error_after']:.3f})"
         )

@@ -449,6 +449,16 @@ def test_predict_reports_bad_files_and_goes_on(workplace, tiny_corpus, capsys):
     assert "lyrics.mp3: no recording in a format" in captured.err
 
 
+def test_corpora_of_one_name_do_not_share_a_folder(tmp_path):
+    folders = [
+        evaluate.own_folder(tmp_path, tmp_path / where / "music")
+        for where in ("a", "b", "c", "a", "b")
+    ]
+    assert folders[0] == tmp_path / "evaluation-music"
+    assert folders[3:] == folders[:2]
+    assert len(set(folders)) == 3
+
+
 def test_predict_checks_its_options_first(workplace, capsys):
     arguments = ["--model", "models/first try", "x.wav"]
     assert predict.main([*arguments, "--plot", "no/where.png"]) == 1

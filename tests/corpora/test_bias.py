@@ -74,6 +74,16 @@ def test_repeats_with_the_seed(corpus, tmp_path):
     assert written[0] == written[1] != written[2]
 
 
+def test_only_what_the_noise_did_is_reported(tmp_path):
+    path, target = tmp_path / "loud.wav", tmp_path / "loud.flac"
+    rng = np.random.default_rng(0)
+    samples = np.sin(2 * np.pi * 300 * np.arange(16000) / 16000)
+    samples[:4000] *= 1.5  # Beyond full scale before.
+    soundfile.write(path, samples, 16000, subtype="FLOAT")
+    assert bias.add_noise(path, target, (3000, 5000), 80.0, rng) < 0.01
+    assert bias.add_noise(path, target, (3000, 5000), 0.0, rng) > 0.05
+
+
 def test_same_stem_in_two_formats(corpus, tmp_path):
     album = corpus / "Ada" / "album"
     sound, rate = soundfile.read(album / "two.wav")

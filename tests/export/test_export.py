@@ -1,5 +1,7 @@
 import json
 import os
+import pathlib
+import re
 import subprocess
 import sys
 import textwrap
@@ -27,6 +29,7 @@ from lca_keras.models import CRNNFGNL, CRNNM
 from tests.audio.signals import music
 from tests.models.test_networks import randomize
 
+ROOT = pathlib.Path(__file__).parents[2]
 ARTISTS = ["Ada", "Björn", 'C\'est "moi" 🎤', "Дима"]
 
 
@@ -427,3 +430,30 @@ def test_identifier_of_vocals(network, tmp_path):
         assert result.probabilities[artist] == pytest.approx(probability, abs=1e-4)
     with pytest.raises(UserError, match="--separator FOLDER"):
         identifier.check([None])
+
+
+def test_the_recipe_for_phones():
+    """The code and the test vector in `saved_models/README.md`."""
+    readme = (ROOT / "saved_models" / "README.md").read_text(encoding="utf-8")
+    recipe, example = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    names = {}
+    exec(recipe, names)
+    exec(example, names)
+    for samples in (names["samples"].astype("float32"), song(10.0)):
+        mel = mel_spectrogram(samples, FeatureConfig())
+        expected = np.stack(
+            [mel[:, i : i + 94] for i in range(0, mel.shape[1] - 93, 94)]
+        )
+        clips = names["clips_for_phone"](samples, 94)
+        np.testing.assert_allclose(clips[..., 0], expected, atol=5e-3)
+    header, _, *rows = re.findall(
+        r"^\| (.*) \|$", readme.split("clip_frames` 94")[1], re.M
+    )
+    cells = [eval(cell) for cell in header.split(" | ")[1:]]
+    clips = names["clips_for_phone"](names["samples"], 94)
+    for row in rows:
+        number, *values = row.split(" | ")
+        found = [clips[int(number)][cell][0] for cell in cells]
+        np.testing.assert_allclose(found, np.array(values, float), atol=0.006)
+    silent = np.concatenate([song(10.0), np.zeros(160000)])
+    assert len(names["clips_for_phone"](silent, 94)) in (3, 4)
