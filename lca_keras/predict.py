@@ -8,10 +8,12 @@ separated and melodies tracked before it, if the model was trained on these.
 import argparse
 import dataclasses
 import json
+import os
 import pathlib
 import sys
 
-from lca_keras import console
+from lca_keras import console, files
+from lca_keras.data import catalogue
 from lca_keras.errors import UserError
 
 
@@ -20,7 +22,9 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m lca_keras.predict", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("songs", nargs="+", metavar="SONG", help="audio files")
+    parser.add_argument(
+        "songs", nargs="+", metavar="SONG", help="audio files, or folders of them"
+    )
     parser.add_argument("--model", required=True, help="saved_models/NAME")
     parser.add_argument("--version", type=int, help="default: the newest")
     parser.add_argument("--top", type=int, default=5, help="artists to list")
@@ -33,6 +37,7 @@ def main(argv=None):
         help="the files are vocals already: nothing is separated",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--csv", metavar="FILE.csv", help="write a line for each song")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the vote over time")
     console.add_debug_flag(parser)
     args = parser.parse_args(argv)
@@ -45,16 +50,20 @@ def predict(args):
 
     if args.top < 1:
         raise UserError(f"--top must be at least 1, not {args.top}")
-    if args.plot and not pathlib.Path(args.plot).absolute().parent.is_dir():
-        raise UserError(f"--plot {args.plot}: no such folder")
+    for option, path in (("--plot", args.plot), ("--csv", args.csv)):
+        if path and not pathlib.Path(path).absolute().parent.is_dir():
+            raise UserError(f"{option} {path}: no such folder")
+    songs, errors = listed(args.songs)
     folder = find_version(args.model, args.version)
     console.quiet_tensorflow()
     from lca_keras import inference
 
     identifier = inference.Identifier(folder, args.separator)
-    identifier.check([song if args.vocals else None for song in args.songs])
-    results, errors = {}, {}
-    for song in args.songs:
+    identifier.check([song if args.vocals else None for song in songs])
+    for song, error in errors.items():
+        print(f"error: {song}: {error}", file=sys.stderr)
+    results = {}
+    for song in songs:
         try:
             results[song] = identifier.identify(song, song if args.vocals else None)
         except inference.AudioError as error:
@@ -66,11 +75,40 @@ def predict(args):
     if args.json:
         said = {song: dataclasses.asdict(result) for song, result in results.items()}
         said |= {song: {"error": reason} for song, reason in errors.items()}
-        listed = [{"song": song, **said[song]} for song in args.songs]
-        print(json.dumps(listed, indent=2, ensure_ascii=False))
+        everything = [{"song": song, **result} for song, result in said.items()]
+        print(json.dumps(everything, indent=2, ensure_ascii=False))
+    if args.csv:
+        write_csv(args.csv, results, errors)
     if args.plot and results:
         inference.plot(results, args.plot)
     return 1 if errors else 0
+
+
+def listed(paths):
+    """Songs, those of folders in their order; and a dict of folders' errors."""
+    songs, errors = [], {}
+    for path in paths:
+        if not os.path.isdir(path):
+            songs.append(path)
+            continue
+        found = [os.fspath(song) for song in catalogue.audio_files(path, errors)]
+        if not found and path not in errors:
+            errors[path] = "no audio files in it"
+        songs += found
+    return list(dict.fromkeys(songs)), errors
+
+
+def write_csv(path, results, errors):
+    """Writes what came of every song: its singer, or the error."""
+    columns = ["song", "singer", "votes", "clips", "probability", "notes", "error"]
+    rows = []
+    for song, result in results.items():
+        singer, clips = result.singer, sum(result.votes.values())
+        probability = f"{result.probabilities[singer]:.6f}"
+        notes = "; ".join(result.notes)
+        rows.append([song, singer, result.votes[singer], clips, probability, notes, ""])
+    rows += [[song, "", "", "", "", "", error] for song, error in errors.items()]
+    files.write_csv(path, columns, rows)
 
 
 if __name__ == "__main__":

@@ -440,9 +440,21 @@ def test_predict_reports_bad_files_and_goes_on(workplace, tiny_corpus, capsys):
     good = str(next(tiny_corpus.glob("*/*/*.flac")))
     soundfile.write("short.wav", music(16000, 0.5), 16000)
     pathlib.Path("lyrics.mp3").write_text("la la la " * 99)
-    songs = ["nowhere.mp3", "short.wav", "lyrics.mp3", good]
-    assert predict.main(["--model", "models/first try", *songs]) == 1
+    deep = pathlib.Path("folder", "in", "folder")
+    deep.mkdir(parents=True)
+    shutil.copy(good, deep / "x.flac")
+    os.mkdir("empty")
+    songs = ["nowhere.mp3", "short.wav", "lyrics.mp3", good, "folder", "empty"]
+    csv_file = ["--csv", "answers.csv"]
+    assert predict.main(["--model", "models/first try", *songs, *csv_file]) == 1
     captured = capsys.readouterr()
+    rows = {row["song"]: row for row in files.read_csv("answers.csv")}
+    assert list(rows)[:2] == [good, str(deep / "x.flac")]
+    first, second, *wrong = rows.values()
+    assert first["singer"] == second["singer"] != ""
+    assert first["clips"] == "2"
+    assert all(row["error"] and not row["singer"] for row in wrong)
+    assert set(rows) == {*songs[:4], str(deep / "x.flac"), "empty"}
     assert captured.out.startswith(good)
     assert "nowhere.mp3: cannot be read: No such file" in captured.err
     assert "short.wav: too short: 0.5 s" in captured.err

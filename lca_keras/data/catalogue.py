@@ -127,7 +127,7 @@ class _NoSong(Exception):
 def _scan(root, name, left_out):
     """Yields the songs of a folder. `name` gives artist, album and song of a file."""
     named = collections.defaultdict(list)
-    for path in _audio_files(root, left_out):
+    for path in audio_files(root, left_out):
         place = path.relative_to(root)
         try:
             if any(part.startswith(".") for part in place.parts):
@@ -151,8 +151,11 @@ def _scan(root, name, left_out):
             yield Song(artist, album, unique, path)
 
 
-def _audio_files(root, left_out):
-    """Yields what looks like audio below a folder; links are followed."""
+def audio_files(root, left_out):
+    """Yields what looks like audio below a folder; links are followed.
+
+    `left_out` is a dict; it takes folders that cannot be read, with the reason.
+    """
     seen = set()
 
     def failed(error):
