@@ -443,7 +443,7 @@ def test_predict_reports_bad_files_and_goes_on(workplace, tiny_corpus, capsys):
     deep = pathlib.Path("folder", "in", "folder")
     deep.mkdir(parents=True)
     shutil.copy(good, deep / "x.flac")
-    os.mkdir("empty")
+    pathlib.Path("empty").mkdir()
     songs = ["nowhere.mp3", "short.wav", "lyrics.mp3", good, "folder", "empty"]
     csv_file = ["--csv", "answers.csv"]
     assert predict.main(["--model", "models/first try", *songs, *csv_file]) == 1
