@@ -41,6 +41,9 @@ _USUAL_RATES = (
 _LOW_RATE = 16000
 # Share of samples at full scale, in runs, that makes a recording clipped.
 _FULL_SCALE, _CLIPPED_SHARE, _RUN = 0.999, 1e-4, 3
+# A trait that more than this share of an artist's songs have, and less than _RARE of
+# other artists', tells the artist.
+_MOST = 0.9
 # A rate that fewer songs than this share have is worth a word.
 _RARE = 0.1
 # Hours of the artist with most over the one with least.
@@ -81,6 +84,7 @@ class Examination:
         rate: Samples per second in the file.
         channels: Channels in the file.
         clipped: Share of samples that are clipped.
+        level: Root mean square of all channels, decibels of full scale.
         same_channels: Whether it is mono, stored as two or more equal channels.
         silent_channels: Whether some but not all channels are silent.
         content_hash: Hash of the decoded samples.
@@ -93,6 +97,7 @@ class Examination:
     rate: int = 0
     channels: int = 0
     clipped: float = 0.0
+    level: float = 0.0
     same_channels: bool = False
     silent_channels: bool = False
     content_hash: str = ""
@@ -121,6 +126,7 @@ def examine(path, keep_every=1):
         rate=gauge.rate,
         channels=channels,
         clipped=gauge.clipped / gauge.size,
+        level=float(10 * np.log10(gauge.energy.sum() / gauge.size + 1e-12)),
         same_channels=channels > 1 and gauge.difference < 1e-6 * gauge.energy.sum(),
         silent_channels=bool(silent.any()),
         content_hash=gauge.digest.hexdigest()[:32],
@@ -185,6 +191,7 @@ def diagnose(songs, examinations, clip_seconds):
         if not examined.problem and examined.seconds >= clip_seconds
     ]
     found += _rates(usable)
+    found += _tell_artist(usable)
     found += _duplicates(usable)
     found += _artists(songs, usable)
     return sorted(found, key=lambda f: (f.severity != ERROR, f.kind, f.where))
@@ -246,6 +253,57 @@ def _rates(usable):
             yield Finding(ERROR, "rate tells artist", artist, "", message)
 
 
+def _tell_artist(usable):
+    """What all of an artist's recordings have, and hardly another's.
+
+    A network that is asked to tell artists apart learns that, before any voice.
+    """
+    traits = {
+        "format": lambda song, examined: song.path.suffix.lower().lstrip("."),
+        "rate": lambda song, examined: f"{examined.rate} Hz",
+        "channels": lambda song, examined: (
+            "mono"
+            if examined.channels == 1 or examined.same_channels
+            else f"{examined.channels} channels"
+        ),
+    }
+    songs = collections.Counter(song.artist for song, _ in usable)
+    # Of these more is to be said: `_rates`.
+    low = {f"{e.rate} Hz" for _, e in usable if e.rate < _LOW_RATE}
+    for name, trait in traits.items():
+        having = collections.Counter((s.artist, trait(s, e)) for s, e in usable)
+        totals = collections.Counter()
+        for (_, value), number in having.items():
+            totals[value] += number
+        for (artist, value), number in sorted(having.items()):
+            others = len(usable) - songs[artist]
+            if value in low:
+                continue
+            own = number / songs[artist]
+            elsewhere = (totals[value] - number) / others if others else 1.0
+            if own >= _MOST and elsewhere <= _RARE:
+                message = (
+                    f"{own:.0%} of the recordings are {value}, of other artists' "
+                    f"{elsewhere:.0%}: it tells the artist. Bring all songs to one "
+                    f"{name}"
+                )
+                yield Finding(WARNING, f"{name} tells artist", artist, "", message)
+    levels = collections.defaultdict(list)
+    for song, examined in usable:
+        levels[song.artist].append(examined.level)
+    for artist, own in sorted(levels.items()):
+        others = [x for name, them in levels.items() if name != artist for x in them]
+        if len(own) < len(PARTS) or not others:
+            continue
+        if min(own) > max(others) or max(own) < min(others):
+            message = (
+                f"{np.mean(own):.0f} dB of full scale on average, other artists "
+                f"{np.mean(others):.0f} dB, without overlap: it tells the artist to "
+                "features of --level none"
+            )
+            yield Finding(WARNING, "loudness tells artist", artist, "", message)
+
+
 def _duplicates(usable):
     """The same recording more than once."""
     pairs = {}
@@ -279,15 +337,17 @@ def _artists(songs, usable):
         message = "the only artist: telling singers apart needs two"
         yield Finding(ERROR, "one artist", artists[0], "", message)
     albums, seconds = collections.defaultdict(set), collections.Counter()
+    count = collections.Counter(song.artist for song, _ in usable)
     for song, examined in usable:
         albums[song.artist].add(song.album)
         seconds[song.artist] += examined.seconds
     for artist in artists:
         if len(albums[artist]) < len(PARTS):
+            # A split by song needs one for each part, too.
+            by_song = ", or use --split song" if count[artist] >= len(PARTS) else ""
             message = (
                 f"{len(albums[artist])} albums with usable songs; the album split "
-                f"needs {len(PARTS)}. Add albums, leave the artist out, or use "
-                "--split song."
+                f"needs {len(PARTS)}. Add albums or leave the artist out{by_song}."
             )
             yield Finding(ERROR, "too few albums", artist, "", message)
     if len(seconds) > 1:

@@ -130,6 +130,50 @@ def test_a_rate_that_tells_the_artist(corpus):
     assert len(findings["odd rate"]) == 6
 
 
+def test_what_tells_the_artist(corpus):
+    for path in (corpus / "Ada Quill").rglob("*.flac"):
+        samples, rate = soundfile.read(path)
+        resampled = soxr.resample(samples / 20, rate, 48000)
+        stereo = np.stack([resampled, 0.9 * resampled], axis=1)
+        soundfile.write(path.with_suffix(".ogg"), stereo, 48000)
+        path.unlink()
+    code, findings, _ = found(corpus)
+    assert code == 0
+    for what, value in {
+        "format": "100% of the recordings are ogg, of other artists' 0%",
+        "rate": "are 48000 Hz",
+        "channels": "are 2 channels",
+        "loudness": "without overlap",
+    }.items():
+        told = {f["where"]: f["message"] for f in findings[f"{what} tells artist"]}
+        assert value in told["Ada Quill"]
+
+
+def test_advice_that_can_be_followed(corpus):
+    for song in (corpus / "Ada Quill").glob("*/*.flac"):
+        if song.parent.name != "Album 01":
+            song.unlink()
+    _, findings, _ = found(corpus)
+    (finding,) = findings["too few albums"]
+    assert "--split song" not in finding["message"]  # Two songs are too few for it.
+    for name in ("Song 03", "Song 04"):
+        samples, rate = soundfile.read(song.parents[1] / "Album 01" / "Song 01.flac")
+        samples = samples[::-1] if name == "Song 03" else np.roll(samples[::-1], 9999)
+        soundfile.write(song.parents[1] / "Album 01" / f"{name}.flac", samples, rate)
+    _, findings, _ = found(corpus)
+    assert "or use --split song" in findings["too few albums"][0]["message"]
+
+
+def test_files_that_are_not_used_are_named(corpus):
+    shutil.copy(next(corpus.glob("*/*/*.flac")), corpus / "loose.flac")
+    half = corpus / "Ada Quill" / "Album 01" / "Song 01.flac"
+    half.write_bytes(half.read_bytes()[: half.stat().st_size * 3 // 4])
+    code, findings, report = found(corpus)
+    assert (code, report["left_out"]) == (0, 1)
+    assert findings["left out"][0]["path"] == str(corpus / "loose.flac")
+    assert "cut off or damaged" in findings["not whole"][0]["message"]
+
+
 def test_unequal_shares_and_one_artist(corpus):
     for song in (corpus / "Ada Quill").glob("*/Song 01.flac"):
         samples, rate = soundfile.read(song)
