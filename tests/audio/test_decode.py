@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import os
 import signal
@@ -407,3 +408,30 @@ os.kill(os.getpid(), 9)
             return
         time.sleep(0.05)
     pytest.fail("the decoder outlives its program")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [*OURS, *FORMATS])
+def test_damaged_files_hurt_nobody(kind, tmp_path):
+    """Whatever happens to bytes: a sound, or why not; and the next file is whole."""
+    whole, path = tmp_path / f"whole.{kind}", tmp_path / f"song.{kind}"
+    write(whole, kind, 2.0)
+    expected, content = decode(whole).samples, whole.read_bytes()
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        damaged = bytearray(content)
+        place = rng.integers(len(content))
+        if number % 4 == 0:  # The header.
+            for offset in rng.integers(0, min(300, len(content)), 6):
+                damaged[offset] = rng.integers(256)
+        elif number % 4 == 1:
+            for offset in rng.integers(0, len(content), 100):
+                damaged[offset] = rng.integers(256)
+        elif number % 4 == 2:
+            del damaged[place : place + rng.integers(1, 5000)]
+        else:
+            damaged[place:place] = rng.bytes(rng.integers(1, 5000))
+        path.write_bytes(damaged)
+        with contextlib.suppress(AudioError):
+            assert np.isfinite(decode(path).samples).all()
+    np.testing.assert_array_equal(decode(whole).samples, expected)
