@@ -331,7 +331,7 @@ def test_unusable_files_are_named_counted_and_skipped(
         ("zero.mp3", "empty file"),
         ("text.mp3", "no recording in a format that FFmpeg decodes"),
         ("silence.wav", "silent"),
-        ("short.wav", "too short: 0.5 s"),
+        ("short.wav", "too short: 0.500 s"),
         ("truncated.flac", "cut off or damaged"),
     ):
         (line,) = [x for x in out.splitlines() if name in x]
@@ -361,7 +361,7 @@ def test_same_recording_in_two_parts(elsewhere, capsys):
 
 def test_configs_and_options_that_cannot_be(elsewhere, capsys):
     pathlib.Path("old.yaml").write_text("version: 0\n")
-    assert "version 0 is not 1" in refuse(["--config", "old.yaml"], capsys)
+    assert "version 0 is not 2" in refuse(["--config", "old.yaml"], capsys)
     crnn = ["--model", "crnn", "--method", "lca"]
     assert "no attention" in refuse(["--data", "x", *crnn], capsys)
     assert "epochs must be" in refuse(["--data", "x", "--epochs", "0"], capsys)
@@ -457,7 +457,7 @@ def test_predict_reports_bad_files_and_goes_on(workplace, tiny_corpus, capsys):
     assert set(rows) == {*songs[:4], str(deep / "x.flac"), "empty"}
     assert captured.out.startswith(good)
     assert "nowhere.mp3: cannot be read: No such file" in captured.err
-    assert "short.wav: too short: 0.5 s" in captured.err
+    assert "short.wav: too short: 0.500 s" in captured.err
     assert "lyrics.mp3: no recording in a format" in captured.err
 
 

@@ -28,11 +28,13 @@ CANCELLED = 1e-2
 _SAMPLES_IN_MEMORY = 10 * 60 * 16000
 _MOST_HOURS = 12
 
+# What looks like audio; some of it only to be refused by name.
 EXTENSIONS = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"),
     *(".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".aac", ".wma", ".mka", ".webm", ".mkv"),
     *(".wv", ".ape", ".tta", ".tak", ".mpc", ".caf", ".au", ".snd", ".w64", ".rf64"),
     *(".mp2", ".mpga", ".ac3", ".eac3", ".dts", ".amr", ".dsf", ".3gp", ".ra", ".bwf"),
+    *(".spx", ".m4p", ".aax", ".dff", ".mid", ".midi", ".kar"),
 )
 
 
@@ -87,6 +89,7 @@ class Sound:
             self._file = tempfile.TemporaryFile(prefix="lca_keras-")  # noqa: SIM115
         if self._file is not None:
             try:
+                self._file.seek(0, os.SEEK_END)
                 for waiting in self._blocks:
                     self._file.write(waiting.tobytes())
             except OSError as error:

@@ -317,6 +317,9 @@ def test_long_recordings_wait_in_a_file(monkeypatch):
 
 def test_no_room_for_a_long_recording(monkeypatch):
     class Full:
+        def seek(self, *place):
+            pass
+
         def write(self, data):
             raise OSError(errno.ENOSPC, "No space left on device")
 
