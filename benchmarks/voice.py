@@ -25,6 +25,7 @@ from lca_keras import console, files, options
 from lca_keras.config import (
     AUGMENTATIONS,
     EFFECTS,
+    LEVELS,
     METHODS,
     PRESETS,
     SOURCES,
@@ -165,6 +166,7 @@ def main(argv=None):
     parser.add_argument("--against", help="variant; default: the first")
     parser.add_argument("--preset", choices=PRESETS, default="demo")
     parser.add_argument("--source", choices=SOURCES, default="stems")
+    parser.add_argument("--level", choices=LEVELS, help="default: song")
     parser.add_argument(
         "--separator", help="makes the stems, in the place of those of the corpus"
     )
@@ -182,7 +184,7 @@ def compare(args):
     from lca_keras.corpus import DataSource
 
     out, data = pathlib.Path(args.out), pathlib.Path(args.data)
-    args.melody = args.level = None
+    args.melody = None
     base = get_preset(args.preset)
     features, separator = options.resolve_features(args, base.features)
     base = base.replace(
