@@ -64,12 +64,12 @@ def evaluate(args):
     if args.data:
         own = {**options.corpus_source(args), "store": None}
         source = dataclasses.replace(source, **own)
-    elif args.moved_to:
-        source = dataclasses.replace(source, data=args.moved_to, store=None)
         if not args.voice_report:
             # Stems are not needed to name singers.
             features = dataclasses.asdict(config.served_features)
             config = config.replace(features=features)
+    elif args.moved_to:
+        source = dataclasses.replace(source, data=args.moved_to, store=None)
     if args.separator:
         if config.features.source != "mixture":
             separation.check_same(args.separator, config.features.separator)

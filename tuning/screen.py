@@ -118,6 +118,10 @@ def print_best(folder):
     source = study.load_source(folder)
     given = ["--store", source.store] if source.store else ["--data", source.data]
     given += ["--config", str(folder / "best.yaml"), "--name", f"{folder.name}-best"]
+    if source.tags:
+        given += ["--tags"]
+    if source.data_root:
+        given += ["--data-root", source.data_root]
     if source.separator:
         given += ["--separator", source.separator]
     print(f"train      python -m lca_keras.fit {shlex.join(given)}")

@@ -428,7 +428,7 @@ def test_a_store_is_searched_by_the_rules_of_fit(workplace, tiny_corpus, quick, 
     assert not pathlib.Path("searches").exists()
     assert search.main([*options, "--trials", "2"]) == 0
     out = capsys.readouterr().out
-    assert f"fit --store '{store}' --config searches/s/best.yaml" in out
+    assert f"fit --store '{store.absolute()}' --config searches/s/best.yaml" in out
 
 
 def test_no_validation_songs(workplace, tiny_corpus, capsys):
