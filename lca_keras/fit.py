@@ -342,7 +342,10 @@ def show_export(job, exported, song):
             identifier = inference.Identifier(exported, separator)
             identifier.check([song.vocals_path])
             result = identifier.identify(song.path, song.vocals_path)
-            print(inference.describe(song.path, result, top=3))
+            here = pathlib.Path.cwd()
+            within = song.path.is_relative_to(here)
+            shown = song.path.relative_to(here) if within else song.path
+            print(inference.describe(shown, result, top=3))
         except (UserError, inference.AudioError) as error:
             print(f"  not identified: {error}")  # The model is there all the same.
     model = shlex.quote(str(exported))
