@@ -115,8 +115,10 @@ def read(path, notes):
             if not container.streams.audio:
                 raise Unusable("there is no sound in it")
             stream = container.streams.best("audio")
-            if stream.codec_context is None:
-                raise Unusable("its sound is coded in an unknown way, or protected")
+            if stream is None or stream.codec_context is None:
+                raise Unusable(
+                    "its sound is coded in an unknown way, protected, or damaged"
+                )
             if len(container.streams.audio) > 1:
                 notes.append(
                     f"it has {len(container.streams.audio)} sound tracks, of which "
