@@ -14,6 +14,7 @@ import hashlib
 import os
 import pathlib
 import sys
+import unicodedata
 
 import numpy as np
 
@@ -194,6 +195,7 @@ def diagnose(songs, examinations, clip_seconds):
     found += _tell_artist(usable)
     found += _duplicates(usable)
     found += _artists(songs, usable)
+    found += _look_alikes(songs)
     return sorted(found, key=lambda f: (f.severity != ERROR, f.kind, f.where))
 
 
@@ -328,6 +330,23 @@ def _duplicates(usable):
             severity, kind = WARNING, "duplicate in album"
         message = f"{what} as {other.label} ({other.path})"
         yield Finding(severity, kind, one.label, str(one.path), message)
+
+
+def _look_alikes(songs):
+    """Artists whose names differ in letter case, punctuation or the like."""
+    forms = collections.defaultdict(set)
+    for song in songs:
+        plain = unicodedata.normalize("NFKD", song.artist).casefold()
+        letters = "".join(c for c in plain.removeprefix("the ") if c.isalnum())
+        forms[letters or plain].add(song.artist)
+    for names in forms.values():
+        first, *others = sorted(names)
+        if others:
+            message = (
+                f"looks like {', '.join(map(repr, others))}: if these are one artist, "
+                "give all of the songs one name"
+            )
+            yield Finding(WARNING, "look-alike artists", first, "", message)
 
 
 def _artists(songs, usable):

@@ -164,6 +164,16 @@ def test_advice_that_can_be_followed(corpus):
     assert "or use --split song" in findings["too few albums"][0]["message"]
 
 
+def test_look_alikes_are_named(corpus):
+    (corpus / "Ada Quill" / "Album 03").rename(corpus / "Album 03")
+    (corpus / "ada  quill.").mkdir()
+    (corpus / "Album 03").rename(corpus / "ada  quill." / "Album 03")
+    _, findings, _ = found(corpus)
+    (finding,) = findings["look-alike artists"]
+    assert (finding["where"], finding["severity"]) == ("Ada Quill", "warning")
+    assert "looks like 'ada quill.'" in finding["message"]
+
+
 def test_files_that_are_not_used_are_named(corpus):
     shutil.copy(next(corpus.glob("*/*/*.flac")), corpus / "loose.flac")
     half = corpus / "Ada Quill" / "Album 01" / "Song 01.flac"
