@@ -168,7 +168,7 @@ def _extract(source, config, progress):
     songs = source.songs(skipped)
     damaged = store.damaged_shards()
     extractor = Extractor(config.features, source.separator)
-    report = store.update(songs, progress, extractor)
+    report = store.update(songs, progress, extractor, _others(store))
     failed = report.failed
     skipped |= {str(s.path): failed[s.key] for s in songs if s.key in failed}
     notes = [f"features: {report.computed} computed, {report.reused} reused"]
@@ -176,6 +176,12 @@ def _extract(source, config, progress):
         f"{path} was missing or truncated: computed its songs again" for path in damaged
     ]
     return store, [s for s in songs if s.key not in failed], skipped, notes
+
+
+def _others(store):
+    """Folders of the stores of the same features, beside this one."""
+    folders = store.folder.parent.glob(f"*-{store.config.digest}")
+    return sorted(folder for folder in folders if folder != store.folder)
 
 
 def stems_of(source, config, songs, progress=None):
@@ -204,7 +210,8 @@ def stems_of(source, config, songs, progress=None):
     tag = hashlib.sha256(keys.encode()).hexdigest()[:8]
     name = f"voice-report-{tag}-{features.digest}"
     store = WritableStore(pathlib.Path(source.features, name), features)
-    report = store.update(songs, progress, Extractor(features, source.separator))
+    extractor = Extractor(features, source.separator)
+    report = store.update(songs, progress, extractor, _others(store))
     failed = report.failed
     reasons = {str(s.path): failed[s.key] for s in songs if s.key in failed}
     return store, reasons

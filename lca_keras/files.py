@@ -1,14 +1,18 @@
-"""Files that are either whole or not there."""
+"""Files: whole or not there, locked, hashed; JSON and CSV."""
 
 import codecs
 import contextlib
 import csv
+import errno
 import fcntl
+import functools
+import hashlib
 import io
 import json
 import os
 import pathlib
 import shutil
+import stat
 import uuid
 
 from lca_keras.errors import UserError
@@ -42,6 +46,19 @@ def atomic_path(path):
         if temporary.is_file():
             temporary.unlink()
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def digest(path):
+    """Hash of a file's content, 32 hexadecimal digits.
+
+    Raises:
+        OSError: It cannot be read, or is a pipe or a device.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with open(path, "rb") as file:
+        hasher = functools.partial(hashlib.blake2b, digest_size=16)
+        return hashlib.file_digest(file, hasher).hexdigest()
 
 
 class LockedError(UserError):

@@ -22,6 +22,7 @@ from lca_keras.audio.melody import melody_bands
 from lca_keras.errors import UserError
 
 STEMS = ("vocals", "accompaniment")
+STATE_SIZE = 4
 
 # Level of a stem within a song whose other stem is what it leaves: at 0.8, what is left
 # of the first in the other is 14 dB softer than it was.
@@ -123,6 +124,29 @@ class Extractor:
             name += f" {song.key[:6]}"  # Two songs must not become one file.
         return self._keep_vocals.joinpath(*folders, f"{name}.flac")
 
+    def file_digests(self, song):
+        """Hashes of the files that a song's features are made of.
+
+        Args:
+            song: `lca_keras.data.catalogue.Song`.
+
+        Returns:
+            Tuple of three strings, of song, vocals and accompaniment; empty ones for
+            what nothing hangs on. An empty tuple if a file cannot be read.
+        """
+        vocals, accompaniment = song.vocals_path, song.accompaniment_path
+        if self.config.source == "mixture":
+            vocals = accompaniment = None
+        elif self.config.source == "vocals" and vocals:
+            accompaniment = None
+        try:
+            return tuple(
+                (path and files.digest(path)) or ""
+                for path in (song.path, vocals, accompaniment)
+            )
+        except OSError:
+            return ()
+
     def sounds(self, song, keep=None):
         """Decodes a song, and its stems where they are asked for.
 
@@ -147,7 +171,7 @@ class Extractor:
         sounds = {"mixture": mixture}
         files = {"vocals": song.vocals_path, "accompaniment": song.accompaniment_path}
         if source == "vocals" and song.vocals_path:
-            del files["accompaniment"]  # Nothing hangs on it.
+            del files["accompaniment"]  # Nothing hangs on it; so in `file_digests`.
         given = {
             name: self._stem(name, path, mixture, sound.notes)
             for name, path in files.items()
@@ -303,22 +327,27 @@ def has_stem(song):
 
 
 def file_state(song):
-    """What tells whether a song's files have changed: sizes and modification times.
+    """What tells at a glance whether a song's files may have changed.
+
+    Size, times of modification and of change, and the file's number: another file
+    under the same name has another number, however equal the rest.
 
     Args:
         song: `lca_keras.data.catalogue.Song`.
 
     Returns:
-        Tuple of ints, zeros for a file that cannot be looked at.
+        Tuple of ints, `STATE_SIZE` for each file, the size first; zeros for a file that
+        cannot be looked at.
     """
     result = []
     paths = (song.path, song.vocals_path, song.accompaniment_path)
     for path in filter(None, paths):
         try:
             status = os.stat(path)
-            result += [status.st_size, status.st_mtime_ns]
+            times = [status.st_mtime_ns, status.st_ctime_ns]
+            result += [status.st_size, *times, status.st_ino]
         except OSError:
-            result += [0, 0]
+            result += [0] * STATE_SIZE
     return tuple(result)
 
 

@@ -14,7 +14,13 @@ from lca_keras import files
 from lca_keras.audio.features import sounding_clips
 from lca_keras.config import FeatureConfig
 from lca_keras.data.catalogue import Song
-from lca_keras.data.examples import record_offsets, untuned
+from lca_keras.data.examples import (
+    parse_example,
+    read_record,
+    record_offsets,
+    untuned,
+)
+from lca_keras.data.extraction import STEMS, SongFeatures
 from lca_keras.errors import UserError
 
 FORMAT = 3
@@ -38,9 +44,10 @@ class _Entry:
 class Record(_Entry):
     """What the index knows of a song: its names, size and origin.
 
-    `notes` are sentences about sound that its files announce and do not have;
-    `silence` has the frames without sound, each passage's first and the one after its
-    last.
+    `source` is the state of its files, `digests` their hashes, as
+    `lca_keras.data.extraction` gives them; `notes` are sentences about sound that its
+    files announce and do not have; `silence` has the frames without sound, each
+    passage's first and the one after its last.
     """
 
     artist: str
@@ -56,6 +63,7 @@ class Record(_Entry):
     accompaniment_artist: str | None = None
     notes: tuple[str, ...] = ()
     silence: tuple[int, ...] = ()
+    digests: tuple[str, ...] = ()
 
     def sounding_clips(self, clip_frames):
         """Bool array `(clips,)`, which of its full clips have sound."""
@@ -215,6 +223,39 @@ class FeatureStore:
         if not self.records:
             raise StoreError(f"{self.folder} holds no songs.")
         return [os.fspath(self.folder / name) for name in self._shards]
+
+    def read(self, key):
+        """Features of a song, a `lca_keras.data.extraction.SongFeatures`.
+
+        Raises:
+            StoreError: Its shard cannot be read.
+        """
+        import tensorflow as tf
+
+        columns = ["mel"]
+        if self.config.melody != "none":
+            columns.append("melody")
+        if self.config.source == "stems":
+            columns += STEMS
+        name = next(n for n, (_, keys) in self._shards.items() if key in keys)
+        path, number = self.folder / name, self._shards[name][1].index(key)
+        try:
+            offset, end = record_offsets(path)[number : number + 2]
+            place = os.fspath(path), np.int64(offset), np.int64(end - offset)
+            # `read_record` is for the inside of a graph.
+            place = tf.data.Dataset.from_tensors(place)
+            (serialized,) = untuned(place.flat_map(read_record))
+        except (tf.errors.OpError, OSError, ValueError) as error:
+            raise StoreError(damaged_shards_message([path])) from error
+        example = parse_example(serialized, columns)
+        record = self.records[key]
+        return SongFeatures(
+            {column: example[column].numpy() for column in columns},
+            record.duration,
+            record.content_hash,
+            record.notes,
+            record.silence,
+        )
 
     def locations(self):
         """Where the songs' examples lie.

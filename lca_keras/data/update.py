@@ -25,7 +25,7 @@ import numpy as np
 from lca_keras import console, files
 from lca_keras.audio.decode import AccessError, AudioError
 from lca_keras.data.examples import parse_example, to_example, untuned
-from lca_keras.data.extraction import Extractor, file_state
+from lca_keras.data.extraction import STATE_SIZE, Extractor, file_state
 from lca_keras.data.store import (
     FORMAT,
     Failure,
@@ -75,11 +75,11 @@ class Report:
     failed: dict[str, str]
 
 
-def compute_part(folder, song, extractor):
+def compute_part(folder, song, extractor, shared=None):
     """Extracts a `Song` into `parts/` of a store's folder.
 
     Safe to repeat and to run in many processes: files appear whole, and the same
-    song gives the same file.
+    song gives the same file. What is among `SharedFeatures` is not computed again.
 
     Returns:
         `Record`, or `Failure` if the song holds no usable audio.
@@ -90,8 +90,9 @@ def compute_part(folder, song, extractor):
     parts = pathlib.Path(folder, "parts")
     parts.mkdir(exist_ok=True)
     source, path = file_state(song), os.fspath(song.path)
+    digests = extractor.file_digests(song)
     try:
-        extracted = extractor.extract(song)
+        extracted = (shared and shared.find(digests)) or extractor.extract(song)
     except AudioError as error:
         result = Failure(path, source, str(error), isinstance(error, AccessError))
     else:
@@ -109,6 +110,7 @@ def compute_part(folder, song, extractor):
             song.accompaniment_artist,
             extracted.notes,
             extracted.silence,
+            digests,
         )
         with files.atomic_path(parts / f"{song.key}.npz") as temporary:
             np.savez(temporary, allow_pickle=False, **extracted.arrays)
@@ -119,6 +121,38 @@ def compute_part(folder, song, extractor):
         {"features": extractor.config.digest, kind: dataclasses.asdict(result)},
     )
     return result
+
+
+class SharedFeatures:
+    """Songs' features in several stores, found by the content of the songs' files.
+
+    Args:
+        stores: List of `FeatureStore`, of one feature configuration.
+
+    Attributes:
+        found: Number of songs that `find` has found.
+    """
+
+    def __init__(self, stores):
+        self.found = 0
+        self._places = {
+            record.digests: (store, key)
+            for store in stores
+            for key, record in store.records.items()
+            if record.digests
+        }
+
+    def find(self, digests):
+        """The `SongFeatures` of files with these hashes, or `None`."""
+        if digests not in self._places:
+            return None
+        store, key = self._places[digests]
+        try:
+            features = store.read(key)
+        except StoreError:  # Damaged, or renewed by another process.
+            return None
+        self.found += 1
+        return features
 
 
 def finished_parts(folder):
@@ -160,12 +194,14 @@ class WritableStore(FeatureStore):
         lean.records, lean.failed = {}, {}
         return lean
 
-    def update(self, songs, progress=None, extractor=None):
+    def update(self, songs, progress=None, extractor=None, others=()):
         """Makes the store hold exactly these songs, computing what is new or changed.
 
-        A song is unchanged if its file has the size and the modification time of
-        last time. Files that failed then and are unchanged are not tried again.
-        `progress` is called with (done, total), at the start and after every song.
+        A song is unchanged if its files are in the state of last time, or have the
+        same content. What this store, or one of the folders `others`, has of files with
+        the same content, under whatever name, is taken over. Files that failed last
+        time and are unchanged are not tried again. `progress` is called with (done,
+        total), at the start and after every song.
 
         Returns:
             `Report`.
@@ -182,8 +218,9 @@ class WritableStore(FeatureStore):
             pending, plan.pending = plan.pending, []
             if progress is not None:
                 progress(done, len(songs))
+            shared = SharedFeatures(self._stores(others) if pending else [])
             for count, song in enumerate(pending, start=done + 1):
-                result = compute_part(self.folder, song, extractor)
+                result = compute_part(self.folder, song, extractor, shared)
                 if isinstance(result, Failure):
                     plan.failed[song.key] = result
                 else:
@@ -193,8 +230,16 @@ class WritableStore(FeatureStore):
                     progress(count, len(songs))
             self.commit(plan)
         reasons = {key: failure.reason for key, failure in plan.failed.items()}
-        computed = sum(song.key in plan.records for song in pending)
+        computed = sum(song.key in plan.records for song in pending) - shared.found
         return Report(computed, len(plan.records) - computed, reasons)
+
+    def _stores(self, others):
+        """Those of the folders that can be read, and this store."""
+        stores = []
+        for folder in others:
+            with contextlib.suppress(StoreError, OSError):
+                stores.append(FeatureStore(folder, self.config))
+        return [*stores, self]
 
     def plan(self, songs, extractor, again=True):
         """Looks up what of an update is done already; returns a `Plan`.
@@ -208,9 +253,8 @@ class WritableStore(FeatureStore):
         plan = Plan(songs)
         for song in songs:
             source, path = file_state(song), os.fspath(song.path)
-            old = self.records.get(song.key)
             failure = self.failed.get(song.key)
-            part = self._read_part(song, source)
+            part = self._read_part(song, source, extractor)
             kept = extractor.kept_vocals(song)
             same = failure and (failure.source, failure.path) == (source, path)
             if same and not (again and failure.passing):
@@ -219,11 +263,8 @@ class WritableStore(FeatureStore):
                 plan.failed[song.key] = part
             elif kept is not None and not kept.exists():
                 plan.pending.append(song)
-            # The path is in the example, so a corpus that moved is written anew.
-            elif (
-                old is not None
-                and (old.source, old.path) == (source, path)
-                and song.key not in lost
+            elif song.key not in lost and (
+                old := _confirmed(self.records.get(song.key), song, source, extractor)
             ):
                 plan.records[song.key] = _as_named(old, song)
             elif isinstance(part, Record):
@@ -233,20 +274,21 @@ class WritableStore(FeatureStore):
                 plan.pending.append(song)
         return plan
 
-    def _read_part(self, song, source):
+    def _read_part(self, song, source, extractor):
         """Returns what an interrupted update found out about a song, or `None`."""
         try:
             part = files.read_json(self._parts / f"{song.key}.json")
             if part["features"] != self.config.digest:
                 return None
             if "failure" in part:
-                result = Failure.from_json(part["failure"])
+                failure = Failure.from_json(part["failure"])
             else:
-                result = Record.from_json(part["record"])
+                record = Record.from_json(part["record"])
+                return _confirmed(record, song, source, extractor)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        same = (result.source, result.path) == (source, str(song.path))
-        return result if same else None
+        same = (failure.source, failure.path) == (source, str(song.path))
+        return failure if same else None
 
     def write_shard(self, number, count, records, parts):
         """Writes a shard unless it is there; safe to repeat.
@@ -358,6 +400,24 @@ class WritableStore(FeatureStore):
         )
 
 
+def _confirmed(record, song, source, extractor):
+    """The record, if there is one and it is of the song's files as they are now.
+
+    Copies, and files from a backup, are in another state and have the same content.
+    The path is in the example, so a corpus that moved is written anew.
+    """
+    if record is None or record.path != os.fspath(song.path):
+        return None
+    if record.source == source:
+        return record
+    sizes = record.source[::STATE_SIZE], source[::STATE_SIZE]
+    if sizes[0] != sizes[1] or not record.digests:
+        return None
+    if record.digests != extractor.file_digests(song):
+        return None
+    return dataclasses.replace(record, source=source)
+
+
 def _as_named(record, song):
     """A record with what the corpus says of the song now and no feature hangs on."""
     return dataclasses.replace(record, accompaniment_artist=song.accompaniment_artist)
@@ -373,7 +433,7 @@ def _by_shard(plan):
 
 def shard_name(number, count, records):
     """File name of a shard: its number and a hash of what is in it."""
-    identity = [[k, r.content_hash, r.path, r.source] for k, r in records.items()]
+    identity = [[k, r.content_hash, r.path, r.digests] for k, r in records.items()]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
     return f"songs-{number:05d}-of-{count:05d}-{digest}.tfrecord"
 

@@ -13,7 +13,7 @@ from lca_keras.audio.melody import melody_bands
 from lca_keras.config import FeatureConfig
 from lca_keras.data import catalogue
 from lca_keras.data.catalogue import Song
-from lca_keras.data.extraction import Extractor, file_state
+from lca_keras.data.extraction import STATE_SIZE, Extractor, file_state
 from lca_keras.errors import UserError
 
 VOCALS = FeatureConfig(source="vocals", separator="umxl")
@@ -237,4 +237,4 @@ def test_a_changed_vocals_file_changes_the_state(song, tmp_path):
     before = file_state(first)
     soundfile.write(tmp_path / "v.wav", np.zeros(99), 16000)
     assert file_state(first) != before
-    assert len(file_state(without_stems(song))) == 2
+    assert len(file_state(without_stems(song))) == STATE_SIZE

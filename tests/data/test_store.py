@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ from lca_keras.audio.features import mel_spectrogram
 from lca_keras.config import FeatureConfig
 from lca_keras.data import catalogue, update
 from lca_keras.data.examples import parse_example
-from lca_keras.data.extraction import Extractor
+from lca_keras.data.extraction import Extractor, SongFeatures
 from lca_keras.data.store import FeatureStore, StoreError
 from lca_keras.data.update import WritableStore
 
@@ -127,6 +128,92 @@ def test_many_shards(songs, tmp_path, monkeypatch, counted):
     assert len(feature_store.shard_paths()) == 4
     assert len(counted) == 6
     assert set(read_all(feature_store)) == {song.key for song in songs}
+
+
+def test_swapped_files_are_seen_and_copies_not_computed(songs, tmp_path, counted):
+    first, second = songs[0].path, songs[1].path
+    samples, rate = soundfile.read(first)
+    for path, sign in ((first, 1), (second, -1)):
+        # Equal in size and time, and not in sound.
+        soundfile.write(path, sign * samples[::sign], rate, format="WAV")
+        os.utime(path, ns=(10**18, 10**18))
+    assert first.stat().st_size == second.stat().st_size
+    store = WritableStore(tmp_path / "store")
+    store.update(songs)
+    before = read_all(store)
+    os.rename(first, tmp_path / "moved")
+    os.rename(second, first)
+    os.rename(tmp_path / "moved", second)
+    counted.clear()
+    report = WritableStore(tmp_path / "store").update(songs)
+    after = read_all(FeatureStore(tmp_path / "store"))
+    one, other = songs[0].key, songs[1].key
+    np.testing.assert_array_equal(after[one], before[other])
+    np.testing.assert_array_equal(after[other], before[one])
+    # Both are known by their content.
+    assert (report.computed, report.reused, counted) == (0, 6, [])
+    # A copy in its place, as from a backup: another file, later, of the same content.
+    shutil.copy(songs[2].path, tmp_path / "copy")
+    os.replace(tmp_path / "copy", songs[2].path)
+    files_before = contents(tmp_path / "store")
+    report = WritableStore(tmp_path / "store").update(songs)
+    assert (report.computed, report.reused, counted) == (0, 6, [])
+    files_after = contents(tmp_path / "store")
+    changed = {p.name for p in files_after if files_after[p] != files_before.get(p)}
+    assert changed == {"index.json"}
+
+
+@pytest.mark.parametrize("melody", ["none", "pyin"])
+def test_stores_share_features_by_content(songs, tmp_path, counted, melody):
+    config = FeatureConfig(melody=melody, source="stems", separator="umxl")
+    songs = [
+        dataclasses.replace(song, accompaniment_path=other.path)
+        for song, other in zip(songs[:3], songs[3:], strict=True)
+    ]
+    stems = [dataclasses.replace(s, accompaniment_path=s.path) for s in songs]
+
+    def extract(self, song):
+        """Everything that features may have, different for each song."""
+        counted.append(song.path)
+        rng = np.random.default_rng(song.path.stat().st_size)
+        mel = rng.normal(size=(128, 20)).astype("float16")
+        arrays = {"mel": mel, "vocals": mel - 1, "accompaniment": mel + 1}
+        if melody != "none":
+            arrays["melody"] = np.arange(-1, 19, dtype="int16")
+        return SongFeatures(arrays, 0.64, "abc", ("a note",), (3, 7))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Extractor, "extract", extract)
+        WritableStore(tmp_path / "first", config).update(songs)
+        assert len(counted) == 3
+        second = WritableStore(tmp_path / "second", config)
+        renamed = [dataclasses.replace(song, artist="Someone") for song in songs]
+        (tmp_path / "third").mkdir()
+        (tmp_path / "third" / "index.json").write_text("{")
+        others = [tmp_path / "third", tmp_path / "first", tmp_path / "nowhere"]
+        report = second.update(renamed, others=others)
+        assert (report.computed, report.reused) == (0, 3)
+        assert len(counted) == 3
+        first = FeatureStore(tmp_path / "first", config)
+        for song, other in zip(songs, renamed, strict=True):
+            mine, theirs = second.read(other.key), first.read(song.key)
+            assert set(mine.arrays) == set(theirs.arrays)
+            for name, array in theirs.arrays.items():
+                np.testing.assert_array_equal(mine.arrays[name], array)
+                assert mine.arrays[name].dtype == array.dtype
+            assert second.records[other.key].artist == "Someone"
+            rest = dict(artist="", digests=(), source=())
+            assert dataclasses.replace(
+                second.records[other.key], **rest
+            ) == dataclasses.replace(first.records[song.key], **rest)
+        # The song is the same, its stems are not.
+        report = WritableStore(tmp_path / "fourth", config).update(stems, others=others)
+        assert (report.computed, report.reused) == (3, 0)
+        # A damaged shard is no reason to stop.
+        for shard in (tmp_path / "first").glob("songs-*"):
+            shard.write_bytes(shard.read_bytes()[:100])
+        report = WritableStore(tmp_path / "fifth", config).update(songs, others=others)
+        assert (report.computed, report.reused) == (3, 0)
 
 
 def test_failures_are_remembered_until_the_file_changes(songs, tmp_path, counted):
