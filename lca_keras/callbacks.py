@@ -91,7 +91,9 @@ class LossWeightLog(keras.callbacks.Callback):
 class EpochProgress(keras.callbacks.Callback):
     """Shows a bar over the epoch's steps and leaves one line for every epoch.
 
-    A context manager: the bar is on the screen within it.
+    A context manager: the bar is on the screen within it. The bar says so while the
+    network is compiled and while it is validated, and after the first epoch about how
+    long all epochs will take.
 
     Args:
         epochs: Int, total number of epochs.
@@ -116,6 +118,7 @@ class EpochProgress(keras.callbacks.Callback):
             transient=True,
         )
         self.task = self.bar.add_task("", total=self.steps)
+        self.seconds = []
         self.bar.start()
         return self
 
@@ -126,12 +129,18 @@ class EpochProgress(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the bar of this epoch."""
         self.started = time.monotonic()
-        name = f"epoch {epoch + 1}/{self.epochs}"
+        self.name = f"epoch {epoch + 1}/{self.epochs}"
+        if self.seconds:
+            left = np.median(self.seconds) * (self.epochs - epoch)
+            self.name += f" (about {left / 60:.0f} min left)"
+        name = self.name if self.seconds else f"{self.name}: compiling the network"
         self.bar.reset(self.task, total=self.steps, description=name)
 
     def on_train_batch_end(self, batch, logs=None):
         """Moves the bar."""
-        self.bar.update(self.task, completed=batch + 1)
+        validating = batch + 1 == self.steps
+        name = f"{self.name}: validating" if validating else self.name
+        self.bar.update(self.task, completed=batch + 1, description=name)
 
     def on_epoch_end(self, epoch, logs=None):
         """Prints the epoch's line."""
@@ -149,6 +158,7 @@ class EpochProgress(keras.callbacks.Callback):
             f"{title} {logs[name]:.3f}" for title, name in shown if name in logs
         )
         seconds = time.monotonic() - self.started
+        self.seconds.append(seconds)
         width = len(str(self.epochs))
         self.bar.console.print(
             f"epoch {epoch + 1:{width}d}/{self.epochs} {stage:<7}  {values}  "

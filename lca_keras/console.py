@@ -77,7 +77,8 @@ def progress(description, screen=None):
         screen: Optional text stream; default is standard error.
 
     Yields:
-        Function to call with (done, total).
+        Function to call with (done, total). What is done at the first call, an earlier
+        run did; it has no say in the time that is left.
     """
     from rich.console import Console
     from rich.progress import (
@@ -94,9 +95,38 @@ def progress(description, screen=None):
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(file=screen, stderr=screen is None)) as bar:
+    with Progress(
+        *columns,
+        console=Console(file=screen, stderr=screen is None),
+        # From the mean over all that was done: one long song is no trend.
+        speed_estimate_period=86400,
+    ) as bar:
         task = bar.add_task(description, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+        def show(done, total):
+            if bar.tasks[task].total is None:
+                bar.reset(task, completed=done, total=total)
+            else:
+                bar.update(task, completed=done, total=total)
+
+        yield show
+
+
+@contextlib.contextmanager
+def working(description):
+    """Says what is going on, and on a terminal how long already, until it is done."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    screen = Console(stderr=True)
+    if not screen.is_terminal:
+        print(f"{description} ...", file=sys.stderr, flush=True)
+        yield
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=screen, transient=True) as bar:
+        bar.add_task(description, total=None)
+        yield
 
 
 def quiet_tensorflow():

@@ -93,7 +93,9 @@ def evaluate(args):
         part_of = division.part_of
         folder = pathlib.Path(args.out or job.folder)
     sources = corpus.clip_sources(songs, part_of, artists, config, parts)
-    options.print_scores(run.evaluate(folder, model, sources, artists))
+    with console.working("Evaluating"):
+        found = run.evaluate(folder, model, sources, artists)
+    options.print_scores(found)
     if args.voice_report:
         heard = sources[parts[-1]]
         listed = [song for song in songs.songs if song.key in heard.labels]

@@ -200,7 +200,8 @@ def fit(args):
             f"{config.train.objective} of validation: the one that is evaluated and "
             "exported"
         )
-        model = job.calibrate(sources["validation"], len(artists))
+        with console.working("Calibrating"):
+            model = job.calibrate(sources["validation"], len(artists))
         if not 0.021 < model.temperature < 49:
             print(
                 f"note: the fitted temperature, {model.temperature:.3g}, is at its "
@@ -208,10 +209,12 @@ def fit(args):
                 "probabilities mean little"
             )
         held_out = {part: sources[part] for part in ("validation", "test")}
-        options.print_scores(run.evaluate(job.folder, model, held_out, artists))
+        with console.working("Evaluating"):
+            found = run.evaluate(job.folder, model, held_out, artists)
+        options.print_scores(found)
         listen(job, model, sources["test"], artists, songs.songs)
-        print("exporting the main branch")
-        exported = job.export(model, artists, args.keep)
+        with console.working("Exporting the main branch"):
+            exported = job.export(model, artists, args.keep)
     # A store may have travelled without the music.
     tested = (song for song in songs.songs if division.part_of[song.key] == "test")
     song = next((song for song in tested if song.path.exists()), None)

@@ -374,7 +374,8 @@ def voice_report(folder, model, clips, artists, source, config, songs):
         clips = dataclasses.replace(clips, store=store, labels=labels)
         for path, reason in reasons.items():
             print(f"  not in the voice report: {path}: {reason}")
-    report = run.listen(folder, model, clips, artists)
+    with console.working("Listening for voices and bands"):
+        report = run.listen(folder, model, clips, artists)
     print_voice_report(report, len(clips.labels))
 
 
