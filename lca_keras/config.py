@@ -22,6 +22,7 @@ CONFIG_VERSION = 2
 CLIP_SECONDS = (3, 5, 10)  # Those of the papers.
 _LEAST_FRAMES = 16  # Four poolings by two.
 METHODS = ("none", "cal", "lca")
+CLASS_WEIGHTS = ("none", "balanced")
 OBJECTIVES = ("frame_f1", "song_f1")
 
 LEVELS = ("song", "none")
@@ -174,18 +175,49 @@ class SplitConfig:
     """How songs are divided into training, validation and test parts.
 
     Attributes:
-        kind: `"album"` keeps every album in one part; `"song"` is a stratified
-            80/10/10 split by song.
+        kind: `"album"` keeps every album in one part; `"song"` splits each artist's
+            songs, whatever album they are on.
         file: Optional CSV (`artist, album, song, part`) that fixes the parts.
+        validation_share: Share of each artist's albums (songs) for validation, at
+            least one. `None` is one album, or a tenth of the songs.
+        test_share: The same for test.
+        folds: Number of folds of a cross-validation, or 0. Fold k tests on every k-th
+            album (song) and validates on those of the next fold.
+        fold: Which one, from 1.
     """
 
     kind: str = "album"
     file: str | None = None
+    validation_share: float | None = None
+    test_share: float | None = None
+    folds: int = 0
+    fold: int = 0
 
     def __post_init__(self):
         _require(
             self.kind in ("album", "song"),
             f"split: kind must be 'album' or 'song'. Received: kind={self.kind!r}",
+        )
+        shares = [self.validation_share or 0.0, self.test_share or 0.0]
+        _require(
+            min(shares) >= 0 and sum(shares) < 1,
+            "split: the shares of validation and test must be >= 0 and leave something "
+            f"to train on. Received: {shares}",
+        )
+        _require(
+            self.folds == self.fold == 0 or (self.folds >= 3 and self.fold >= 1),
+            "split: at least 3 folds, for training, validation and test, and the fold "
+            f"counts from 1. Received: fold {self.fold} of {self.folds}",
+        )
+        _require(
+            self.fold <= self.folds,
+            f"split: there is no fold {self.fold} of {self.folds}",
+        )
+        ways = [self.file is not None, any(shares), self.folds > 0]
+        _require(
+            sum(ways) <= 1,
+            "split: a file, shares and folds exclude each other. "
+            f"Received: {dataclasses.asdict(self)}",
         )
 
 
@@ -279,6 +311,9 @@ class TrainConfig:
         batch_size: Clips a step.
         learning_rate: Of Adam, constant.
         clip_seconds: 3, 5 or 10.
+        clip_overlap: Share of a training clip that the next one has too, below 1.
+        class_weights: `"balanced"` weighs each artist's training clips by the inverse
+            of their number, `"none"` all clips alike.
         cf_dropout: Dropout rate before the classifier, counterfactual branch.
         effect: Form of the effect term, of main and counterfactual branch: difference
             of probabilities (`"probability"`, published), difference of logits
@@ -298,6 +333,8 @@ class TrainConfig:
     batch_size: int = 16
     learning_rate: float = 1e-4
     clip_seconds: int = 5
+    clip_overlap: float = 0.0
+    class_weights: str = "none"
     cf_dropout: float = 0.6
     effect: str = "probability"
     detach_counterfactual: bool = False
@@ -326,6 +363,15 @@ class TrainConfig:
             self.clip_seconds in CLIP_SECONDS,
             f"train: clip_seconds must be one of {list(CLIP_SECONDS)}. "
             f"Received: {self.clip_seconds}",
+        )
+        _require(
+            0 <= self.clip_overlap <= 0.95,
+            f"train: clip_overlap must be in [0, 0.95]: {self.clip_overlap}",
+        )
+        _require(
+            self.class_weights in CLASS_WEIGHTS,
+            f"train: class_weights must be one of {', '.join(CLASS_WEIGHTS)}. "
+            f"Received: {self.class_weights!r}",
         )
         _require(0 <= self.cf_dropout < 1, f"train: cf_dropout: {self.cf_dropout}")
         _require(
@@ -395,6 +441,11 @@ class Config:
         """Spectrogram frames of a clip: as many as centred windows give of it."""
         samples = self.train.clip_seconds * self.features.sample_rate
         return 1 + samples // self.features.hop_length
+
+    @property
+    def hop_frames(self):
+        """Frames from the beginning of a training clip to that of the next."""
+        return max(1, round(self.clip_frames * (1 - self.train.clip_overlap)))
 
     @property
     def least_seconds(self):

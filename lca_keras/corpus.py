@@ -240,7 +240,7 @@ def divide(config, corpus, folder=None):
             songs = [song for song in songs if song.key in part_of]
             artists = split.artists_of(path)
     else:
-        part_of = split.split_songs(corpus.songs, config.split.kind, config.train.seed)
+        part_of = split.split_songs(corpus.songs, config.split, config.train.seed)
     hashes = {key: r.content_hash for key, r in corpus.store.records.items()}
     split.check_split(songs, part_of, hashes, config.split.kind)
     artists = artists or sorted({song.artist for song in songs})
@@ -269,7 +269,11 @@ def clip_sources(corpus, part_of, artists, config, parts=split.PARTS):
         if song.key in part_of:
             labels[part_of[song.key]][song.key] = artists.index(song.artist)
     melody = config.model.name == "crnnm"
+    # Only training clips overlap: scores are of the clips that an export votes with.
+    hops = {"train": config.hop_frames}
     return {
-        part: ClipSource(corpus.store, labels[part], config.clip_frames, melody)
+        part: ClipSource(
+            corpus.store, labels[part], config.clip_frames, melody, hops.get(part)
+        )
         for part in parts
     }

@@ -14,6 +14,7 @@ import sys
 
 from lca_keras import console, options
 from lca_keras.config import (
+    CLASS_WEIGHTS,
     CLIP_SECONDS,
     EFFECTS,
     LOSS_WEIGHTS,
@@ -59,7 +60,20 @@ def parse_args(argv=None):
     )
     what.add_argument("--loss-weights", choices=LOSS_WEIGHTS, help="a named set")
     what.add_argument("--clip-seconds", type=int, choices=CLIP_SECONDS)
-    what.add_argument("--epochs", type=int, help="warm-up included")
+    what.add_argument(
+        "--clip-overlap",
+        type=float,
+        metavar="SHARE",
+        help="of training clips, below 1; default: 0",
+    )
+    what.add_argument(
+        "--class-weights",
+        choices=CLASS_WEIGHTS,
+        help="balanced: artists with few clips count as much as others; default: none",
+    )
+    what.add_argument(
+        "--epochs", type=int, help="warm-up included; more with --resume: trains on"
+    )
     what.add_argument(
         "--warmup-epochs", type=int, help="first epochs, without counterfactual terms"
     )
@@ -125,6 +139,8 @@ def config_from(args):
         "train": {
             "method": method,
             "clip_seconds": args.clip_seconds,
+            "clip_overlap": args.clip_overlap,
+            "class_weights": args.class_weights,
             "epochs": args.epochs,
             "warmup_epochs": args.warmup_epochs,
             "batch_size": args.batch_size,
@@ -177,16 +193,16 @@ def fit(args):
     if job.source.data and not args.resume and not config.split.file:
         # Needs only the names: said before hours of feature extraction.
         songs = job.source.songs()
-        split.split_songs(songs, config.split.kind, config.train.seed)
+        split.split_songs(songs, config.split, config.train.seed)
     # The data comes first: a corpus that cannot be used leaves no run behind.
     songs = options.prepare_corpus(job.source, config)
     division = corpus.divide(config, songs, job.folder)
-    if args.resume:
-        job.save_places()
-    else:
+    if not args.resume:
         job.save()
     recommend(config, songs.songs)
     with job.working(songs.store):
+        if args.resume:
+            job.save_changes()
         corpus.keep_split(job.folder, songs, division)
         artists = division.artists
         sources = corpus.clip_sources(songs, division.part_of, artists, config)
@@ -230,7 +246,7 @@ def new_run(args):
     if source.data is None and source.store is None:
         folder = make_built_in_corpus()
         source = dataclasses.replace(source, data=str(folder / "manifest.csv"))
-        if (args.split, args.split_file, args.config) == (None, None, None):
+        if not options.asks_for_split(args) and not args.config:
             # Its own split: the albums whose bands do not tell the artist.
             config = config.replace(split={"file": str(folder / "split.csv")})
     folder = pathlib.Path(args.runs, name)
@@ -252,9 +268,10 @@ def resumed(args):
         for name, value in vars(args).items()
         if value != usual[name] and name not in ("resume", "debug", "keep")
     }
-    # Where things are may change between two starts; what they are may not.
+    # Where things are may change between two starts, and how long to train; what is
+    # trained may not.
     places = {"data", "data_root", "exports", "features", "separator", "store", "tags"}
-    others = sorted(set(given) - places)
+    others = sorted(set(given) - places - {"epochs"})
     if others:
         listed = ["--" + name.replace("_", "-") for name in others]
         raise UserError(
@@ -262,13 +279,20 @@ def resumed(args):
             + ", ".join(listed)
         )
     job = Run.load(args.resume)
-    exports = given.pop("exports", job.exports)
+    exports, config = given.pop("exports", job.exports), job.config
+    if epochs := given.pop("epochs", None):
+        if epochs < config.train.epochs:
+            raise UserError(
+                f"{job.folder} is a run of {config.train.epochs} epochs: --epochs can "
+                "lengthen it"
+            )
+        config = config.replace(train={"epochs": epochs})
     if {"data", "store"} <= set(given):
         raise UserError("--data and --store exclude each other")
     if {"data", "store"} & set(given):
         given = {"data": None, "store": None, **given}
     source = dataclasses.replace(job.source, **given)
-    return dataclasses.replace(job, source=source, exports=exports)
+    return dataclasses.replace(job, config=config, source=source, exports=exports)
 
 
 def check_writable(option, path):

@@ -18,6 +18,7 @@ from lca_keras.export.versions import METADATA
 
 # Clips in one call of the model; bounds memory for long songs.
 _CLIPS_AT_ONCE = 64
+_UNSURE = "not sure"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,22 +26,25 @@ class Identification:
     """Who sings a song.
 
     Attributes:
-        singer: Artist, by the vote of the clips.
+        singer: Artist, by the vote of the clips; `None` if the mean probability of that
+            one is below the confidence that was asked for.
         probabilities: Dict from artist to mean probability over the clips, in the order
             of the votes.
         votes: Dict from artist to number of clips, the most first; equal ones by
             probability.
         clip_seconds: Length of a clip.
+        hop_seconds: Time from the beginning of a clip to that of the next.
         clips: List of dicts with `start` (seconds), `singer` and `probabilities`
             (artist to float) of every clip; `None` and an empty dict for one without
             sound, which has no vote.
         notes: Sentences about sound that is missing, and clips without.
     """
 
-    singer: str
+    singer: str | None
     probabilities: dict[str, float]
     votes: dict[str, int]
     clip_seconds: float
+    hop_seconds: float
     clips: list[dict]
     notes: list[str]
 
@@ -78,18 +82,18 @@ class Identifier:
         # not of a song.
         features.mel_filters(self._features)
         silence = np.zeros((self._features.mel_bins, 9 * self._clip_frames), "float32")
-        self._classify(silence, silence, np.arange(9))
+        self._classify(silence, silence, self._clip_frames * np.arange(9))
 
-    def _classify(self, mel, melody, numbers):
-        """Probabilities (clips, classes) of the clips with these numbers, of a song.
+    def _classify(self, mel, melody, starts):
+        """Probabilities (clips, classes) of the clips from these frames, of a song.
 
         The clips pass as songs of one clip each, a few at once however long it is.
         """
         import tensorflow as tf
 
         results = []
-        for few in np.array_split(numbers, -(-len(numbers) // _CLIPS_AT_ONCE)):
-            frames = [self._clip_frames * n + np.arange(self._clip_frames) for n in few]
+        for few in np.array_split(starts, -(-len(starts) // _CLIPS_AT_ONCE)):
+            frames = [start + np.arange(self._clip_frames) for start in few]
             inputs = {"mel_spectrogram": mel}
             if self.takes_melody:
                 inputs["melody"] = melody
@@ -116,13 +120,16 @@ class Identifier:
         """
         self._extractor.check([Song("", "", "", "", path) for path in vocals])
 
-    def identify(self, path, vocals_path=None):
+    def identify(self, path, vocals_path=None, overlap=0.0, min_confidence=0.0):
         """Identifies the singer of an audio file.
 
         Args:
             path: Audio file of any format, rate and channel count.
             vocals_path: Optional file of the voice alone, for a model that was trained
                 on vocals; without one the vocals are separated.
+            overlap: Share of a clip that the next one has too, below 1. Without, clips
+                are those of the exported model.
+            min_confidence: Mean probability below which no singer is named.
 
         Returns:
             `Identification`.
@@ -131,10 +138,15 @@ class Identifier:
             AudioError: The file cannot be decoded, is silent or too short.
             UserError: The vocals have to be separated and cannot be.
         """
+        if not 0 <= overlap < 1:
+            raise ValueError(
+                f"`overlap` must be in [0, 1). Received: overlap={overlap}"
+            )
         song = Song("", "", "", path, vocals_path)
         sounds = self._extractor.sounds(song)
         heard = self._extractor.heard(sounds)
         seconds = self.metadata["clip_seconds"]
+        hop = max(1, round(self._clip_frames * (1 - overlap)))
         if 1 + heard.size // self._features.hop_length < self._clip_frames:
             raise AudioError(
                 f"too short: {heard.seconds:.3f} s, a clip needs "
@@ -142,7 +154,7 @@ class Identifier:
             )
         mel = features.mel_spectrogram(heard, self._features)
         sound = features.sounding_frames(mel, self._features)
-        sounding = features.sounding_clips(sound, self._clip_frames)
+        sounding = features.sounding_clips(sound, self._clip_frames, hop)
         if not sounding.any():
             raise AudioError(f"no clip of {seconds:.1f} s in it has sound")
         notes = list(sounds["mixture"].notes)
@@ -154,7 +166,7 @@ class Identifier:
         bands = self._extractor.melody(sounds)
         melody = None if bands is None else contour(bands, self._features.mel_bins)
         numbers = np.flatnonzero(sounding)
-        clips = self._classify(mel, melody, numbers)
+        clips = self._classify(mel, melody, hop * numbers)
         means = clips.mean(axis=0).tolist()
         winners = [self.artists[index] for index in clips.argmax(axis=1)]
         said = {
@@ -173,13 +185,17 @@ class Identifier:
             zip(self.artists, means, strict=True),
             key=lambda pair: (-counts[pair[0]], -pair[1]),
         )
+        singer = self.artists[metrics.vote(clips)]
+        confident = dict(ranked)[singer] >= min_confidence
+        hop_seconds = hop / self._clip_frames * seconds
         return Identification(
-            singer=self.artists[metrics.vote(clips)],
+            singer=singer if confident else None,
             probabilities=dict(ranked),
             votes={name: counts[name] for name, _ in ranked},
             clip_seconds=seconds,
+            hop_seconds=hop_seconds,
             clips=[
-                {"start": round(number * seconds, 3), **said.get(number, nothing)}
+                {"start": round(number * hop_seconds, 3), **said.get(number, nothing)}
                 for number in range(len(sounding))
             ],
             notes=notes,
@@ -189,7 +205,7 @@ class Identifier:
 def describe(path, result, top):
     """The `Identification` of a song as lines of text, `top` artists of it."""
     clips = sum(result.votes.values())
-    lines = [f"{path}: {result.singer}"]
+    lines = [f"{path}: {result.singer or _UNSURE}"]
     for name in list(result.votes)[:top]:
         lines.append(
             f"  {result.votes[name]:3d} of {clips} clips, mean probability "
@@ -209,19 +225,21 @@ def plot(results, path):
             clips = [clip["probabilities"] for clip in result.clips]
             grid = np.array([[clip.get(n, 0) for clip in clips] for n in artists])
             sounding = np.flatnonzero([bool(clip) for clip in clips])
-            edges = np.arange(grid.shape[1] + 1) * result.clip_seconds
+            edges = np.arange(grid.shape[1] + 1) * result.hop_seconds
             image = axes.pcolormesh(
                 edges, np.arange(len(artists) + 1), grid, vmin=0, vmax=1, cmap="Blues"
             )
             axes.plot(
-                edges[sounding] + result.clip_seconds / 2,
+                edges[sounding] + result.hop_seconds / 2,
                 grid.argmax(axis=0)[sounding] + 0.5,
                 "k.",
                 markersize=4,
             )
             axes.set_yticks(np.arange(len(artists)) + 0.5, artists)
             axes.invert_yaxis()
-            axes.set_xlabel("seconds")
-            axes.set_title(f"{pathlib.Path(name).name}: {result.singer}")
+            overlapping = result.hop_seconds < result.clip_seconds
+            axes.set_xlabel("seconds" + " (where a clip begins)" * overlapping)
+            singer = result.singer or _UNSURE
+            axes.set_title(f"{pathlib.Path(name).name}: {singer}")
             figure.colorbar(image, ax=axes, label="probability")
     plots.save_figure(figure, path)

@@ -13,6 +13,7 @@ from lca_keras.config import (
     PRESETS,
     SOURCES,
     Config,
+    SplitConfig,
     get_preset,
 )
 from lca_keras.errors import UserError
@@ -75,6 +76,17 @@ def add_data_options(parser):
         "--split", choices=["album", "song"], help="what is held out; default: album"
     )
     parser.add_argument("--split-file", help="CSV: artist, album, song, part")
+    for part in ("validation", "test"):
+        parser.add_argument(
+            f"--{part}-share",
+            type=float,
+            metavar="SHARE",
+            help="of each artist's albums (songs), at least one; default: one album, "
+            "a tenth of the songs",
+        )
+    parser.add_argument(
+        "--fold", metavar="K/N", help="the K-th of N folds of a cross-validation"
+    )
     parser.add_argument(
         "--strict", action="store_true", help="an unusable or doubtful song is an error"
     )
@@ -187,9 +199,9 @@ def resolve_data(args, config, **sections):
         features, separator = resolve_features(args, config.features)
     config = config.replace(
         features=dataclasses.asdict(features),
-        split={"kind": args.split, "file": args.split_file},
         **sections,
     )
+    config = dataclasses.replace(config, split=_divided(args, config.split))
     return config, DataSource(
         **corpus_source(args),
         store=args.store,
@@ -197,6 +209,31 @@ def resolve_data(args, config, **sections):
         separator=separator,
         strict=args.strict,
     )
+
+
+def asks_for_split(args):
+    """Whether an option says how the songs are divided."""
+    names = ("split", "split_file", "validation_share", "test_share", "fold")
+    return any(getattr(args, name) is not None for name in names)
+
+
+def _divided(args, split):
+    """A `SplitConfig` with the split options; one way takes the place of another."""
+    kind = args.split or split.kind
+    if args.split_file:
+        ways = {"file": args.split_file}
+    elif args.fold is not None:
+        numbers = re.fullmatch(r"(\d+)/(\d+)", args.fold)
+        if numbers is None:
+            raise UserError(f"--fold {args.fold!r}: not of the form 2/5")
+        ways = {"fold": int(numbers[1]), "folds": int(numbers[2])}
+    else:
+        ways = {}
+    shares = ("validation_share", "test_share")
+    ways |= {n: getattr(args, n) for n in shares if getattr(args, n) is not None}
+    if not ways:
+        return dataclasses.replace(split, kind=kind)
+    return SplitConfig(kind=kind, **ways)
 
 
 def corpus_source(args):

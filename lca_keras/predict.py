@@ -29,6 +29,20 @@ def main(argv=None):
     parser.add_argument("--version", type=int, help="default: the newest")
     parser.add_argument("--top", type=int, default=5, help="artists to list")
     parser.add_argument(
+        "--min-confidence",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="name no singer whose mean probability is below; default: 0",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of clips, below 1: more of them vote; default: 0, as the export does",
+    )
+    parser.add_argument(
         "--separator", metavar="FOLDER", help="of a model that was trained on vocals"
     )
     parser.add_argument(
@@ -50,6 +64,10 @@ def predict(args):
 
     if args.top < 1:
         raise UserError(f"--top must be at least 1, not {args.top}")
+    if not 0 <= args.min_confidence <= 1:
+        raise UserError(f"--min-confidence is in [0, 1], not {args.min_confidence}")
+    if not 0 <= args.overlap <= 0.95:
+        raise UserError(f"--overlap is in [0, 0.95], not {args.overlap}")
     for option, path in (("--plot", args.plot), ("--csv", args.csv)):
         if path and not pathlib.Path(path).absolute().parent.is_dir():
             raise UserError(f"{option} {path}: no such folder")
@@ -65,7 +83,10 @@ def predict(args):
     results = {}
     for song in songs:
         try:
-            results[song] = identifier.identify(song, song if args.vocals else None)
+            vocals = song if args.vocals else None
+            results[song] = identifier.identify(
+                song, vocals, args.overlap, args.min_confidence
+            )
         except inference.AudioError as error:
             errors[song] = str(error)
             print(f"error: {song}: {error}", file=sys.stderr)
@@ -99,14 +120,18 @@ def listed(paths):
 
 
 def write_csv(path, results, errors):
-    """Writes what came of every song: its singer, or the error."""
+    """Writes what came of every song: its singer, or none, or the error.
+
+    Votes and probability are those of the best one, also where it is not named.
+    """
     columns = ["song", "singer", "votes", "clips", "probability", "notes", "error"]
     rows = []
     for song, result in results.items():
-        singer, clips = result.singer, sum(result.votes.values())
-        probability = f"{result.probabilities[singer]:.6f}"
+        singer, clips = result.singer or "", sum(result.votes.values())
+        best = next(iter(result.votes))
+        votes, probability = result.votes[best], result.probabilities[best]
         notes = "; ".join(result.notes)
-        rows.append([song, singer, result.votes[singer], clips, probability, notes, ""])
+        rows.append([song, singer, votes, clips, f"{probability:.6f}", notes, ""])
     rows += [[song, "", "", "", "", "", error] for song, error in errors.items()]
     files.write_csv(path, columns, rows)
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 
-from lca_keras import files
+from lca_keras import files, plots
 from lca_keras.config import Config
 from lca_keras.corpus import DataSource
 from lca_keras.data.store import damaged_shards_message
@@ -49,14 +49,19 @@ class Run:
         with files.atomic_path(self.folder) as temporary:
             temporary.mkdir(parents=True)
             files.write_json(temporary / "environment.json", environment(self.config))
-            self.save_places(temporary)
+            self._save_places(temporary)
             self.config.save(temporary / "config.yaml")
 
-    def save_places(self, folder=None):
-        """Writes where data and exports are, to its folder or the one given."""
+    def save_changes(self):
+        """Writes where data and exports are now, and the configuration."""
+        self._save_places(self.folder)
+        with files.atomic_path(self.folder / "config.yaml") as temporary:
+            self.config.save(temporary)
+
+    def _save_places(self, folder):
         source = dataclasses.asdict(self.source.absolute())
         job = {"data": source, "exports": os.path.abspath(self.exports)}
-        files.write_json(pathlib.Path(folder or self.folder, "job.json"), job)
+        files.write_json(pathlib.Path(folder, "job.json"), job)
 
     @classmethod
     def load(cls, folder):
@@ -98,7 +103,7 @@ class Run:
     def train(self, sources, num_classes, callbacks=(), strategy=None):
         """Trains the epochs that are left; see `lca_keras.training.train`.
 
-        Leaves checkpoints, `history.csv` and TensorBoard logs.
+        Leaves checkpoints, `history.csv`, `training.png` and TensorBoard logs.
         """
         import keras
 
@@ -119,7 +124,7 @@ class Run:
             keras.callbacks.TensorBoard(logs, write_graph=False, update_freq="epoch"),
             *callbacks,
         ]
-        return training.train(
+        end = training.train(
             self.config,
             sources,
             num_classes,
@@ -127,6 +132,9 @@ class Run:
             callbacks,
             strategy=strategy,
         )
+        figure = training.curve_figure(end.history, self.config.train)
+        plots.save_figure(figure, self.folder / "training.png")
+        return end
 
     def calibrate(self, validation, num_classes):
         """Fits the temperature of the best epoch's model on validation clips.

@@ -11,8 +11,9 @@ import pathlib
 import shutil
 
 import keras
+import numpy as np
 
-from lca_keras import evaluation, files, metrics
+from lca_keras import evaluation, files, metrics, plots
 from lca_keras.callbacks import EpochSeed, LossWeightLog, StopOnDivergence, WarmUp
 from lca_keras.errors import UserError
 from lca_keras.models.factory import build_training_model
@@ -184,6 +185,7 @@ def train(
         steps_per_epoch=source.steps(settings.batch_size),
         initial_epoch=state.epoch,
         epochs=settings.epochs,
+        class_weight=_class_weights(settings, source, num_classes),
         callbacks=[
             WarmUp(settings.warmup_epochs),
             EpochSeed(settings.seed),
@@ -197,6 +199,18 @@ def train(
         verbose=0,
     )
     return state
+
+
+def _class_weights(settings, source, num_classes):
+    """Dict from class to the weight of its clips in the loss, or `None`."""
+    if settings.class_weights == "none":
+        return None
+    from sklearn.utils.class_weight import compute_class_weight
+
+    classes = np.arange(num_classes)
+    labels = source.clip_labels
+    weights = compute_class_weight("balanced", classes=classes, y=labels)
+    return dict(enumerate(weights.tolist()))
 
 
 def _restore(model, path, config):
@@ -220,6 +234,42 @@ def go_on_from(folder, other):
         with files.atomic_path(folder / name) as temporary:
             shutil.copyfile(other / name, temporary)
     files.write_json(folder / "state.json", dataclasses.asdict(state))
+
+
+def curve_figure(history, train):
+    """The course of a training over its epochs, a Matplotlib figure.
+
+    Args:
+        history: List of dicts of logs, of `TrainingState`.
+        train: `lca_keras.config.TrainConfig`.
+    """
+    panels = {
+        "loss": {"training": "loss", "validation": "val_loss"},
+        "weighted F1": {
+            "training clips": "f1",
+            "validation clips": "val_f1",
+            "validation songs": "val_song_f1",
+            "validation clips, counterfactual": "val_cf_f1",
+        },
+    }
+    epochs, best = [row["epoch"] for row in history], best_epoch(history, train)
+    with plots.style():
+        figure = plots.new_figure(11, 4)
+        for axes, (title, curves) in zip(
+            figure.subplots(1, len(panels)), panels.items(), strict=True
+        ):
+            for label, name in curves.items():
+                if name in history[0]:
+                    values = [row[name] for row in history]
+                    axes.plot(epochs, values, ".-", label=label)
+            if train.method != "none" and 0 < train.warmup_epochs < len(history):
+                end = train.warmup_epochs + 0.5
+                axes.axvline(end, c="gray", ls=":", label="end of the warm-up")
+            axes.axvline(best, c="gray", lw=0.8, label=f"best epoch, {best}")
+            axes.set_xlabel("epoch")
+            axes.set_title(title)
+            axes.legend(fontsize="small")
+    return figure
 
 
 def best_model(config, num_classes, folder):

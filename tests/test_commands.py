@@ -16,7 +16,7 @@ import soundfile
 
 from lca_keras import evaluate, files, fit, options, predict, run, training
 from lca_keras.__main__ import COMMANDS
-from lca_keras.config import Config
+from lca_keras.config import Config, SplitConfig
 from lca_keras.corpus import DataSource, clip_sources, divide, prepare
 from lca_keras.errors import UserError
 from tests.audio.signals import music
@@ -142,6 +142,36 @@ def test_resuming_a_finished_run_trains_nothing(workplace, capsys):
     assert "training was finished (2 epochs)" in capsys.readouterr().out
     assert files.read_json("runs/first try/checkpoints/state.json") == state
     shutil.rmtree("models/first try/2")
+
+
+def test_a_finished_run_can_be_trained_on(workplace, capsys):
+    shutil.copytree("runs/first try", "runs/longer")
+    again = ["--resume", "runs/longer", "--epochs"]
+    assert fit.main([*again, "1"]) == 1
+    assert "is a run of 2 epochs: --epochs can lengthen" in capsys.readouterr().err
+    assert fit.main([*again, "3"]) == 0
+    out = capsys.readouterr().out
+    assert "resuming after epoch 2" in out
+    assert "epoch 3/3" in out
+    assert run.Run.load("runs/longer").config.train.epochs == 3
+    assert len(files.read_csv("runs/longer/history.csv")) == 3
+    assert pathlib.Path("models/longer/1/saved_model.pb").exists()
+    picture = pathlib.Path("runs/longer/training.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert picture != pathlib.Path("runs/first try/training.png").read_bytes()
+
+
+def test_one_way_to_divide_takes_the_place_of_another(tiny_corpus, tiny_config):
+    def split_of(*arguments):
+        args = fit.parse_args(["--data", str(tiny_corpus), *arguments])
+        config = tiny_config.replace(split={"file": "x.csv", "kind": "song"})
+        return options.resolve_data(args, config)[0].split
+
+    assert split_of() == SplitConfig(kind="song", file="x.csv")
+    assert split_of("--fold", "2/5") == SplitConfig(kind="song", fold=2, folds=5)
+    shares = SplitConfig(kind="album", test_share=0.2)
+    assert split_of("--split", "album", "--test-share", "0.2") == shares
+    assert split_of("--split-file", "y") == SplitConfig(kind="song", file="y")
 
 
 def test_the_exported_epoch_is_the_best_after_the_warm_up(workplace):
@@ -373,8 +403,20 @@ def test_configs_and_options_that_cannot_be(elsewhere, capsys):
     assert "--exports a file: File exists" in capsys.readouterr().err
     assert fit.main(["--resume", "nowhere"]) == 1
     assert "not a run folder" in capsys.readouterr().err
-    assert fit.main(["--resume", "nowhere", "--epochs", "5"]) == 1
-    assert "leave out --epochs" in capsys.readouterr().err
+    assert fit.main(["--resume", "nowhere", "--seed", "5"]) == 1
+    assert "leave out --seed" in capsys.readouterr().err
+    data = ["--data", "x"]
+    for fold, said in {
+        "2": "not of the form 2/5",
+        "1/2": "at least 3 folds",
+        "0/5": "the fold counts from 1",
+        "6/5": "no fold 6 of 5",
+    }.items():
+        assert said in refuse([*data, "--fold", fold], capsys)
+    both = ["--fold", "1/5", "--test-share", "0.2"]
+    assert "exclude each other" in refuse([*data, *both], capsys)
+    assert "leave something" in refuse([*data, "--test-share", "1"], capsys)
+    assert "clip_overlap" in refuse([*data, "--clip-overlap", "1"], capsys)
     assert not list(elsewhere.glob("runs/*"))  # Nothing that was refused is left.
 
 
@@ -435,6 +477,21 @@ def test_predict_agrees_with_the_evaluation_of_the_run(workplace, tiny_corpus, c
         probability = result["probabilities"][result["singer"]]
         # The store keeps features in float16.
         assert probability == pytest.approx(float(row["probability"]), abs=5e-3)
+
+
+def test_predict_names_nobody_without_confidence(workplace, tiny_corpus, capsys):
+    song = str(next(tiny_corpus.glob("*/*/*.flac")))
+    arguments = ["--model", "models/first try", song, "--min-confidence"]
+    answer = ["--csv", "unsure.csv", "--plot", "unsure.png"]
+    assert predict.main([*arguments, "1", "--overlap", "0.5", *answer]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{song}: not sure\n")
+    (row,) = files.read_csv("unsure.csv")
+    assert (row["singer"], row["error"]) == ("", "")
+    assert row["clips"] == "3"  # 7 s at 0, 1.5 and 3 s.
+    assert 0 < float(row["probability"]) < 1
+    assert predict.main([*arguments, "2"]) == 1
+    assert "--min-confidence is in [0, 1]" in capsys.readouterr().err
 
 
 def test_predict_reports_bad_files_and_goes_on(workplace, tiny_corpus, capsys):

@@ -1,11 +1,14 @@
 """The one training loop."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from lca_keras import corpus, training
+from lca_keras.models.factory import build_training_model
 
 
 @pytest.fixture(scope="module")
@@ -29,3 +32,52 @@ def test_a_strategy_of_one_device_changes_nothing(sources, tiny_config, tmp_path
         assert len(state.history) == tiny_config.train.epochs
     for one, other in zip(*weights, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_trained_longer_equals_trained_long(sources, tiny_config, tmp_path):
+    """To the bit, also where it had ended before the warm-up did."""
+    config = tiny_config.replace(
+        train={"epochs": 4, "warmup_epochs": 3, "deterministic": True}
+    )
+    training.train(config, sources, 3, tmp_path / "long")
+    for epochs in (2, 4):
+        some = config.replace(train={"epochs": epochs})
+        state = training.train(some, sources, 3, tmp_path / "longer")
+    for name in (state.last, state.best):
+        models = [
+            keras.saving.load_model(tmp_path / folder / name)
+            for folder in ("long", "longer")
+        ]
+        for one, other in zip(*(m.get_weights() for m in models), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_balanced_class_weights(sources, tiny_config, tmp_path):
+    """The loss of the first step is the weighted mean, by NumPy."""
+    plain = sources["train"]
+    keys = sorted(plain.labels, key=plain.labels.get)
+    few = dataclasses.replace(plain, labels={k: plain.labels[k] for k in keys[1:]})
+    assert np.bincount(few.clip_labels).tolist() == [2, 4, 4]
+    losses = {}
+    for kind in ("none", "balanced"):
+        config = tiny_config.replace(
+            train={"class_weights": kind, "epochs": 1, "batch_size": 64},
+            # The output is to be that of the model as it was built.
+            model={"block_dropout": 0.0, "head_dropout": 0.0},
+        )
+        state = training.train(config, {**sources, "train": few}, 3, tmp_path / kind)
+        losses[kind] = state.history[0]["loss"]
+    # The initial weights are those of the seed.
+    keras.utils.set_random_seed(config.train.seed)
+    model = build_training_model(config, 3)
+    (clips, labels), *_ = few.training(64, config.train.seed, 0, 1)
+    logits = model(clips, training=True)["logits"].numpy()
+    logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    each = -logs[np.arange(10), labels]
+    weights = {"none": np.ones(3), "balanced": 10 / (3 * np.array([2, 4, 4]))}
+    for kind, of_class in weights.items():
+        weight = of_class[labels]
+        mean = np.sum(weight * each) / weight.sum()
+        penalties = float(sum(model.losses))
+        assert losses[kind] == pytest.approx(mean + penalties, abs=1e-4)
+    assert losses["none"] != pytest.approx(losses["balanced"], abs=1e-3)

@@ -91,6 +91,8 @@ def level_gain(power, config):
     if config.level == "none":
         return np.float32(1)
     frames = power.sum(axis=0, dtype="float64")
+    if not frames.any():
+        return np.float32(1)
     sounding = frames[frames >= LEVEL_GATE * frames.max()]
     return np.float32(SONG_LEVEL / sounding.mean())
 
@@ -111,15 +113,19 @@ def sounding_frames(mel, config):
     return loudest > loudest.max() - np.float32(silence_depth(config))
 
 
-def sounding_clips(sounding, clip_frames):
+def sounding_clips(sounding, clip_frames, hop_frames=None):
     """Bool array `(clips,)`, which full clips have sound; only these are used.
 
     Args:
         sounding: Bool array `(frames,)`, as `sounding_frames` gives it.
         clip_frames: Int, frames of a clip.
+        hop_frames: Optional int, frames from one clip to the next. Without it clips
+            don't overlap.
     """
-    count = len(sounding) // clip_frames
-    clips = sounding[: count * clip_frames].reshape(count, clip_frames)
+    if len(sounding) < clip_frames:
+        return np.zeros(0, bool)
+    clips = np.lib.stride_tricks.sliding_window_view(sounding, clip_frames)
+    clips = clips[:: hop_frames or clip_frames]
     return clips.sum(axis=1) >= LEAST_SOUND * clip_frames
 
 

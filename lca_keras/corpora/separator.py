@@ -17,6 +17,7 @@ import numpy as np
 from lca_keras import console, files
 from lca_keras.audio.decode import AudioError, decode
 from lca_keras.audio.separation import Separator, SeparatorError
+from lca_keras.config import SplitConfig
 from lca_keras.data import catalogue, split
 from lca_keras.errors import UserError
 
@@ -280,7 +281,7 @@ def _run_train(args):
     if args.split_file:
         part_of = split.read_split(args.split_file, songs)
     else:
-        part_of = split.split_songs(songs, "album", args.seed)
+        part_of = split.split_songs(songs, SplitConfig(), args.seed)
     parts = {
         part: [song for song in songs if part_of[song.key] == part]
         for part in split.PARTS

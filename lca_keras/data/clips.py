@@ -23,8 +23,7 @@ _READ_AHEAD = 4  # Shards read in turn: neighbours in a batch come from many son
 class ClipSource:
     """The clips of chosen songs of a store; the other songs are not read.
 
-    Clips are non-overlapping windows; all full clips of a song that have sound are
-    used.
+    All full clips of a song that have sound are used.
 
     Attributes:
         store: `lca_keras.data.store.FeatureStore`.
@@ -32,12 +31,15 @@ class ClipSource:
         clip_frames: Int, frames of a clip.
         melody: Whether the clips carry the melody too. A clip is then a dict of
             `"mel_spectrogram"` and `"melody"`, otherwise the spectrogram alone.
+        hop_frames: Optional int, frames from one clip to the next; without it clips
+            don't overlap.
     """
 
     store: object
     labels: dict[str, int]
     clip_frames: int
     melody: bool = False
+    hop_frames: int | None = None
 
     @property
     def num_clips(self):
@@ -49,7 +51,8 @@ class ClipSource:
 
     def clip_numbers(self, key):
         """Int array, the clips of a song that are used, counted from its beginning."""
-        sounding = self.store.records[key].sounding_clips(self.clip_frames)
+        record = self.store.records[key]
+        sounding = record.sounding_clips(self.clip_frames, self.hop_frames)
         return np.flatnonzero(sounding)
 
     @functools.cached_property
@@ -153,14 +156,15 @@ class ClipSource:
         import tensorflow as tf
 
         mel = tf.cast(columns["mel"], tf.float32)[None]
-        sounding = sounding_clips(mel, self.clip_frames, self.store.config)[0]
+        frames, hop = self.clip_frames, self.hop_frames
+        sounding = sounding_clips(mel, frames, self.store.config, hop)[0]
         count = tf.math.count_nonzero(sounding)
         clips = {}
         for name, array in columns.items():
             if name == "melody":
-                cut = cut_clips(array[None], self.clip_frames)[:, 0]
+                cut = cut_clips(array[None], frames, hop)[:, 0]
             else:
-                cut = cut_clips(array, self.clip_frames)
+                cut = cut_clips(array, frames, hop)
             clips[name] = tf.boolean_mask(cut, sounding)
             if name in STEMS:
                 clips[f"{name}_peak"] = tf.repeat(tf.reduce_max(array), count)
@@ -303,7 +307,7 @@ def _as_float32(clips):
     }
 
 
-def sounding_clips(mel, clip_frames, config):
+def sounding_clips(mel, clip_frames, config, hop_frames=None):
     """`lca_keras.audio.features`' functions of that name, inside a graph.
 
     Args:
@@ -311,31 +315,41 @@ def sounding_clips(mel, clip_frames, config):
             are not finite have no clip with sound.
         clip_frames: Int, frames of a clip.
         config: `lca_keras.config.FeatureConfig`.
+        hop_frames: Optional int, frames from one clip to the next.
 
     Returns:
-        Bool tensor `(songs, frames // clip_frames)`.
+        Bool tensor `(songs, clips)`.
     """
     import tensorflow as tf
 
     loudest = tf.reduce_max(mel, axis=1)
     peak = tf.reduce_max(loudest, axis=1, keepdims=True)
     sounding = loudest > peak - np.float32(features.silence_depth(config))
-    count = tf.shape(mel)[2] // clip_frames
-    clips = tf.reshape(sounding[:, : count * clip_frames], (-1, count, clip_frames))
+    clips = _windows(sounding, clip_frames, hop_frames)
     sounding = tf.reduce_sum(tf.cast(clips, tf.float32), axis=2)
     enough = sounding >= features.LEAST_SOUND * clip_frames
     finite = tf.reduce_all(tf.math.is_finite(mel), axis=(1, 2))
     return enough & finite[:, None]
 
 
-def cut_clips(mel, clip_frames):
-    """Cuts a spectrogram into its full, non-overlapping clips, inside a graph.
+def cut_clips(mel, clip_frames, hop_frames=None):
+    """Cuts a spectrogram into its full clips, inside a graph.
 
-    `(mel_bins, frames)` -> `(frames // clip_frames, mel_bins, clip_frames)`.
+    `(mel_bins, frames)` -> `(clips, mel_bins, clip_frames)`; see `sounding_clips`.
     """
     import tensorflow as tf
 
-    bins = tf.shape(mel)[0]
-    count = tf.shape(mel)[1] // clip_frames
-    clips = tf.reshape(mel[:, : count * clip_frames], (bins, count, clip_frames))
-    return tf.transpose(clips, (1, 0, 2))
+    return tf.transpose(_windows(mel, clip_frames, hop_frames), (1, 0, 2))
+
+
+def _windows(rows, size, hop):
+    """`(rows, frames)` -> `(rows, windows, size)`."""
+    import tensorflow as tf
+
+    count, frames = tf.shape(rows)[0], tf.shape(rows)[1]
+    if hop in (None, size):
+        clips = frames // size
+        return tf.reshape(rows[:, : clips * size], (count, clips, size))
+    clips = tf.where(frames < size, 0, 1 + (frames - size) // hop)
+    starts = hop * tf.range(clips)
+    return tf.gather(rows, starts[:, None] + tf.range(size), axis=1)

@@ -12,14 +12,13 @@ PARTS = ("train", "validation", "test")
 _COLUMNS = ("artist", "album", "song", "part")
 
 
-def split_songs(songs, kind, seed):
-    """Divides songs into parts.
+def split_songs(songs, config, seed):
+    """Divides songs into parts, artist by artist.
 
     Args:
         songs: List of `lca_keras.data.catalogue.Song`.
-        kind: `"album"` draws, for each artist, one album for test and one for
-            validation; `"song"` draws 80/10/10 of each artist's songs.
-        seed: Int.
+        config: `lca_keras.config.SplitConfig`, whose `file` is not read here.
+        seed: Int. The folds of one seed hold every album (song) out once.
 
     Returns:
         Dict from song key to one of `PARTS`. It depends on the names and the seed,
@@ -37,23 +36,35 @@ def split_songs(songs, kind, seed):
             f"Only one artist ({', '.join(by_artist)}): telling singers apart needs "
             "at least two artist folders."
         )
-    _check_enough(by_artist, kind)
+    _check_enough(by_artist, config.kind)
     rng = np.random.default_rng(seed)
     part_of = {}
     for albums in by_artist.values():
-        if kind == "album":
-            names = sorted(albums)
-            test, validation = rng.permutation(len(names))[:2]
-            for index, name in enumerate(names):
-                part = {test: "test", validation: "validation"}.get(index, "train")
-                part_of.update({song.key: part for song in albums[name]})
-        else:
-            mine = [song for name in sorted(albums) for song in albums[name]]
-            held_out = max(1, round(0.1 * len(mine)))
-            for rank, index in enumerate(rng.permutation(len(mine))):
-                part = PARTS[2 - min(rank // held_out, 2)]
-                part_of[mine[index].key] = part
+        # What stays together.
+        groups = [albums[name] for name in sorted(albums)]
+        if config.kind == "song":
+            groups = [[song] for group in groups for song in group]
+        parts = _parts(len(groups), config)
+        for part, index in zip(parts, rng.permutation(len(groups)), strict=True):
+            part_of.update({song.key: part for song in groups[index]})
     return part_of
+
+
+def _parts(count, config):
+    """The parts of so many albums, or songs, of an artist, in the order of drawing."""
+    if config.folds:
+        of_fold = {config.fold - 1: "test", config.fold % config.folds: "validation"}
+        return [of_fold.get(n % config.folds, "train") for n in range(count)]
+    usual = 0.1 if config.kind == "song" else 0.0
+    held_out = []
+    for share in (config.test_share, config.validation_share):
+        wanted = round((usual if share is None else share) * count)
+        # At least one, and so many that each part has one.
+        most = count - 2 - sum(max(0, number - 1) for number in held_out)
+        held_out.append(max(1, min(wanted, most)))
+    test, validation = held_out
+    rest = count - test - validation
+    return ["test"] * test + ["validation"] * validation + ["train"] * rest
 
 
 def _check_enough(by_artist, kind):

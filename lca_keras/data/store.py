@@ -65,12 +65,12 @@ class Record(_Entry):
     silence: tuple[int, ...] = ()
     digests: tuple[str, ...] = ()
 
-    def sounding_clips(self, clip_frames):
-        """Bool array `(clips,)`, which of its full clips have sound."""
+    def sounding_clips(self, clip_frames, hop_frames=None):
+        """`lca_keras.audio.features.sounding_clips` of the song."""
         sound = np.ones(self.frames, bool)
         for first, end in zip(self.silence[::2], self.silence[1::2], strict=True):
             sound[first:end] = False
-        return sounding_clips(sound, clip_frames)
+        return sounding_clips(sound, clip_frames, hop_frames)
 
     @property
     def as_song(self):

@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 import shutil
 
 import numpy as np
@@ -54,6 +55,25 @@ def test_every_full_clip_comes_once_an_epoch(source, feature_store):
     assert collections.Counter(seen) == collections.Counter(expected)
     ordered = clips_of(source.ordered(4))
     assert collections.Counter(ordered) == collections.Counter(expected)
+
+
+@pytest.mark.parametrize("hop", [47, 31, 200])
+def test_overlapping_clips(source, feature_store, hop):
+    overlapping = dataclasses.replace(source, hop_frames=hop)
+    expected = []
+    for path in feature_store.shard_paths():
+        for serialized in tf.data.TFRecordDataset(path):
+            example = parse_example(serialized)
+            key, mel = example["key"].numpy().decode(), example["mel"].numpy()
+            if key in source.labels:
+                for start in range(0, mel.shape[1] - 93, hop):
+                    clip = mel[:, start : start + 94].astype("float32")
+                    expected.append((clip.tobytes(), source.labels[key]))
+    assert len(expected) == overlapping.num_clips
+    seen = clips_of(overlapping.training(4, seed=0, first_epoch=0, epochs=1))
+    assert collections.Counter(seen) == collections.Counter(expected)
+    labels = [label for _, label in clips_of(overlapping.ordered(4))]
+    np.testing.assert_array_equal(labels, overlapping.clip_labels)
 
 
 def test_an_index_of_other_shards_is_an_error(feature_store, tmp_path):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pathlib
@@ -411,6 +412,29 @@ def test_identifier_computes_the_melody_itself(melodic, melodic_export, tmp_path
     expected = melodic.predict(both_clips(samples), verbose=0).mean(axis=0)
     for artist, probability in zip(ARTISTS, expected, strict=True):
         assert result.probabilities[artist] == pytest.approx(probability, abs=1e-4)
+
+
+def test_overlap_and_confidence(network, tmp_path):
+    config = get_preset("demo")
+    exported = export_model(network, ARTISTS, config, tmp_path, "o", {})
+    samples = song(8.0)
+    soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
+    identifier = Identifier(exported)
+    mel = mel_spectrogram(samples, config.features)
+    starts = range(0, mel.shape[1] - 93, 24)  # A quarter of 94 frames, rounded.
+    clips = np.stack([mel[:, s : s + 94] for s in starts])[..., None]
+    expected = network.predict(clips, verbose=0)
+    result = identifier.identify(tmp_path / "a.wav", overlap=0.75)
+    assert [c["start"] for c in result.clips] == [round(s * 0.032, 3) for s in starts]
+    for clip, row in zip(result.clips, expected, strict=True):
+        found = [clip["probabilities"][artist] for artist in ARTISTS]
+        np.testing.assert_allclose(found, row, atol=1e-4)
+    best = result.probabilities[result.singer]
+    for confidence, singer in ((best - 0.01, result.singer), (best + 0.01, None)):
+        again = identifier.identify(tmp_path / "a.wav", None, 0.75, confidence)
+        assert again == dataclasses.replace(result, singer=singer)
+    with pytest.raises(ValueError, match=r"overlap.*Received: overlap=1.0"):
+        identifier.identify(tmp_path / "a.wav", overlap=1.0)
 
 
 def test_identifier_of_vocals(network, tmp_path):
