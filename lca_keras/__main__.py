@@ -1,7 +1,11 @@
 """`lca-keras COMMAND …`: the commands under one name."""
 
+import argparse
 import importlib
+import os
 import sys
+
+from lca_keras import console
 
 COMMANDS = {
     "fit": "lca_keras.fit",
@@ -19,10 +23,19 @@ COMMANDS = {
 
 def main():
     """Runs the command named first."""
-    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
-        print(f"usage: lca-keras {{{','.join(COMMANDS)}}} …  (each has --help)")
-        return 0 if sys.argv[1:] in (["-h"], ["--help"]) else 2
-    return importlib.import_module(COMMANDS[sys.argv[1]]).main(sys.argv[2:])
+    arguments = sys.argv[1:]
+    if "_ARGCOMPLETE" in os.environ:  # A shell asks; the line is not in `sys.argv`.
+        line = os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])]
+        # The last word is still being written.
+        arguments = line.split(" ")[1:-1]
+        if arguments and arguments[0] in COMMANDS:
+            os.environ["_ARGCOMPLETE"] = "2"  # Words that are not the command's own.
+    if not arguments or arguments[0] not in COMMANDS:
+        parser = argparse.ArgumentParser(prog="lca-keras")
+        parser.add_argument("command", choices=COMMANDS, help="each has --help")
+        console.complete(parser)
+        parser.parse_args(arguments)
+    return importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:])
 
 
 if __name__ == "__main__":

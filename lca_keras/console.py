@@ -10,8 +10,17 @@ from lca_keras.errors import UserError
 
 
 def add_debug_flag(parser):
-    """Adds `--debug`, which shows tracebacks."""
+    """Adds `--debug`, which shows tracebacks; the last option of every command."""
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    complete(parser)
+
+
+def complete(parser):
+    """Where a shell asks how its line may go on, answers and ends the program."""
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
 
 
 def guard(job, debug=False):

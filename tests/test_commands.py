@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -15,7 +16,7 @@ import pytest
 import soundfile
 
 from lca_keras import evaluate, files, fit, options, predict, run, training
-from lca_keras.__main__ import COMMANDS
+from lca_keras.__main__ import COMMANDS, main
 from lca_keras.config import Config, SplitConfig
 from lca_keras.corpus import DataSource, clip_sources, divide, prepare
 from lca_keras.errors import UserError
@@ -83,6 +84,43 @@ def test_help_needs_nothing_heavy(module):
 
 
 # === fit ===
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("lca-keras ", set(COMMANDS)),
+        ("lca-keras pre", {"predict"}),
+        ("lca-keras fit --clip", {"--clip-seconds", "--clip-overlap"}),
+        ("lca-keras fit --preset demo --method l", {"lca"}),
+        ("lca-keras extract --me", {"--melody"}),
+    ],
+)
+def test_a_shell_is_told_how_a_line_may_go_on(line, expected):
+    """The protocol of argcomplete: a line in the environment, answers on stream 8."""
+    environment = {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_IFS": "\n",
+        "_ARGCOMPLETE_SHELL": "fish",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+    }
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m lca_keras 8>&1 9>/dev/null 1>/dev/null"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = {word.split("\t")[0].strip() for word in done.stdout.splitlines()}
+    assert found - {"--help", "-h"} == expected
+
+
+def test_lca_keras_names_its_commands(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["lca-keras", "prdict"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "choose from fit, predict" in capsys.readouterr().err.replace("'", "")
 
 
 def test_run_folder_is_complete(workplace):
