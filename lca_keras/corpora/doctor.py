@@ -51,8 +51,14 @@ _RARE = 0.1
 _IMBALANCE = 3.0
 # Findings of a kind that are shown.
 _SHOWN = 20
-# Songs whose landmarks fit into memory all at once, about 2 GiB of them.
-_SONGS_IN_MEMORY = 2000
+# Songs whose landmarks fit into memory all at once, with what is compared of them about
+# 1 GiB.
+_SONGS_IN_MEMORY = 1000
+# What two recordings share of the shorter one, to be the same and not to share a
+# passage, a jingle say.
+_SAME_SHARE = 0.5
+# Copies that differ less in speed are of one speed.
+_ONE_SPEED = 0.003
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,12 +121,14 @@ def examine(path, keep_every=1):
         mono = gauge.watch(read_blocks(path, notes))
         samples = [*resampled(mono, fingerprint.SAMPLE_RATE)]
         gauge.check.finish()
+        if gauge.mono_energy < CANCELLED * gauge.energy.mean():
+            notes.append("its channels cancel out: the first of them is heard alone")
+            first = ((rate, block[:, 0]) for rate, block in read_blocks(path, []))
+            samples = [*resampled(first, fingerprint.SAMPLE_RATE)]
     except AudioError as error:
         return Examination(problem=str(error))
     channels = len(gauge.energy)
     silent = gauge.energy < 1e-6 * gauge.energy.max()
-    if gauge.mono_energy < CANCELLED * gauge.energy.mean():
-        notes.append("its channels cancel out: the first of them is heard alone")
     return Examination(
         notes=tuple(notes),
         seconds=gauge.seconds,
@@ -316,10 +324,18 @@ def _duplicates(usable):
         for second in indices[1:]:
             pairs[indices[0], second] = "the same samples"
     landmarks = [examined.landmarks for _, examined in usable]
-    for first, second, similarity in fingerprint.find_same(landmarks):
-        alike = f"the same recording (similarity {similarity:.2f})"
-        if usable[first][1].content_hash != usable[second][1].content_hash:
-            pairs[first, second] = alike
+    passages = []
+    for match in fingerprint.find_same(landmarks):
+        pair = match.first, match.second
+        hashes = {usable[index][1].content_hash for index in pair}
+        if match.share < _SAME_SHARE:
+            passages.append(match)
+        elif len(hashes) > 1:
+            pairs[pair] = f"the same recording (similarity {match.similarity:.2f})"
+            if abs(change := match.speed - 1) > _ONE_SPEED:
+                faster = "slower" if change > 0 else "faster"
+                pairs[pair] += f", {abs(change):.1%} {faster},"
+    yield from _shared_passages(usable, passages)
     for (first, second), what in pairs.items():
         one, other = usable[first][0], usable[second][0]
         if one.artist != other.artist:
@@ -330,6 +346,31 @@ def _duplicates(usable):
             severity, kind = WARNING, "duplicate in album"
         message = f"{what} as {other.label} ({other.path})"
         yield Finding(severity, kind, one.label, str(one.path), message)
+
+
+def _shared_passages(usable, matches):
+    """Groups of songs that have a passage in common, which is not the whole song."""
+    import scipy.sparse
+
+    if not matches:
+        return
+    ends = tuple(zip(*((m.first, m.second) for m in matches), strict=True))
+    size = len(usable)
+    graph = scipy.sparse.coo_array((np.ones(len(matches)), ends), (size, size))
+    _, group_of = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    for group in np.unique(group_of[list(ends[0])]):
+        songs = [usable[index][0] for index in np.flatnonzero(group_of == group)]
+        seconds = [m.seconds for m in matches if group_of[m.first] == group]
+        others = ", ".join(song.label for song in songs[1:5])
+        if len(songs) > 5:
+            others += f" and {len(songs) - 5} more"
+        message = (
+            f"shares a passage of about {np.median(seconds):.0f} s with {others}. A "
+            "jingle, a sample, or one recording cut into another? In two parts of a "
+            "split it is known before it is tested"
+        )
+        first = songs[0]
+        yield Finding(WARNING, "shared passage", first.label, str(first.path), message)
 
 
 def _look_alikes(songs):

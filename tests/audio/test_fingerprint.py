@@ -47,7 +47,12 @@ def test_different_songs_are_told_apart(songs):
     assert find_same([landmarks(song) for song in songs]) == []
 
 
-@pytest.mark.parametrize("change", ["mp3", "softer", "later", "cut", "all"])
+SPEEDS = {"slower": 0.98, "faster": 1.06, "slower mp3": 0.97}
+
+
+@pytest.mark.parametrize(
+    "change", ["mp3", "softer", "later", "cut", "all", "noise", *SPEEDS]
+)
 def test_the_same_recording_is_found(songs, tmp_path, change):
     original = songs[7]
     changed = original
@@ -57,22 +62,44 @@ def test_the_same_recording_is_found(songs, tmp_path, change):
         changed = changed[int(1.237 * 16000) :]
     if change in ("softer", "all"):
         changed = changed * 10 ** (-3 / 20)
-    if change in ("mp3", "all"):
+    if change == "noise":  # 20 dB below the song.
+        rng = np.random.default_rng(0)
+        noise = rng.standard_normal(changed.size).astype("float32")
+        changed = changed + 0.1 * changed.std() * noise
+    if change in SPEEDS:
+        changed = soxr.resample(changed, 16000, 16000 / SPEEDS[change])
+    if change in ("mp3", "all", "slower mp3"):
         changed = as_mp3(changed, tmp_path / "a.mp3")
     prints = [landmarks(song) for song in [*songs, changed]]
-    ((first, second, similarity),) = find_same(prints)
-    assert (first, second) == (7, 18)
-    assert 2 * MIN_SIMILARITY < similarity <= 1
+    (match,) = find_same(prints)
+    assert (match.first, match.second) == (7, 18)
+    assert 1.2 * MIN_SIMILARITY < match.similarity <= 1
+    assert match.share > 0.8
+    assert match.speed == pytest.approx(SPEEDS.get(change, 1.0), abs=0.002)
 
 
 def test_thinning_keeps_the_same_landmarks_everywhere(songs):
     samples = soxr.resample(songs[0], 16000, SAMPLE_RATE)
-    hashes, _ = fingerprint(samples)
-    thin, _ = fingerprint(samples, keep_every=4)
+    hashes, *_ = fingerprint(samples)
+    thin, *_ = fingerprint(samples, keep_every=4)
     assert set(thin) < set(hashes)
     assert 0.15 < len(thin) / len(hashes) < 0.35
     copies = [fingerprint(samples, 4), fingerprint(0.5 * samples, 4)]
-    assert [pair[:2] for pair in find_same(copies)] == [(0, 1)]
+    assert [(m.first, m.second) for m in find_same(copies)] == [(0, 1)]
+
+
+def test_a_shared_passage_is_no_copy(songs):
+    """Two songs that begin with the same two seconds of another one, and an excerpt."""
+    jingle, whole = songs[0][:32000], songs[9]
+    begun = [np.concatenate([jingle, song]) for song in songs[1:3]]
+    excerpt = whole[32000:96000]
+    matches = find_same([landmarks(song) for song in (*begun, *songs[3:12], excerpt)])
+    passage, copy = sorted(matches, key=lambda match: match.first)
+    assert (passage.first, passage.second) == (0, 1)
+    assert passage.seconds == pytest.approx(2, abs=1)
+    assert passage.share == pytest.approx(0.2, abs=0.1)
+    assert (copy.first, copy.second) == (8, 11)
+    assert copy.share > 0.8
 
 
 def test_nothing_to_compare():
@@ -91,15 +118,16 @@ def test_a_duplicate_is_found_among_very_many(songs):
             np.where(
                 rng.random(400) < 0.1,
                 rng.choice(pool, 400),
-                rng.integers(0, 2**37, 400, dtype="uint64"),
+                rng.integers(0, 2**32, 400, dtype="uint32"),
             ),
-            rng.integers(0, 2000, 400).astype("int32"),
+            rng.integers(0, 2000, 400).astype("float32"),
+            rng.uniform(8, 500, 400).astype("float32"),
         )
         for _ in range(400)
     ]
     one = landmarks(songs[0])
-    (pair,) = find_same([one, *others, one])
-    assert pair[:2] == (0, 401)
+    (match,) = find_same([one, *others, one])
+    assert (match.first, match.second) == (0, 401)
 
 
 def test_long_recordings_pass_in_pieces(songs, monkeypatch):

@@ -212,3 +212,44 @@ def test_what_cannot_be_examined(tmp_path, capsys):
     assert "no songs found" in capsys.readouterr().err
     assert doctor.main([str(tmp_path), "--json", str(tmp_path / "no" / "a.json")]) == 1
     assert "cannot be written there" in capsys.readouterr().err
+
+
+def test_a_jingle_is_no_copy(corpus):
+    """A podcast's greeting before nine songs is one warning, not 36 errors."""
+    other = synthesis.SynthesisConfig(artists=4, albums=3, songs=2, seconds=4.0, seed=9)
+    jingle = synthesis.synthesize(other, 3, 0, 0).mixture
+    begun = sorted(corpus.glob("Ada*/*/*.flac")) + sorted(corpus.glob("Bj*/*/*.flac"))
+    for path in begun[:9]:
+        samples, rate = soundfile.read(path, dtype="float32")
+        soundfile.write(path, np.concatenate([jingle, samples]), rate)
+    code, findings, _ = found(corpus)
+    assert code == 0
+    assert set(findings) == {"shared passage"}
+    (finding,) = findings["shared passage"]
+    assert "about 4 s with Ada Quill" in finding["message"]
+    assert finding["message"].count(" / ") == 8
+    assert "and 4 more" in finding["message"]
+
+
+@pytest.mark.parametrize("speed", [0.98, 1.03])
+def test_copies_at_another_speed(corpus, speed):
+    samples, rate = soundfile.read(corpus / "Ada Quill" / "Album 02" / "Song 01.flac")
+    copy = soxr.resample(samples, rate, rate / speed)
+    soundfile.write(corpus / "Björn Talvik" / "Album 01" / "x.wav", copy, rate)
+    code, findings, _ = found(corpus)
+    assert code == 1
+    (finding,) = findings["duplicate across artists"]
+    assert finding["where"] == "Ada Quill / Album 02 / Song 01"
+    # It is said of the song, whose copy is the other way round.
+    change = "2.0% faster" if speed < 1 else "3.0% slower"
+    assert f", {change}, as Björn Talvik / Album 01 / x" in finding["message"]
+
+
+def test_a_copy_whose_channels_cancel_is_heard(corpus):
+    samples, rate = soundfile.read(corpus / "Ada Quill" / "Album 02" / "Song 01.flac")
+    copy = np.stack([samples, -samples], axis=1)
+    soundfile.write(corpus / "Björn Talvik" / "Album 01" / "x.wav", copy, rate)
+    _, findings, _ = found(corpus)
+    assert len(findings["duplicate across artists"]) == 1
+    (finding,) = findings["not whole"]
+    assert "cancel out" in finding["message"]
