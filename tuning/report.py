@@ -20,6 +20,8 @@ from lca_keras.errors import UserError
 from tuning.space import BUDGET, shown
 
 _IMPORTANCE_TREES = 300
+# Trials for each weight, and at least, that are ranked; fewer rank it by chance.
+_TRIALS_EACH, _LEAST_TRIALS = 2, 10
 COMPARED = ("best", "default", "published", "plain")
 
 
@@ -49,23 +51,27 @@ def numbers(rows, name):
 
 
 def importance(rows, names):
-    """How much of the score each weight explains: dict, largest first.
+    """How much of the score each weight explains.
 
     Permutation importance of a random forest fitted to the trials: by how much its
-    R^2 falls when a weight's values are shuffled. With few trials it is a hint.
+    R^2 falls when a weight's values are shuffled.
+
+    Returns:
+        Dict from name to importance, largest first; and the forest's R^2 on trials that
+        a tree has not seen. Below about zero the ranking is chance.
     """
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import permutation_importance
 
     inputs = np.stack([numbers(rows, name)[0] for name in names], axis=1)
     scores = np.array([row.score for row in rows])
-    forest = RandomForestRegressor(_IMPORTANCE_TREES, random_state=0)
+    forest = RandomForestRegressor(_IMPORTANCE_TREES, oob_score=True, random_state=0)
     forest.fit(inputs, scores)
     result = permutation_importance(
         forest, inputs, scores, n_repeats=20, random_state=0
     )
     ranked = zip(names, result.importances_mean.tolist(), strict=True)
-    return dict(sorted(ranked, key=lambda pair: -pair[1]))
+    return dict(sorted(ranked, key=lambda pair: -pair[1])), float(forest.oob_score_)
 
 
 def scatter_figure(rows, names, space, objective):
@@ -189,7 +195,7 @@ def compare(folder, search, songs, seeds, test):
         yield name, seed, row
 
 
-def markdown(name, search, rows, ranked, comparison):
+def markdown(name, search, rows, ranking, comparison):
     """The report as text; `rows` are all `Result`s, failed trials too."""
     scored = [row for row in rows if row.score is not None]
     best = max(scored, key=lambda row: row.score)
@@ -238,7 +244,7 @@ def markdown(name, search, rows, ranked, comparison):
             listed = ", ".join(f"{key} {value:g}" for key, value in weights.items())
             lines.append(f"{title.replace('genremert', 'published')}: {listed}  ")
         lines.append("")
-    if ranked:
+    if ranking is not None:
         lines += [
             "![each weight against the score](weights.png)",
             "![parallel coordinates](parallel.png)",
@@ -247,15 +253,9 @@ def markdown(name, search, rows, ranked, comparison):
             "",
             "## Importance",
             "",
-            "By how much the R^2 of a random forest fitted to the trials falls when a "
-            "weight's values are shuffled. A hint: few trials, and noisy ones, rank "
-            "weights by chance.",
+            *_ranking_lines(*ranking),
             "",
-            "| weight | importance |",
-            "| --- | --- |",
         ]
-        lines += [f"| {key} | {value:.3f} |" for key, value in ranked.items()]
-        lines.append("")
     lines += [
         "## Trials, best first",
         "",
@@ -272,6 +272,31 @@ def markdown(name, search, rows, ranked, comparison):
         cells.append(row.reason.replace("|", "/"))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
+
+
+def _ranking_lines(count, names, ranked, explained):
+    """What is said of the weights' importance after so many trials."""
+    least = least_trials(names)
+    if count < least:
+        return [
+            f"Not ranked: {count} trials with all epochs; {len(names)} weights need "
+            f"{least}, or chance ranks them."
+        ]
+    trust = "a hint" if explained > 0 else "so chance has ranked them"
+    return [
+        "By how much the R^2 of a random forest fitted to the trials falls when a "
+        "weight's values are shuffled. On trials that it has not seen the forest has "
+        f"an R^2 of {explained:.2f}: {trust}.",
+        "",
+        "| weight | importance |",
+        "| --- | --- |",
+        *(f"| {key} | {value:.3f} |" for key, value in ranked.items()),
+    ]
+
+
+def least_trials(names):
+    """Number of trials from which on these weights are ranked."""
+    return max(_LEAST_TRIALS, _TRIALS_EACH * len(names))
 
 
 def main(argv=None):
@@ -310,13 +335,15 @@ def report(args):
         raise UserError("--test goes with --compare SEEDS")
     rows = screen.print_best(folder)
     scored = [row for row in rows if row.score is not None]
-    ranked = {}
+    ranking = None
     pictures = folder / "report"
     pictures.mkdir(exist_ok=True)
     drawn = fully_trained(scored)
     names = searched(drawn)
     if len(drawn) > 1 and names:
-        ranked = importance(drawn, names)
+        enough = len(drawn) >= least_trials(names)
+        ranked, explained = importance(drawn, names) if enough else ({}, 0.0)
+        ranking = len(drawn), names, ranked, explained
         space, objective = search.space, search.objective
         for title, draw in (("weights", scatter_figure), ("parallel", parallel_figure)):
             figure = draw(drawn, names, space, objective)
@@ -333,7 +360,7 @@ def report(args):
                 scores = [f"{k} {row[k]:.3f}" for k in row if "_f1" in k and row[k]]
                 print(f"  {name:<9} seed {seed}  {'  '.join(scores)}", flush=True)
                 comparison[name].append(row)
-    text = markdown(args.name, search, rows, ranked, comparison)
+    text = markdown(args.name, search, rows, ranking, comparison)
     (pictures / "report.md").write_text(text, encoding="utf-8")
     columns = ["trial", *rows[0].values, "score", "reason"]
     table = [{**row.values, **vars(row)} for row in rows]

@@ -19,7 +19,13 @@ def test_what_has_no_order_is_drawn_and_ranked():
         rows.append(types.SimpleNamespace(values=values, score=score, seeds=seeds))
     names = report.searched(rows)
     assert set(names) == {"effect_form", "detach_counterfactual", "att"}
-    assert next(iter(report.importance(rows, names))) == "effect_form"
+    ranked, explained = report.importance(rows, names)
+    assert next(iter(ranked)) == "effect_form"
+    assert explained > 0.9
+    shuffled = rng.permutation([row.score for row in rows])
+    for row, score in zip(rows, shuffled, strict=True):
+        row.score = score
+    assert report.importance(rows, names)[1] < 0
     places, shown = report.numbers(rows, "effect_form")
     assert shown == ["logit", "probability", "product"]
     assert places[:3].tolist() == [0, 1, 2]

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shlex
 import shutil
 
@@ -457,6 +458,7 @@ def test_report_draws_ranks_and_compares(workplace, tiny_corpus, quick, capsys):
     lines = out.splitlines()
     first = lines[lines.index("| weight | importance |") + 2]
     assert first.startswith("| att |")
+    assert re.search(r"an R\^2 of 0\.\d\d: a hint", out)
     seeds = {seed for seed, _ in quick[24:]}
     assert seeds == {2}  # Fresh: the search had 0 and 1.
     methods = [config.train.method for _, config in quick[24:]]
@@ -471,6 +473,15 @@ def test_report_draws_ranks_and_compares(workplace, tiny_corpus, quick, capsys):
     assert len(quick) == count  # Read, not trained again.
     assert report.main(["s", "--compare", "0"]) == 1
     assert "--compare must be at least 1, not 0" in capsys.readouterr().err
+
+
+def test_few_trials_are_not_ranked(workplace, tiny_corpus, quick, capsys):
+    assert run_search(tiny_corpus, "--trials", "2") == 0
+    assert report.main(["s"]) == 0
+    out = capsys.readouterr().out
+    assert "Not ranked: 2 trials with all epochs; 5 weights need 10" in out
+    assert "| importance |" not in out
+    assert pathlib.Path("searches/s/report/weights.png").exists()
 
 
 def test_report_of_nothing(workplace, capsys):
