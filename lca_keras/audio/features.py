@@ -78,9 +78,13 @@ def mel_spectrogram(samples, config):
 
 def to_decibels(power, config):
     """The configured decibels of a whole song's `mel_power`; see `mel_spectrogram`."""
-    power = power * level_gain(power, config)
-    decibels = decibel_scale(config) * np.log10(np.maximum(power, FLOOR))
-    return np.maximum(decibels, decibels.max() - config.top_db).astype("float32")
+    # In place: of a long song this is most of the memory.
+    decibels = power * level_gain(power, config)
+    np.maximum(decibels, FLOOR, out=decibels)
+    np.log10(decibels, out=decibels)
+    decibels *= decibel_scale(config)
+    np.maximum(decibels, decibels.max() - config.top_db, out=decibels)
+    return decibels.astype("float32", copy=False)
 
 
 def level_gain(power, config):
