@@ -246,7 +246,13 @@ def _notes(file, names, heard, declared):
     """
     size = os.fstat(file.fileno()).st_size
     rest = 0
-    if names & {"wav", "aiff"}:
+    place = _data_of(file)
+    if place is not None:
+        begin, length = place
+        # So much sound a byte, and so many bytes are announced.
+        known = heard.end - begin
+        declared = heard.seconds * length / known if known > 0 else None
+    if place is None and names & {"wav", "aiff"}:
         announced, rest = _chunks(file, size)
         declared = announced or declared
     elif "mov" in names:
@@ -278,11 +284,25 @@ def _declared(file, names, container, stream):
         start = file.read(4096)
         if not any(magic in start for magic in (b"Xing", b"Info", b"VBRI")):
             return None
+    elif "asf" in names:
+        return _asf_seconds(file)
     elif not names & _DECLARE:
         return None
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
     return container.duration / 1e6 if container.duration else None
+
+
+def _asf_seconds(file):
+    """Seconds that a wma file announces, or `None`; FFmpeg takes them from its size."""
+    file.seek(0)
+    head = file.read(1 << 16)
+    # The identifier of the file's properties, and what comes before its length.
+    place = head.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))
+    if place < 0 or place + 88 > len(head):
+        return None
+    length, _, before = struct.unpack("<QQQ", head[place + 64 : place + 88])
+    return length / 1e7 - before / 1e3 if length else None
 
 
 def _tag_size(file):
@@ -322,6 +342,45 @@ def _chunks(file, size):
     return seconds, max(0, size - position)
 
 
+def _data_of(file):
+    """Where the sound of an au, w64, rf64 or caf file begins, and its announced bytes.
+
+    `None` for other formats, and where a header does not say.
+    """
+    file.seek(0)
+    start = file.read(40).ljust(40, b"\0")
+    if start[:4] == b".snd":
+        begin, length = struct.unpack(">II", start[4:12])
+        return (begin, length) if 0 < length < 0xFFFFFFFF else None
+    if start[:4] in (b"RF64", b"BW64") and start[12:16] == b"ds64":
+        (length,) = struct.unpack("<Q", start[28:36])
+        position, head, rounded = 12, "<4sI", 2
+    elif start[:4] == b"riff" and start[24:28] == b"wave":
+        length, position, head, rounded = None, 40, "<4s12xQ", 8
+    elif start[:4] == b"caff":
+        length, position, head, rounded = None, 8, ">4sq", 1
+    else:
+        return None
+    size = struct.calcsize(head)
+    for _ in range(
+        1000
+    ):  # Chunks before the sound; a damaged file may have any number.
+        file.seek(position)
+        field = file.read(size)
+        if len(field) < size:
+            return None
+        name, count = struct.unpack(head, field)
+        if name == b"data":
+            # Of a w64 file the header counts too.
+            count = length or (count - size if rounded == 8 else count)
+            return (position + size, count) if 0 < count < 1 << 60 else None
+        step = count if rounded == 8 else size + count
+        if step < size:
+            return None
+        position += step + -step % rounded
+    return None
+
+
 def _second_movie(file, size):
     """Bytes from the second file on, where several of mp4 or m4a were joined."""
     position, found = 0, 0
@@ -343,8 +402,10 @@ def _ends(file, size):
     """Whether the last page of an Ogg file says that it is the last."""
     file.seek(max(0, size - (1 << 17)))
     end = file.read()
-    page = end.rfind(b"OggS")
-    return page >= 0 and len(end) > page + 5 and bool(end[page + 5] & 4)
+    page = end[max(0, end.rfind(b"OggS")) :].ljust(27, b"\0")
+    sizes = page[27 : 27 + page[26]]  # Of the page's segments.
+    whole = len(sizes) == page[26] and len(page) >= 27 + len(sizes) + sum(sizes)
+    return bool(page[5] & 4) and whole
 
 
 if __name__ == "__main__":

@@ -80,18 +80,18 @@ def test_names_are_names(name, tmp_path, monkeypatch):
     assert decode(os.fsdecode(b"\xff.wav")).seconds == 1.0
 
 
-@pytest.mark.parametrize("kind", ["ogg", "mp3", "flac", "headless.mp3", "aac"])
+@pytest.mark.parametrize("kind", ["ogg", "mp3", "flac", "headless.mp3", "aac", "au"])
 def test_files_that_were_joined(kind, tmp_path):
     path = tmp_path / f"song.{kind}"
     write(path, kind)
     path.write_bytes(path.read_bytes() * 2)
     sound = decode(path)
     assert sound.seconds == pytest.approx(12, abs=0.15)  # An MP3's padding is sound.
-    if kind in ("ogg", "flac"):
+    if kind in ("ogg", "flac", "au"):
         assert "announces 6.00 s, 12" in sound.notes[0]
 
 
-@pytest.mark.parametrize("kind", ["wav", "aiff", "m4a", "tta", "caf"])
+@pytest.mark.parametrize("kind", ["wav", "aiff", "m4a", "tta", "caf", "w64"])
 def test_files_that_cannot_be_joined(kind, tmp_path):
     path = tmp_path / f"song.{kind}"
     write(path, kind)
@@ -148,7 +148,10 @@ def test_written_to_a_pipe(kind, offset, data, tmp_path):
 # === What is not there ===
 
 
-@pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "aiff", "mka", "tta"])
+@pytest.mark.parametrize(
+    "kind",
+    ["wav", "flac", "mp3", "aiff", "mka", "tta", "wma", "au", "w64", "rf64"],
+)
 def test_half_of_a_file(kind, tmp_path):
     path = tmp_path / f"song.{kind}"
     write(path, kind)
@@ -160,10 +163,22 @@ def test_half_of_a_file(kind, tmp_path):
     assert f"{sound.seconds:.2f} s are there: cut off or damaged" in note
 
 
+def test_half_of_a_caf_without_compression(tmp_path):
+    path = tmp_path / "song.caf"
+    soundfile.write(path, music(22050, seconds=6), 22050, format="CAF")
+    assert decode(path).notes == []
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert "announces 6.00 s, 2.9" in decode(path).notes[0]
+
+
 def test_half_of_an_ogg_says_so(tmp_path):
     path = tmp_path / "song.ogg"
     write(path, "ogg")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert "without an end: cut off" in decode(path).notes[0]
+    # The last page is the one that says so, and not all of it is there.
+    write(path, "ogg")
+    path.write_bytes(path.read_bytes()[:-100])
     assert "without an end: cut off" in decode(path).notes[0]
 
 
