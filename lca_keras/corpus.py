@@ -116,9 +116,12 @@ def prepare(source, config, progress=None):
                 f"too short: {record.duration:.3f} s, a clip needs "
                 f"{config.least_seconds:.3f} s"
             )
-        elif not record.sounding_clips(config.clip_frames).any():
-            seconds = config.train.clip_seconds
-            skipped[str(song.path)] = f"no clip of {seconds} s in it has sound"
+        elif (sound := len(record.kept_frames(config.features))) < config.clip_frames:
+            seconds = sound * config.features.hop_length / config.features.sample_rate
+            skipped[str(song.path)] = (
+                f"too short without its silence: {seconds:.3f} s, a clip needs "
+                f"{config.least_seconds:.3f} s"
+            )
         else:
             usable.append(song)
     notes_of = {str(s.path): store.records[s.key].notes for s in usable}

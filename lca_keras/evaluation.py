@@ -15,8 +15,7 @@ class ClipPredictions:
     Attributes:
         labels: Int array `(clips,)`, true artists.
         songs: Dict from song key to the indices of its clips, in time order.
-        numbers: Dict from song key to where these are in the song, counted from its
-            beginning in clips.
+        starts: Dict from song key to the seconds at which these begin in the song.
         outputs: Dict of arrays, as `LCAModel` gives them: `"logits"` `(clips, classes)`
             and, with a counterfactual, `"cf_logits"`, `"attention"` and
             `"cf_attention"`.
@@ -24,7 +23,7 @@ class ClipPredictions:
 
     labels: np.ndarray
     songs: dict[str, np.ndarray]
-    numbers: dict[str, np.ndarray]
+    starts: dict[str, np.ndarray]
     outputs: dict[str, np.ndarray]
 
     @property
@@ -109,14 +108,16 @@ class Predictor:
     def __init__(self, source, batch_size=32):
         self._labels = source.clip_labels
         self._songs = source.clips_by_song
-        self._numbers = {key: source.clip_numbers(key) for key in self._songs}
+        features = source.store.config
+        second = features.sample_rate / features.hop_length  # In frames.
+        self._starts = {key: source.clip_starts(key) / second for key in self._songs}
         self._clips = source.ordered(batch_size).map(lambda clips, label: clips)
 
     def __call__(self, model):
         """Returns the `ClipPredictions` of an `lca_keras.models.LCAModel`."""
         outputs = model.predict(self._clips, verbose=0)
         outputs.pop("embedding")
-        return ClipPredictions(self._labels, self._songs, self._numbers, outputs)
+        return ClipPredictions(self._labels, self._songs, self._starts, outputs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,17 +176,19 @@ def _tables(decisions, artists, records):
     for row, (key, group) in enumerate(decisions.predictions.songs.items()):
         record = records[key]
         names = [record.artist, record.album, record.song]
-        for clip, index in zip(decisions.predictions.numbers[key], group, strict=True):
+        starts = decisions.predictions.starts[key]
+        for clip, (start, index) in enumerate(zip(starts, group, strict=True)):
             best = decisions.winners[index]
-            probability = decisions.probabilities[index, best]
-            frame_rows.append([*names, clip, artists[best], f"{probability:.6f}"])
+            probability = f"{decisions.probabilities[index, best]:.6f}"
+            row_of_clip = [*names, clip, f"{start:.3f}", artists[best], probability]
+            frame_rows.append(row_of_clip)
         vote = decisions.votes[row]
         correct = int(vote == decisions.song_labels[row])
         probability = f"{decisions.means[row, vote]:.6f}"
         song_rows.append([*names, artists[vote], probability, correct])
     header = ["artist", "album", "song"]
     return {
-        "frame": ([*header, "clip", "predicted", "probability"], frame_rows),
+        "frame": ([*header, "clip", "start", "predicted", "probability"], frame_rows),
         "song": ([*header, "predicted", "probability", "correct"], song_rows),
     }
 

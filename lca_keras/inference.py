@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 import pathlib
 
 import numpy as np
@@ -19,6 +20,8 @@ from lca_keras.export.versions import METADATA
 # Clips in one call of the model; bounds memory for long songs.
 _CLIPS_AT_ONCE = 64
 _UNSURE = "not sure"
+# Seconds of silence that are told; songs fade in and out.
+_WORTH_A_WORD = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,18 +36,15 @@ class Identification:
         votes: Dict from artist to number of clips, the most first; equal ones by
             probability.
         clip_seconds: Length of a clip.
-        hop_seconds: Time from the beginning of a clip to that of the next.
         clips: List of dicts with `start` (seconds), `singer` and `probabilities`
-            (artist to float) of every clip; `None` and an empty dict for one without
-            sound, which has no vote.
-        notes: Sentences about sound that is missing, and clips without.
+            (artist to float) of every clip. Silence is cut out before clips are cut.
+        notes: Sentences about sound that is missing, and silence.
     """
 
     singer: str | None
     probabilities: dict[str, float]
     votes: dict[str, int]
     clip_seconds: float
-    hop_seconds: float
     clips: list[dict]
     notes: list[str]
 
@@ -73,7 +73,9 @@ class Identifier:
         except (OSError, ValueError) as error:
             raise UserError(f"{folder}: not a whole export ({error})") from error
         self.artists = self.metadata["artists"]
-        self._serve = self._model.signatures["mel"]
+        # Exports of before had no `clips`; their `mel` takes a clip as a song.
+        signatures = self._model.signatures
+        self._serve = signatures.get("clips") or signatures["mel"]
         self._features = config.served_features
         self._clip_frames = config.clip_frames
         self._least_seconds = config.least_seconds
@@ -87,7 +89,7 @@ class Identifier:
     def _classify(self, mel, melody, starts):
         """Probabilities (clips, classes) of the clips from these frames, of a song.
 
-        The clips pass as songs of one clip each, a few at once however long it is.
+        A few pass at once, however long it is.
         """
         import tensorflow as tf
 
@@ -153,32 +155,28 @@ class Identifier:
                 f"{self._least_seconds:.3f} s"
             )
         mel = features.mel_spectrogram(heard, self._features)
-        sound = features.sounding_frames(mel, self._features)
-        sounding = features.sounding_clips(sound, self._clip_frames, hop)
-        if not sounding.any():
-            raise AudioError(f"no clip of {seconds:.1f} s in it has sound")
-        notes = list(sounds["mixture"].notes)
-        if not sounding.all():
-            notes.append(
-                f"{np.sum(~sounding)} of {len(sounding)} clips have no sound, and no "
-                "vote"
+        silence = features.silent_passages(
+            features.sounding_frames(mel, self._features)
+        )
+        kept = features.kept_frames(mel.shape[1], silence, self._features)
+        starts = features.clip_starts(len(kept), self._clip_frames, hop)
+        second = self._features.sample_rate / self._features.hop_length  # In frames.
+        if not starts.size:
+            raise AudioError(
+                f"too short without its silence: {len(kept) / second:.3f} s, a clip "
+                f"needs {self._least_seconds:.3f} s"
             )
+        notes = list(sounds["mixture"].notes)
+        left_out = (mel.shape[1] - len(kept)) / second
+        if left_out >= _WORTH_A_WORD:
+            notes.append(f"{left_out:.1f} s of it are silent and left out")
         bands = self._extractor.melody(sounds)
-        melody = None if bands is None else contour(bands, self._features.mel_bins)
-        numbers = np.flatnonzero(sounding)
-        clips = self._classify(mel, melody, hop * numbers)
+        melody = None
+        if bands is not None:
+            melody = contour(bands[kept], self._features.mel_bins)
+        clips = self._classify(mel[:, kept], melody, starts)
         means = clips.mean(axis=0).tolist()
         winners = [self.artists[index] for index in clips.argmax(axis=1)]
-        said = {
-            number: {
-                "singer": winner,
-                "probabilities": dict(zip(self.artists, row, strict=True)),
-            }
-            for number, winner, row in zip(
-                numbers, winners, clips.tolist(), strict=True
-            )
-        }
-        nothing = {"singer": None, "probabilities": {}}
         counts = collections.Counter(winners)
         # Then the first is that of the vote, `lca_keras.metrics.vote`.
         ranked = sorted(
@@ -187,16 +185,20 @@ class Identifier:
         )
         singer = self.artists[metrics.vote(clips)]
         confident = dict(ranked)[singer] >= min_confidence
-        hop_seconds = hop / self._clip_frames * seconds
         return Identification(
             singer=singer if confident else None,
             probabilities=dict(ranked),
             votes={name: counts[name] for name, _ in ranked},
             clip_seconds=seconds,
-            hop_seconds=hop_seconds,
             clips=[
-                {"start": round(number * hop_seconds, 3), **said.get(number, nothing)}
-                for number in range(len(sounding))
+                {
+                    "start": round(start / second, 3),
+                    "singer": winner,
+                    "probabilities": dict(zip(self.artists, row, strict=True)),
+                }
+                for start, winner, row in zip(
+                    kept[starts].tolist(), winners, clips.tolist(), strict=True
+                )
             ],
             notes=notes,
         )
@@ -222,23 +224,31 @@ def plot(results, path):
     with plots.style():
         rows = np.atleast_1d(figure.subplots(len(results), 1))
         for axes, (name, result) in zip(rows, results.items(), strict=True):
-            clips = [clip["probabilities"] for clip in result.clips]
-            grid = np.array([[clip.get(n, 0) for clip in clips] for n in artists])
-            sounding = np.flatnonzero([bool(clip) for clip in clips])
-            edges = np.arange(grid.shape[1] + 1) * result.hop_seconds
+            edges, columns, votes = [], [], []
+            for clip, following in itertools.zip_longest(
+                result.clips, result.clips[1:]
+            ):
+                begin, end = clip["start"], clip["start"] + result.clip_seconds
+                if following is not None:  # Clips may overlap, or silence lie between.
+                    end = min(end, following["start"])
+                if edges and begin > edges[-1]:
+                    edges.append(begin)
+                    columns.append([np.nan] * len(artists))
+                edges += [begin, end] if not edges else [end]
+                columns.append([clip["probabilities"][name] for name in artists])
+                votes.append(((begin + end) / 2, artists.index(clip["singer"]) + 0.5))
             image = axes.pcolormesh(
-                edges, np.arange(len(artists) + 1), grid, vmin=0, vmax=1, cmap="Blues"
+                edges,
+                np.arange(len(artists) + 1),
+                np.transpose(columns),
+                vmin=0,
+                vmax=1,
+                cmap="Blues",
             )
-            axes.plot(
-                edges[sounding] + result.hop_seconds / 2,
-                grid.argmax(axis=0)[sounding] + 0.5,
-                "k.",
-                markersize=4,
-            )
+            axes.plot(*zip(*votes, strict=True), "k.", markersize=4)
             axes.set_yticks(np.arange(len(artists)) + 0.5, artists)
             axes.invert_yaxis()
-            overlapping = result.hop_seconds < result.clip_seconds
-            axes.set_xlabel("seconds" + " (where a clip begins)" * overlapping)
+            axes.set_xlabel("seconds")
             singer = result.singer or _UNSURE
             axes.set_title(f"{pathlib.Path(name).name}: {singer}")
             figure.colorbar(image, ax=axes, label="probability")

@@ -257,13 +257,20 @@ class _Reader:
         """Frames of what these two songs give, one of which may be `None`."""
         return min(self._records[key].frames for key in (voice, band) if key)
 
-    def numbers(self, voice, band):
-        """Int array, clips of it: those with sound in the song, or in both if any."""
-        keys = [key for key in (voice, band) if key]
-        clips = [self._records[key].sounding_clips(self.clip_frames) for key in keys]
-        count = min(map(len, clips))
-        both = np.all([own[:count] for own in clips], axis=0)
-        return np.flatnonzero(both) if both.any() else np.arange(count)
+    def kept(self, voice, band):
+        """Int array, frames that clips are cut from: with sound in both songs."""
+        keys, count = [key for key in (voice, band) if key], self.frames(voice, band)
+        kept = [self._records[key].kept_frames(self.config) for key in keys]
+        both = functools.reduce(np.intersect1d, kept)
+        both = both[both < count]
+        # Two songs may take turns.
+        return both if len(both) >= self.clip_frames else np.arange(count)
+
+    def starts(self, voice, band):
+        """Float array, seconds at which its clips begin."""
+        kept = self.kept(voice, band)
+        places = features.clip_starts(len(kept), self.clip_frames)
+        return kept[places] * self.config.hop_length / self.config.sample_rate
 
     def clips(self, voice, band):
         """Network inputs of their clips, float32, with a batch axis.
@@ -279,8 +286,8 @@ class _Reader:
                     levels = self._read(key, (column,))[column][:, :count]
                     power = power + features.stem_power(levels)
             mel = features.to_decibels(power, self.config)
-        used = self.numbers(voice, band)
-        mel = cut_clips(mel, self.clip_frames).numpy()[used, ..., None]
+        kept = self.kept(voice, band)
+        mel = cut_clips(mel[:, kept], self.clip_frames).numpy()[..., None]
         if not self.melody:
             return mel
         from lca_keras.audio.melody import UNVOICED, contour
@@ -289,8 +296,8 @@ class _Reader:
         bands = np.full(self.frames(voice, band), UNVOICED)
         if voice:
             bands = self._read(voice, ("melody",))["melody"][: len(bands)]
-        drawn = contour(bands, self.config.mel_bins)
-        melody = cut_clips(drawn, self.clip_frames).numpy()[used, ..., None]
+        drawn = contour(bands[kept], self.config.mel_bins)
+        melody = cut_clips(drawn, self.clip_frames).numpy()[..., None]
         return {"mel_spectrogram": mel, "melody": melody.astype("float32")}
 
 
@@ -301,8 +308,8 @@ def _decide(model, reader, keys, parts, right):
     """
     import tensorflow as tf
 
-    numbers = [reader.numbers(*pair) for pair in parts]
-    counts = [len(each) for each in numbers]
+    starts = [reader.starts(*pair) for pair in parts]
+    counts = [len(each) for each in starts]
     ends = np.cumsum(counts)
     groups = np.split(np.arange(ends[-1]), ends[:-1])
     songs = dict(zip(keys, groups, strict=True))
@@ -321,8 +328,8 @@ def _decide(model, reader, keys, parts, right):
     size = tf.data.experimental.assert_cardinality(-(-int(ends[-1]) // 32))
     outputs = model.predict(untuned(batches.apply(size)), verbose=0)
     logits = {"logits": outputs["logits"]}
-    numbers = dict(zip(keys, numbers, strict=True))
-    return evaluation.ClipPredictions(truth, songs, numbers, logits).decide()
+    starts = dict(zip(keys, starts, strict=True))
+    return evaluation.ClipPredictions(truth, songs, starts, logits).decide()
 
 
 def write(folder, report, records):

@@ -20,7 +20,7 @@ def identification(name):
     probabilities = {other: float(other == name) for other in NAMES}
     clips = [{"start": 0, "singer": name, "probabilities": probabilities}] * 3
     votes = {other: 3 * (other == name) for other in NAMES}
-    return inference.Identification(name, probabilities, votes, 3, 3, clips, [])
+    return inference.Identification(name, probabilities, votes, 3, clips, [])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -21,8 +21,8 @@ LEVEL_GATE = 1e-4
 # A frame without sound has no cell above the bottom of the song's range, or above 60 dB
 # below its loudest cell. Float16 rounds cells by 0.03 dB.
 _SILENCE_DB, _ROUNDING_DB = 60.0, 0.1
-# Of the frames of a clip with sound, so many have sound.
-LEAST_SOUND = 0.1
+# Pauses from so many seconds on are cut out of a song before clips are cut from it.
+_PAUSE_SECONDS = 1.0
 # Frames transformed at a time; bounds memory for long songs.
 _CHUNK_FRAMES = 1024
 
@@ -114,23 +114,58 @@ def sounding_frames(mel, config):
         config: `lca_keras.config.FeatureConfig`.
     """
     loudest = mel.astype("float32").max(axis=0)
-    return loudest > loudest.max() - np.float32(silence_depth(config))
+    least = max(loudest.max() - silence_depth(config), silence_floor(config))
+    return loudest > np.float32(least)
 
 
-def sounding_clips(sounding, clip_frames, hop_frames=None):
-    """Bool array `(clips,)`, which full clips have sound; only these are used.
+def silence_floor(config):
+    """Decibels, as configured, of cells that hold nothing."""
+    return decibel_scale(config) * np.log10(FLOOR) + _ROUNDING_DB
+
+
+def silent_passages(sounding):
+    """Tuple of ints: each passage's first frame without sound, and the one after it.
+
+    `sounding` is what `sounding_frames` gives.
+    """
+    edges = np.diff(~sounding, prepend=False, append=False)
+    return tuple(np.flatnonzero(edges).tolist())
+
+
+def pause_frames(config):
+    """Number of frames without sound that make a pause, which is cut out."""
+    return max(1, round(_PAUSE_SECONDS * config.sample_rate / config.hop_length))
+
+
+def edge_frames(config):
+    """Frames at an edge of silence whose windows hold hardly more than silence."""
+    return config.n_fft // 4 // config.hop_length
+
+
+def kept_frames(frames, silence, config):
+    """Int array, the frames of a song that its clips are cut from.
+
+    Silence before and after the sound, and pauses in it, are left out with the frames
+    at their edges, so that a song's clips don't depend on them.
 
     Args:
-        sounding: Bool array `(frames,)`, as `sounding_frames` gives it.
-        clip_frames: Int, frames of a clip.
-        hop_frames: Optional int, frames from one clip to the next. Without it clips
-            don't overlap.
+        frames: Int, number of frames.
+        silence: What `silent_passages` gives.
+        config: `lca_keras.config.FeatureConfig`.
     """
-    if len(sounding) < clip_frames:
-        return np.zeros(0, bool)
-    clips = np.lib.stride_tricks.sliding_window_view(sounding, clip_frames)
-    clips = clips[:: hop_frames or clip_frames]
-    return clips.sum(axis=1) >= LEAST_SOUND * clip_frames
+    kept, edge = np.ones(frames, bool), edge_frames(config)
+    for first, end in zip(silence[::2], silence[1::2], strict=True):
+        if end - first >= pause_frames(config) or first == 0 or end == frames:
+            kept[max(0, first - edge) : end + edge] = False
+    return np.flatnonzero(kept)
+
+
+def clip_starts(frames, clip_frames, hop_frames=None):
+    """Int array `(clips,)`, places in so many frames at which full clips begin.
+
+    Without `hop_frames`, the frames from one clip to the next, clips don't overlap.
+    """
+    return np.arange(0, frames - clip_frames + 1, hop_frames or clip_frames)
 
 
 def stem_levels(power):

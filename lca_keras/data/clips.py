@@ -23,7 +23,8 @@ _READ_AHEAD = 4  # Shards read in turn: neighbours in a batch come from many son
 class ClipSource:
     """The clips of chosen songs of a store; the other songs are not read.
 
-    All full clips of a song that have sound are used.
+    All full clips of a song are used, once silence is cut out of it
+    (`lca_keras.audio.features.kept_frames`).
 
     Attributes:
         store: `lca_keras.data.store.FeatureStore`.
@@ -47,13 +48,13 @@ class ClipSource:
         return sum(self._clips_of(key) for key in self.labels)
 
     def _clips_of(self, key):
-        return len(self.clip_numbers(key))
+        return len(self.clip_starts(key))
 
-    def clip_numbers(self, key):
-        """Int array, the clips of a song that are used, counted from its beginning."""
-        record = self.store.records[key]
-        sounding = record.sounding_clips(self.clip_frames, self.hop_frames)
-        return np.flatnonzero(sounding)
+    def clip_starts(self, key):
+        """Int array, the frames of a song at which its clips begin."""
+        kept = self.store.records[key].kept_frames(self.store.config)
+        places = features.clip_starts(len(kept), self.clip_frames, self.hop_frames)
+        return kept[places]
 
     @functools.cached_property
     def _index(self):
@@ -119,7 +120,7 @@ class ClipSource:
     def _clips(self, shards, columns):
         """Dataset of (clip, label), chosen columns of what is stored.
 
-        The spectrogram is always among them: it tells which clips have sound.
+        The spectrogram is always among them: it tells where sound is.
         """
         songs = self._entries(shards).interleave(
             self._read,
@@ -157,15 +158,16 @@ class ClipSource:
 
         mel = tf.cast(columns["mel"], tf.float32)[None]
         frames, hop = self.clip_frames, self.hop_frames
-        sounding = sounding_clips(mel, frames, self.store.config, hop)[0]
-        count = tf.math.count_nonzero(sounding)
+        order, kept = sound_first(mel, self.store.config)
+        order = order[0, : kept[0]]
         clips = {}
         for name, array in columns.items():
+            sounding = tf.gather(array, order, axis=-1)
             if name == "melody":
-                cut = cut_clips(array[None], frames, hop)[:, 0]
+                clips[name] = cut_clips(sounding[None], frames, hop)[:, 0]
             else:
-                cut = cut_clips(array, frames, hop)
-            clips[name] = tf.boolean_mask(cut, sounding)
+                clips[name] = cut_clips(sounding, frames, hop)
+            count = tf.shape(clips[name])[0]
             if name in STEMS:
                 clips[f"{name}_peak"] = tf.repeat(tf.reduce_max(array), count)
         labels = tf.repeat(tf.cast(label, tf.int32), count)
@@ -307,35 +309,56 @@ def _as_float32(clips):
     }
 
 
-def sounding_clips(mel, clip_frames, config, hop_frames=None):
-    """`lca_keras.audio.features`' functions of that name, inside a graph.
+def sound_first(mel, config):
+    """Finds the frames that clips are cut from, inside a graph.
+
+    As `lca_keras.audio.features.kept_frames`, for many songs.
 
     Args:
-        mel: Float32 tensor `(songs, mel_bins, frames)`, decibels; songs whose values
-            are not finite have no clip with sound.
-        clip_frames: Int, frames of a clip.
+        mel: Float32 tensor `(songs, mel_bins, frames)`, decibels.
         config: `lca_keras.config.FeatureConfig`.
-        hop_frames: Optional int, frames from one clip to the next.
 
     Returns:
-        Bool tensor `(songs, clips)`.
+        Int32 tensor `(songs, frames)`, each song's frames, first those that are kept
+        and then the others, each in time order; and int32 `(songs,)`, how many are
+        kept. None are of a song whose values are not finite.
     """
     import tensorflow as tf
 
     loudest = tf.reduce_max(mel, axis=1)
     peak = tf.reduce_max(loudest, axis=1, keepdims=True)
-    sounding = loudest > peak - np.float32(features.silence_depth(config))
-    clips = _windows(sounding, clip_frames, hop_frames)
-    sounding = tf.reduce_sum(tf.cast(clips, tf.float32), axis=2)
-    enough = sounding >= features.LEAST_SOUND * clip_frames
-    finite = tf.reduce_all(tf.math.is_finite(mel), axis=(1, 2))
-    return enough & finite[:, None]
+    least = peak - np.float32(features.silence_depth(config))
+    least = tf.maximum(least, np.float32(features.silence_floor(config)))
+    sounding = tf.cast(loudest > least, tf.int32)
+    # Frames at which a pause may begin, and then all frames of these pauses.
+    size = features.pause_frames(config)
+    silent = tf.pad(1 - sounding, [[0, 0], [0, size - 1]])
+    begins = tf.cast(_window_sums(silent, size) == size, tf.int32)
+    pauses = _window_sums(tf.pad(begins, [[0, 0], [size - 1, 0]]), size)
+    before = tf.cumsum(sounding, axis=1)
+    after = tf.cumsum(sounding, axis=1, reverse=True)
+    left_out = tf.cast((pauses > 0) | (before == 0) | (after == 0), tf.int32)
+    edge = features.edge_frames(config)
+    left_out = tf.pad(left_out, [[0, 0], [edge, edge]])
+    kept = _window_sums(left_out, 2 * edge + 1) == 0
+    kept &= tf.reduce_all(tf.math.is_finite(mel), axis=(1, 2))[:, None]
+    order = tf.argsort(tf.cast(~kept, tf.int32), axis=1, stable=True)
+    return order, tf.math.count_nonzero(kept, axis=1, dtype=tf.int32)
+
+
+def _window_sums(rows, size):
+    """`(rows, frames)` -> `(rows, frames - size + 1)`, sums over windows."""
+    import tensorflow as tf
+
+    sums = tf.pad(tf.cumsum(rows, axis=1), [[0, 0], [1, 0]])
+    return sums[:, size:] - sums[:, :-size]
 
 
 def cut_clips(mel, clip_frames, hop_frames=None):
     """Cuts a spectrogram into its full clips, inside a graph.
 
-    `(mel_bins, frames)` -> `(clips, mel_bins, clip_frames)`; see `sounding_clips`.
+    `(mel_bins, frames)` -> `(clips, mel_bins, clip_frames)`; clips begin as
+    `lca_keras.audio.features.clip_starts` says.
     """
     import tensorflow as tf
 

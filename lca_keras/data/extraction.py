@@ -14,6 +14,7 @@ from lca_keras.audio.decode import SILENCE_PEAK, AudioError, Sound, decode
 from lca_keras.audio.features import (
     level_gain,
     mel_power,
+    silent_passages,
     sounding_frames,
     stem_levels,
     to_decibels,
@@ -46,7 +47,7 @@ class SongFeatures:
         content_hash: Hash of the song's decoded samples, the same for copies of a
             file, whatever is separated from it.
         notes: Sentences about sound that may be missing.
-        silence: Frames without sound, as `lca_keras.data.store.Record` has them.
+        silence: What `lca_keras.audio.features.silent_passages` gives.
     """
 
     arrays: dict[str, np.ndarray]
@@ -269,14 +270,8 @@ class Extractor:
             mixture.seconds,
             digest.hexdigest()[:32],
             tuple(mixture.notes),
-            _passages(~sounding_frames(arrays["mel"], self.config)),
+            silent_passages(sounding_frames(arrays["mel"], self.config)),
         )
-
-
-def _passages(frames):
-    """First frame, and the one after the last, of each run of true frames."""
-    edges = np.diff(frames.astype("int8"), prepend=0, append=0)
-    return tuple(np.flatnonzero(edges).tolist())
 
 
 def _check_levels(mixture, stems, files, least):

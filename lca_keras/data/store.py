@@ -11,7 +11,7 @@ import pathlib
 import numpy as np
 
 from lca_keras import files
-from lca_keras.audio.features import sounding_clips
+from lca_keras.audio.features import kept_frames
 from lca_keras.config import FeatureConfig
 from lca_keras.data.catalogue import Song
 from lca_keras.data.examples import (
@@ -46,8 +46,8 @@ class Record(_Entry):
 
     `source` is the state of its files, `digests` their hashes, as
     `lca_keras.data.extraction` gives them; `notes` are sentences about sound that its
-    files announce and do not have; `silence` has the frames without sound, each
-    passage's first and the one after its last.
+    files announce and do not have; `silence` is what
+    `lca_keras.audio.features.silent_passages` gives.
     """
 
     artist: str
@@ -65,12 +65,9 @@ class Record(_Entry):
     silence: tuple[int, ...] = ()
     digests: tuple[str, ...] = ()
 
-    def sounding_clips(self, clip_frames, hop_frames=None):
-        """`lca_keras.audio.features.sounding_clips` of the song."""
-        sound = np.ones(self.frames, bool)
-        for first, end in zip(self.silence[::2], self.silence[1::2], strict=True):
-            sound[first:end] = False
-        return sounding_clips(sound, clip_frames, hop_frames)
+    def kept_frames(self, config):
+        """`lca_keras.audio.features.kept_frames` of the song."""
+        return kept_frames(self.frames, self.silence, config)
 
     @property
     def as_song(self):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lca_keras.data.clips import sounding_clips
+from lca_keras.data.clips import sound_first
 from lca_keras.data.examples import parse_example
 from lca_keras.layers import MelFrontEnd
 
@@ -18,10 +18,11 @@ _CLIPS_AT_ONCE = 8
 class ServedNetwork:
     """The signatures of an exported network, one method each.
 
-    Results for a song do not depend on what else is in the batch. Clips without sound
-    have no vote, and their own probabilities and embeddings are zero. So are those of
-    a song that has none with sound, or samples that are not finite; its singer is
-    empty.
+    Results for a song do not depend on what else is in the batch, nor on silence: it is
+    cut out before clips are cut, as `lca_keras.audio.features.kept_frames` says. Clips
+    that are not filled with what is left are last, have no vote, and their own
+    probabilities and embeddings are zero. So are all of a song that fills no clip, or
+    has samples that are not finite; its singer is empty.
 
     Args:
         network: `SingerNetwork` for inference.
@@ -54,6 +55,7 @@ class ServedNetwork:
         return {
             "serving_default": (self.from_waveform, [waveform, *melody]),
             "mel": (self.from_mel, [mel, *melody]),
+            "clips": (self.from_clips, [mel, *melody]),
             "embed": (self.embed, [waveform, *melody]),
             "examples": (self.from_examples, [examples]),
         }
@@ -66,21 +68,32 @@ class ServedNetwork:
 
     def from_mel(self, mel_spectrogram, melody=None):
         """`(batch, mel_bins, frames, 1)` -> as `from_waveform`."""
-        embeddings, sounding = self._embed_songs(mel_spectrogram, melody)
-        clips = _only(self._classify(embeddings), sounding)
+        embeddings, filled = self._embed_songs(mel_spectrogram, melody)
+        clips = _only(self._classify(embeddings), filled)
         names = tf.gather(self.names, vote(clips))
         return {
-            "probabilities": _mean(clips, sounding),
-            "singer": tf.where(tf.reduce_any(sounding, axis=1), names, ""),
+            "probabilities": _mean(clips, filled),
+            "singer": tf.where(tf.reduce_any(filled, axis=1), names, ""),
             "frame_probabilities": clips,
         }
 
+    def from_clips(self, mel_spectrogram, melody=None):
+        """`(clips, mel_bins, clip_frames, 1)` -> probabilities of each clip.
+
+        For whoever cuts clips otherwise, or a song in pieces.
+        """
+        clips = tf.ensure_shape(mel_spectrogram, (None, *self.clip_shape[:2], 1))
+        if melody is not None:
+            melody = tf.ensure_shape(melody, (None, *self.clip_shape[:2], 1))
+            clips = tf.concat([clips, melody], axis=-1)
+        return {"probabilities": self._classify(self._embed_clips(clips))}
+
     def embed(self, waveform, melody=None):
         """`(batch, samples)` -> embedding, frame_embeddings."""
-        embeddings, sounding = self._embed_songs(self._mel_of(waveform), melody)
-        embeddings = _only(embeddings, sounding)
+        embeddings, filled = self._embed_songs(self._mel_of(waveform), melody)
+        embeddings = _only(embeddings, filled)
         return {
-            "embedding": _mean(embeddings, sounding),
+            "embedding": _mean(embeddings, filled),
             "frame_embeddings": embeddings,
         }
 
@@ -114,15 +127,17 @@ class ServedNetwork:
         return self.network.probabilities(self.network.classifier(embeddings))
 
     def _embed_songs(self, mel, melody):
-        """(batch, mel_bins, frames, 1) of both -> (batch, clips, units), sounding.
+        """(batch, mel_bins, frames, 1) of both -> (batch, clips, units), filled.
 
-        The latter says which clips have sound, bool (batch, clips).
+        The latter says which clips are filled with sound, bool (batch, clips).
         """
         # The C++ interface does not check shapes against the signature.
         song_shape = (None, self.mel_bins, None, 1)
         songs = tf.ensure_shape(mel, song_shape)
         if melody is not None:
             songs = tf.concat([songs, tf.ensure_shape(melody, song_shape)], axis=-1)
+        order, kept = sound_first(songs[..., 0], self.front_end.feature_config)
+        songs = tf.gather(songs, order, axis=2, batch_dims=1)
         frames = self.clip_frames
         batch, clips = tf.shape(songs)[0], tf.shape(songs)[2] // frames
         long_enough = tf.debugging.Assert(
@@ -135,8 +150,7 @@ class ServedNetwork:
         pieces = tf.transpose(tf.reshape(pieces, shape), (0, 2, 1, 3, 4))
         pieces = tf.reshape(pieces, (-1, *self.clip_shape))
         embeddings = tf.reshape(self._embed_clips(pieces), (batch, clips, self.units))
-        features = self.front_end.feature_config
-        return embeddings, sounding_clips(songs[..., 0], frames, features)
+        return embeddings, (1 + tf.range(clips)) * frames <= kept[:, None]
 
     def _embed_in_pieces(self, clips):
         """(clips, mel_bins, clip_frames, channels) -> (clips, units), a few at once."""
@@ -153,14 +167,14 @@ class ServedNetwork:
         return outputs.concat()
 
 
-def _only(values, sounding):
+def _only(values, filled):
     """(batch, clips, n) with zeros for clips without sound."""
-    return tf.where(sounding[..., None], values, 0.0)
+    return tf.where(filled[..., None], values, 0.0)
 
 
-def _mean(values, sounding):
+def _mean(values, filled):
     """(batch, clips, n), zero for clips without sound -> their mean (batch, n)."""
-    count = tf.reduce_sum(tf.cast(sounding, tf.float32), axis=1, keepdims=True)
+    count = tf.reduce_sum(tf.cast(filled, tf.float32), axis=1, keepdims=True)
     return tf.math.divide_no_nan(tf.reduce_sum(values, axis=1), count)
 
 
