@@ -4,7 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow clean
+.PHONY: demo install test test-slow clean
+
+install: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	@if [ -e runs/demo ]; then set -x; $(BIN)/python -m lca_keras.fit --resume runs/demo; \

@@ -49,6 +49,9 @@ def guard(job, debug=False):
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # Who reads has had enough, `head` say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError) as error:
         print(f"error: {error} (--debug shows where)", file=sys.stderr)
         return 1
@@ -118,7 +121,11 @@ def progress(description, screen=None):
             else:
                 bar.update(task, completed=done, total=total)
 
-        yield show
+        try:
+            yield show
+        finally:
+            if bar.tasks[task].total is None:  # Nothing was to be done.
+                bar.update(task, visible=False)
 
 
 @contextlib.contextmanager

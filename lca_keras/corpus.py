@@ -1,6 +1,7 @@
 """What to learn from: where the data is, usable songs, parts, sources of clips."""
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -159,13 +160,15 @@ def _open_store(folder, config):
 def _extract(source, config, progress):
     """Computes missing features; returns store, songs, skipped files, notes."""
     where = pathlib.Path(source.data).resolve()
-    tag = hashlib.sha256(os.fsencode(where)).hexdigest()[:8]
-    name = f"{where.name}-{tag}-{config.features.digest}"
-    store = WritableStore(pathlib.Path(source.features, name), config.features)
+    store = WritableStore(_store_folder(source, config), config.features)
     if not where.exists() and store.records:  # The music has moved or is not mounted.
         songs = [record.as_song for record in store.records.values()]
         skipped = {failure.path: failure.reason for failure in store.failed.values()}
-        note = f"{source.data} is not there: its features are used as they are"
+        note = (
+            f"{source.data} is not there: its features are used as they are, and files "
+            "that were left out are not listed. Where is it now? `evaluate --moved-to` "
+            "and `fit --resume RUN --data` take the new place"
+        )
         return store, songs, skipped, ["features: not looked for anew", note]
     skipped = {}
     songs = source.songs(skipped)
@@ -179,6 +182,46 @@ def _extract(source, config, progress):
         f"{path} was missing or truncated: computed its songs again" for path in damaged
     ]
     return store, [s for s in songs if s.key not in failed], skipped, notes
+
+
+def _store_folder(source, config):
+    """Folder of the features of a `DataSource`."""
+    if source.store:
+        return pathlib.Path(source.store)
+    where = pathlib.Path(source.data).resolve()
+    tag = hashlib.sha256(os.fsencode(where)).hexdigest()[:8]
+    return pathlib.Path(source.features, f"{where.name}-{tag}-{config.features.digest}")
+
+
+def learned_from(source, config, folder, corpus):
+    """Songs of a `Corpus` that a run was trained on, or chose its best epoch by.
+
+    By their names, and by their content where the run's features are still there.
+
+    Args:
+        source: `DataSource` of the run.
+        config: `lca_keras.config.Config` of the run.
+        folder: Run folder, with its `split.csv`.
+        corpus: `Corpus`.
+
+    Returns:
+        Dict from song key to `"train"` or `"validation"`.
+    """
+    names = split.parts_by_name(pathlib.Path(folder, "split.csv"))
+    contents = {}
+    with contextlib.suppress(UserError, OSError):
+        records = FeatureStore.open(_store_folder(source, config)).records
+        for record in records.values():
+            part = names.get((record.artist, record.album, record.song))
+            contents[record.content_hash] = part
+    found = {}
+    for song in corpus.songs:
+        content = corpus.store.records[song.key].content_hash
+        name = (song.artist, song.album, song.song)
+        part = contents.get(content) or names.get(name)
+        if part in ("train", "validation"):
+            found[song.key] = part
+    return found
 
 
 def _others(store):

@@ -70,6 +70,7 @@ def evaluate(args):
             config = config.replace(features=features)
     elif args.moved_to:
         source = dataclasses.replace(source, data=args.moved_to, store=None)
+        moved = dataclasses.replace(job, source=source)
     if args.separator:
         if config.features.source != "mixture":
             separation.check_same(args.separator, config.features.separator)
@@ -85,10 +86,14 @@ def evaluate(args):
         if not known:
             raise UserError(f"{args.data}: no song of an artist that the model knows")
         part_of = {song.key: part for song in known}
+        seen = corpus.learned_from(job.source, job.config, job.folder, songs)
+        options.print_learned_from(seen, known)
         folder = pathlib.Path(args.out or own_folder(job.folder, args.data))
     else:
         parts = ["validation", "test"]
         division = corpus.divide(config, songs, job.folder)
+        if args.moved_to:
+            moved.save_changes()  # Its songs are there.
         options.print_new(division.new)
         part_of = division.part_of
         folder = pathlib.Path(args.out or job.folder)
@@ -101,6 +106,7 @@ def evaluate(args):
         listed = [song for song in songs.songs if song.key in heard.labels]
         options.voice_report(folder, model, heard, artists, source, config, listed)
     for part in parts:
+        print(f"\nsongs of {part}, by artist:")
         print((folder / f"artists_{part}.txt").read_text(encoding="utf-8"))
     print(f"written to {folder}")
 

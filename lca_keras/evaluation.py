@@ -180,16 +180,16 @@ def _tables(decisions, artists, records):
         for clip, (start, index) in enumerate(zip(starts, group, strict=True)):
             best = decisions.winners[index]
             probability = f"{decisions.probabilities[index, best]:.6f}"
-            row_of_clip = [*names, clip, f"{start:.3f}", artists[best], probability]
-            frame_rows.append(row_of_clip)
+            said = [artists[best], probability, record.path]
+            frame_rows.append([*names, clip, f"{start:.3f}", *said])
         vote = decisions.votes[row]
         correct = int(vote == decisions.song_labels[row])
         probability = f"{decisions.means[row, vote]:.6f}"
-        song_rows.append([*names, artists[vote], probability, correct])
-    header = ["artist", "album", "song"]
+        song_rows.append([*names, artists[vote], probability, correct, record.path])
+    song, said = ["artist", "album", "song"], ["predicted", "probability"]
     return {
-        "frame": ([*header, "clip", "start", "predicted", "probability"], frame_rows),
-        "song": ([*header, "predicted", "probability", "correct"], song_rows),
+        "frame": ([*song, "clip", "start", *said, "path"], frame_rows),
+        "song": ([*song, *said, "correct", "path"], song_rows),
     }
 
 

@@ -228,6 +228,7 @@ def fit(args):
         with console.working("Evaluating"):
             found = run.evaluate(job.folder, model, held_out, artists)
         options.print_scores(found)
+        options.print_advice(state, config.train, found["test"], artists)
         listen(job, model, sources["test"], artists, songs.songs)
         with console.working("Exporting the main branch"):
             exported = job.export(model, artists, args.keep)
@@ -363,7 +364,9 @@ def show_export(job, exported, song):
     from lca_keras import inference
 
     separator = job.source.separator
-    if song is not None:
+    if song is None:
+        print("\nno test song is where it was: the export is not tried on one")
+    else:
         print(f"\nThe exported model on a held-out song by {song.artist}:")
         try:
             identifier = inference.Identifier(exported, separator)

@@ -7,7 +7,7 @@ import pathlib
 
 import numpy as np
 
-from lca_keras import files, metrics, plots
+from lca_keras import console, files, metrics, plots
 from lca_keras.audio import features
 from lca_keras.audio.decode import AudioError
 from lca_keras.audio.melody import contour
@@ -15,6 +15,7 @@ from lca_keras.config import Config
 from lca_keras.data.catalogue import Song
 from lca_keras.data.extraction import Extractor
 from lca_keras.errors import UserError
+from lca_keras.export import versions
 from lca_keras.export.versions import METADATA
 
 # Clips in one call of the model; bounds memory for long songs.
@@ -53,7 +54,7 @@ class Identifier:
     """An exported model, ready to identify singers.
 
     Args:
-        folder: Folder of an exported version.
+        folder: Folder of a model, whose newest version is taken, or of a version.
         separator: Optional folder of the separator that the model was trained with.
 
     Attributes:
@@ -62,10 +63,11 @@ class Identifier:
     """
 
     def __init__(self, folder, separator=None):
+        console.quiet_tensorflow()
         import soxr  # noqa: F401  Loaded now, not with the first song.
         import tensorflow as tf
 
-        folder = pathlib.Path(folder)
+        folder = versions.find_version(folder)
         try:
             self.metadata = files.read_json(folder / METADATA)
             config = Config.from_dict(self.metadata["config"])

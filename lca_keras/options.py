@@ -5,6 +5,8 @@ import contextlib
 import dataclasses
 import re
 
+import numpy as np
+
 from lca_keras import console
 from lca_keras.config import (
     AUGMENTATIONS,
@@ -20,6 +22,8 @@ from lca_keras.errors import UserError
 
 # Files that are named one by one for the same reason.
 _LISTED = 10
+# Difference of F1 between training and validation that is worth a word.
+_BY_HEART = 0.3
 
 
 def add_feature_options(parser):
@@ -347,6 +351,48 @@ def print_new(songs):
             f"note: {len(songs)} songs are new since the run began, and left out; the "
             f"first is {songs[0]}"
         )
+
+
+def print_learned_from(seen, songs):
+    """Says how many of some songs a model knows; `corpus.learned_from` found them."""
+    parts = collections.Counter(seen[s.key] for s in songs if s.key in seen)
+    if parts:
+        counts = " and ".join(f"{n} by {part}" for part, n in sorted(parts.items()))
+        print(
+            f"note: the model knows {sum(parts.values())} of these {len(songs)} songs "
+            f"({counts} of its run): scores on them say little. Without --data its "
+            "test songs are evaluated, with --moved-to where they are now"
+        )
+
+
+def print_advice(state, train, evaluation, artists):
+    """Says what a training's scores mean where they are not as they should be.
+
+    Args:
+        state: `lca_keras.training.TrainingState`.
+        train: `lca_keras.config.TrainConfig`.
+        evaluation: `lca_keras.evaluation.Evaluation` of the test songs.
+        artists: List of class names.
+    """
+    logs = state.best_logs
+    if logs["f1"] - logs["val_f1"] > _BY_HEART:
+        print(
+            f"note: F1 is {logs['f1']:.2f} on training clips and {logs['val_f1']:.2f} "
+            "on validation clips: much of it is learned by heart. More albums of each "
+            "artist help, and voices over other bands (--preset voice)"
+        )
+    counterfactual = logs.get("val_cf_f1", -1.0)
+    if state.best_epoch > train.warmup_epochs and counterfactual >= logs["val_f1"]:
+        print(
+            f"note: the counterfactual names validation clips as well as the main "
+            f"branch (F1 {counterfactual:.2f} and {logs['val_f1']:.2f}): the loss "
+            "weights don't do their work here. Train longer, or search them "
+            "(`python -m tuning.search`)"
+        )
+    truth, votes = evaluation.main.song_labels, evaluation.main.votes
+    never = [artists[i] for i in np.unique(truth) if not (votes[truth == i] == i).any()]
+    if never:
+        print(f"note: no test song of {', '.join(never)} is named rightly")
 
 
 def print_scores(evaluations):

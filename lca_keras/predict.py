@@ -99,9 +99,10 @@ def predict(args):
         everything = [{"song": song, **result} for song, result in said.items()]
         print(json.dumps(everything, indent=2, ensure_ascii=False))
     if args.csv:
-        write_csv(args.csv, results, errors)
+        write_csv(args.csv, results, errors, songs)
     if args.plot and results:
         inference.plot(results, args.plot)
+        print(f"drawn to {args.plot}", file=sys.stderr)
     return 1 if errors else 0
 
 
@@ -119,21 +120,25 @@ def listed(paths):
     return list(dict.fromkeys(songs)), errors
 
 
-def write_csv(path, results, errors):
+def write_csv(path, results, errors, songs):
     """Writes what came of every song: its singer, or none, or the error.
 
     Votes and probability are those of the best one, also where it is not named.
     """
+    order = [*(song for song in errors if song not in songs), *songs]
     columns = ["song", "singer", "votes", "clips", "probability", "notes", "error"]
     rows = []
     for song, result in results.items():
         singer, clips = result.singer or "", sum(result.votes.values())
         best = next(iter(result.votes))
         votes, probability = result.votes[best], result.probabilities[best]
-        notes = "; ".join(result.notes)
+        unsure = [] if result.singer else [f"not sure, the likeliest is {best}"]
+        notes = "; ".join([*unsure, *result.notes])
         rows.append([song, singer, votes, clips, f"{probability:.6f}", notes, ""])
     rows += [[song, "", "", "", "", "", error] for song, error in errors.items()]
+    rows.sort(key=lambda row: order.index(row[0]))
     files.write_csv(path, columns, rows)
+    print(f"written to {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -17,9 +18,10 @@ import soundfile
 
 from lca_keras import evaluate, files, fit, options, predict, run, training
 from lca_keras.__main__ import COMMANDS, main
-from lca_keras.config import Config, SplitConfig
+from lca_keras.config import Config, SplitConfig, TrainConfig
 from lca_keras.corpus import DataSource, clip_sources, divide, prepare
 from lca_keras.errors import UserError
+from tests.audio import signals
 from tests.audio.signals import music
 
 TINY_OPTIONS = ["--runs", "runs", "--exports", "models", "--features", "features"]
@@ -526,6 +528,7 @@ def test_predict_names_nobody_without_confidence(workplace, tiny_corpus, capsys)
     assert out.startswith(f"{song}: not sure\n")
     (row,) = files.read_csv("unsure.csv")
     assert (row["singer"], row["error"]) == ("", "")
+    assert row["notes"].startswith("not sure, the likeliest is ")
     assert row["clips"] == "3"  # 7 s at 0, 1.5 and 3 s.
     assert 0 < float(row["probability"]) < 1
     assert predict.main([*arguments, "2"]) == 1
@@ -545,16 +548,65 @@ def test_predict_reports_bad_files_and_goes_on(workplace, tiny_corpus, capsys):
     assert predict.main(["--model", "models/first try", *songs, *csv_file]) == 1
     captured = capsys.readouterr()
     rows = {row["song"]: row for row in files.read_csv("answers.csv")}
-    assert list(rows)[:2] == [good, str(deep / "x.flac")]
-    first, second, *wrong = rows.values()
+    # In the order in which they were given; folders without songs first.
+    assert list(rows) == ["empty", *songs[:4], str(deep / "x.flac")]
+    first, second = rows.pop(good), rows.pop(str(deep / "x.flac"))
+    wrong = rows.values()
     assert first["singer"] == second["singer"] != ""
     assert first["clips"] == "2"
     assert all(row["error"] and not row["singer"] for row in wrong)
-    assert set(rows) == {*songs[:4], str(deep / "x.flac"), "empty"}
     assert captured.out.startswith(good)
     assert "nowhere.mp3: cannot be read: No such file" in captured.err
     assert "short.wav: too short: 0.500 s" in captured.err
     assert "lyrics.mp3: no recording in a format" in captured.err
+
+
+def test_songs_that_a_model_knows_are_told(workplace, tiny_corpus, tmp_path, capsys):
+    """Under their names, and under others by their content."""
+    music = tmp_path / "music"
+    ignored = shutil.ignore_patterns("stems", "*.csv", "*.json")
+    shutil.copytree(tiny_corpus, music, ignore=ignored)
+    for path in list(music.glob("*/*")):
+        path.rename(path.with_name(f"{path.name} again"))
+    new = music / "Ada Quill" / "Live"
+    new.mkdir()
+    samples = signals.music(16000, seconds=7)
+    soundfile.write(new / "x.wav", samples, 16000)
+    assert evaluate.main(["--run", "runs/first try", "--data", str(music)]) == 0
+    out = capsys.readouterr().out
+    assert "the model knows 12 of these 19 songs (6 by train and 6 by valid" in out
+    assert "songs of music, by artist:" in out
+    shutil.rmtree("runs/first try/evaluation-music")
+
+
+def test_what_scores_mean_is_said(capsys):
+    logs = {"f1": 0.96, "val_f1": 0.44, "val_cf_f1": 0.44}
+    state = training.TrainingState(epoch=1, best_epoch=1, history=[logs])
+    truth, votes = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 2, 2])
+    main = types.SimpleNamespace(song_labels=truth, votes=votes)
+    evaluation = types.SimpleNamespace(main=main)
+    train = TrainConfig(warmup_epochs=0)
+    options.print_advice(state, train, evaluation, ["A", "B", "C"])
+    heart, idle, never = capsys.readouterr().out.splitlines()
+    assert "0.96 on training clips and 0.44 on validation clips" in heart
+    assert "the counterfactual names validation clips as well" in idle
+    assert never == "note: no test song of B is named rightly"
+    logs |= {"f1": 0.6, "val_cf_f1": 0.3}
+    main.votes = truth
+    options.print_advice(state, train, evaluation, ["A", "B", "C"])
+    assert capsys.readouterr().out == ""
+
+
+def test_a_run_finds_its_music_again(workplace, tiny_corpus, tmp_path, capsys):
+    shutil.copytree("runs/first try", "runs/moved")
+    moved = tmp_path / "elsewhere"
+    moved.symlink_to(tiny_corpus)
+    arguments = ["--run", "runs/moved", "--moved-to", str(moved)]
+    assert evaluate.main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert run.Run.load("runs/moved").source.data == str(moved)
+    before = files.read_json("runs/moved/metrics.json")["test"]
+    assert files.read_json(tmp_path / "out" / "metrics.json")["test"] == before
+    shutil.rmtree("runs/moved")
 
 
 def test_corpora_of_one_name_do_not_share_a_folder(tmp_path):

@@ -1,6 +1,7 @@
 """The songs of a corpus: a folder tree or a CSV manifest."""
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -100,7 +101,7 @@ def load(path, root=None, tags=False, left_out=None):
             f"{path}: no songs found. Expected audio files (mp3, m4a, flac, ogg, wav "
             "and others) as artist/album/song.ext; or, with --tags, files with tags in "
             "any folders; or a CSV manifest with the columns "
-            f"{', '.join(_COLUMNS)}.{_examples(left_out)}"
+            f"{', '.join(_COLUMNS)}.{_hint(left_out, tags)}{_examples(left_out)}"
         )
     return sorted(songs)
 
@@ -203,7 +204,9 @@ def _tagged(path, place):
     try:
         tags = mutagen.File(path, easy=True) or {}
     except (mutagen.MutagenError, OSError) as error:
-        raise _NoSong(f"its tags cannot be read ({error})") from error
+        raise _NoSong(
+            f"its tags cannot be read ({error}): damaged or cut off?"
+        ) from error
 
     def tag(*names):
         values = (" & ".join(tags.get(name) or []).strip() for name in names)
@@ -219,9 +222,24 @@ def _tagged(path, place):
     return artist, *_of_album(album, title)
 
 
+def _hint(left_out, tags):
+    """Says so if files that were left out have tags, for an error message."""
+    for path in [] if tags else list(left_out)[:5]:
+        with contextlib.suppress(_NoSong):
+            _tagged(pathlib.Path(path), None)
+            return " These files have tags: add --tags."
+    return ""
+
+
 def _examples(left_out):
-    """What was left out, for an error message."""
-    return "".join(f"\n  {path}: {why}" for path, why in list(left_out.items())[:5])
+    """What was left out, a file for each reason, for an error message."""
+    first = {why: path for path, why in reversed(left_out.items())}
+    count = collections.Counter(left_out.values())
+    return "".join(
+        f"\n  {path}: {why}"
+        + (f" (and {count[why] - 1} more)" if count[why] > 1 else "")
+        for why, path in first.items()
+    )
 
 
 # === Manifests ===

@@ -131,6 +131,11 @@ def artists_of(path):
     return sorted({names[0] for names, _ in _rows(path)})
 
 
+def parts_by_name(path):
+    """Dict from artist, album and song to the part, of a split file."""
+    return {names: row["part"] for names, row in _rows(path)}
+
+
 def unknown_songs(path, songs):
     """Returns the songs of a split file that a corpus does not have, for people."""
     known = {(song.artist, song.album, song.song) for song in songs}

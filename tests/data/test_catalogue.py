@@ -290,3 +290,23 @@ def test_missing_and_empty_folders(tmp_path):
     (tmp_path / "x.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot be read as CSV"):
         catalogue.load(tmp_path / "x.csv")
+
+
+def test_tagged_files_in_other_folders_are_told_of_tags(tmp_path):
+    for number in range(7):
+        path = tmp_path / f"{number}.flac"
+        soundfile.write(path, np.zeros(1600), 16000)
+        tags = mutagen.File(path, easy=True)
+        tags.update({"artist": "A", "album": "B", "title": f"{number}"})
+        tags.save()
+    deep = tmp_path / "a" / "b" / "c" / "d"
+    deep.mkdir(parents=True)
+    (deep / "x.mp3").write_bytes(b"x")
+    with pytest.raises(UserError) as raised:
+        catalogue.load(tmp_path)
+    first, *reasons = str(raised.value).splitlines()
+    assert "These files have tags: add --tags." in first
+    assert len(reasons) == 2
+    assert sum("too deep" in reason for reason in reasons) == 1
+    assert sum("in no folder of an album" in r and "(and 6 more)" in r for r in reasons)
+    assert len(catalogue.load(tmp_path, tags=True)) == 7
