@@ -497,14 +497,15 @@ def test_silence_changes_nothing(network, tmp_path, place):
         np.testing.assert_allclose(graph["probabilities"][0], said, atol=1e-4)
     plain, silent = results
     assert len(silent.clips) == len(plain.clips) == 4
-    for artist in ARTISTS:
-        # Windows reach over the edges of silence, and clips begin between frames.
-        difference = silent.probabilities[artist] - plain.probabilities[artist]
-        assert abs(difference) < 0.03
+    # Windows reach over the edges of silence, so clips may begin two frames off.
+    shift = 2 * 512 / 16000
+    for clip, other in zip(plain.clips, silent.clips, strict=True):
+        gap = 7.056 * (place == "everywhere" or place == "before")
+        gap += 7.056 * (place in ("between", "everywhere") and clip["start"] > 6.1)
+        if not abs(clip["start"] - middle / 16000) < 3:  # Silence lies in that one.
+            assert other["start"] - gap == pytest.approx(clip["start"], abs=shift)
     (note,) = silent.notes
     assert "are silent and left out" in note
-    begin = 7 if place in ("before", "everywhere") else 0
-    assert silent.clips[0]["start"] == pytest.approx(begin, abs=0.2)
 
 
 def test_the_recipe_for_phones():
