@@ -67,7 +67,9 @@ class Identifier:
         import soxr  # noqa: F401  Loaded now, not with the first song.
         import tensorflow as tf
 
-        folder = versions.find_version(folder)
+        folder = pathlib.Path(folder)
+        if versions.versions(folder):
+            folder = versions.find_version(folder)
         try:
             self.metadata = files.read_json(folder / METADATA)
             config = Config.from_dict(self.metadata["config"])

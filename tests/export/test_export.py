@@ -534,3 +534,15 @@ def test_the_recipe_for_phones():
     expected = kept_clips(mel)
     assert len(clips) == len(expected) == 4
     np.testing.assert_allclose(clips[..., 0], expected, atol=5e-3)
+
+
+def test_a_models_folder_is_its_newest_version(network, tmp_path):
+    config = get_preset("demo")
+    for _ in range(2):
+        export_model(network, ARTISTS, config, tmp_path, "two", {})
+    path = tmp_path / "a.wav"
+    soundfile.write(path, song(6.0), 16000, subtype="FLOAT")
+    newest = Identifier(tmp_path / "two").identify(path)
+    assert newest == Identifier(tmp_path / "two" / "2").identify(path)
+    with pytest.raises(UserError, match="not a whole export"):
+        Identifier(tmp_path / "three")
