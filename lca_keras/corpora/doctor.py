@@ -19,7 +19,7 @@ import unicodedata
 import numpy as np
 
 from lca_keras import console, files, options, processes
-from lca_keras.audio import fingerprint
+from lca_keras.audio import features, fingerprint
 from lca_keras.audio.decode import (
     CANCELLED,
     AudioError,
@@ -27,7 +27,7 @@ from lca_keras.audio.decode import (
     read_blocks,
     resampled,
 )
-from lca_keras.config import CLIP_SECONDS, Config
+from lca_keras.config import CLIP_SECONDS, Config, FeatureConfig
 from lca_keras.corpus import DataSource
 from lca_keras.data.split import PARTS
 from lca_keras.errors import UserError
@@ -88,6 +88,7 @@ class Examination:
         problem: Why it cannot be decoded, or empty.
         notes: Sentences about sound that may be missing.
         seconds: Length.
+        sound: Seconds that are left of it without its silence, as for clips.
         rate: Samples per second in the file.
         channels: Channels in the file.
         clipped: Share of samples that are clipped.
@@ -101,6 +102,7 @@ class Examination:
     problem: str = ""
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    sound: float = 0.0
     rate: int = 0
     channels: int = 0
     clipped: float = 0.0
@@ -127,11 +129,13 @@ def examine(path, keep_every=1):
             samples = [*resampled(first, fingerprint.SAMPLE_RATE)]
     except AudioError as error:
         return Examination(problem=str(error))
+    samples = np.concatenate(samples)
     channels = len(gauge.energy)
     silent = gauge.energy < 1e-6 * gauge.energy.max()
     return Examination(
         notes=tuple(notes),
         seconds=gauge.seconds,
+        sound=_sound(samples, gauge.seconds),
         rate=gauge.rate,
         channels=channels,
         clipped=gauge.clipped / gauge.size,
@@ -139,8 +143,20 @@ def examine(path, keep_every=1):
         same_channels=channels > 1 and gauge.difference < 1e-6 * gauge.energy.sum(),
         silent_channels=bool(silent.any()),
         content_hash=gauge.digest.hexdigest()[:32],
-        landmarks=fingerprint.fingerprint(np.concatenate(samples), keep_every),
+        landmarks=fingerprint.fingerprint(samples, keep_every),
     )
+
+
+def _sound(samples, seconds):
+    """Seconds of a recording without its silence; heard at the fingerprint's rate."""
+    rate = fingerprint.SAMPLE_RATE
+    config = FeatureConfig(sample_rate=rate, n_fft=1024, hop_length=256, fmax=rate / 2)
+    mel = features.mel_spectrogram(samples, config)
+    silence = features.silent_passages(features.sounding_frames(mel, config))
+    kept = features.kept_frames(mel.shape[1], silence, config)
+    if len(kept) == mel.shape[1]:
+        return seconds
+    return max(0, len(kept) - 1) * config.hop_length / rate
 
 
 class _Gauge:
@@ -197,7 +213,8 @@ def diagnose(songs, examinations, clip_seconds):
     usable = [
         (song, examined)
         for song, examined in zip(songs, examinations, strict=True)
-        if not examined.problem and examined.seconds >= clip_seconds
+        if not examined.problem
+        and min(examined.seconds, examined.sound) >= clip_seconds
     ]
     found += _rates(usable)
     found += _tell_artist(usable)
@@ -219,6 +236,12 @@ def _of_song(song, examined, clip_seconds):
         return
     if examined.seconds < clip_seconds:
         message = f"lasts {examined.seconds:.3f} s, a clip needs {clip_seconds:.3f} s"
+        yield finding(ERROR, "too short", message)
+    elif examined.sound < clip_seconds:
+        message = (
+            f"{examined.sound:.3f} s without its silence, a clip needs "
+            f"{clip_seconds:.3f} s"
+        )
         yield finding(ERROR, "too short", message)
     for note in examined.notes:
         yield finding(WARNING, "not whole", note)

@@ -6,7 +6,9 @@ import pytest
 import soundfile
 import soxr
 
+from lca_keras.config import get_preset
 from lca_keras.corpora import doctor, synthesis
+from lca_keras.corpus import DataSource, prepare
 
 
 def found(folder, *options):
@@ -253,3 +255,20 @@ def test_a_copy_whose_channels_cancel_is_heard(corpus):
     assert len(findings["duplicate across artists"]) == 1
     (finding,) = findings["not whole"]
     assert "cancel out" in finding["message"]
+
+
+def test_songs_that_are_mostly_silent_are_no_songs(corpus):
+    """As in `fit`, which has nothing to learn from there."""
+    for path in (corpus / "Ada Quill" / "Album 01").iterdir():
+        samples, rate = soundfile.read(path)
+        few = np.concatenate([samples[: 2 * rate], np.zeros(9 * rate)])
+        soundfile.write(path, few, rate)
+    code, findings, _ = found(corpus)
+    assert code == 1
+    assert len(findings["too short"]) == 2
+    assert "s without its silence, a clip needs 2.976" in str(findings["too short"])
+    (finding,) = findings["too few albums"]
+    assert finding["where"] == "Ada Quill"
+    config = get_preset("demo")
+    source = DataSource(data=str(corpus), features=str(corpus.parent / "features"))
+    assert len(prepare(source, config).skipped) == 2
