@@ -199,7 +199,7 @@ def test_trained_models_are_found_out(planted, voice_db, tmp_path):
     from lca_keras import training
 
     settings = synthesis.SynthesisConfig(
-        artists=6, albums=5, songs=3, seconds=7.0, confounding=1.0, voice_db=voice_db
+        artists=6, albums=5, songs=3, seconds=10.0, confounding=1.0, voice_db=voice_db
     )
     folder = tmp_path / "corpus"
     synthesis.write_corpus(settings, folder, stems=True)
