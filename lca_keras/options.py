@@ -342,6 +342,10 @@ def print_parts(division, sources):
     print_new(division.new)
     for part, source in sources.items():
         print(f"  {part:<10} {len(source.labels):5d} songs {source.num_clips:7d} clips")
+        there = set(source.labels.values())
+        lacking = [a for n, a in enumerate(division.artists) if n not in there]
+        if lacking:  # A fold may have none.
+            print(f"  note: no {part} songs of {', '.join(lacking)}")
 
 
 def print_new(songs):

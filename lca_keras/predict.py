@@ -125,19 +125,20 @@ def write_csv(path, results, errors, songs):
 
     Votes and probability are those of the best one, also where it is not named.
     """
-    order = [*(song for song in errors if song not in songs), *songs]
     columns = ["song", "singer", "votes", "clips", "probability", "notes", "error"]
-    rows = []
+    # Folders without songs first, then as they were given.
+    given = dict.fromkeys(songs)
+    rows = {song: None for song in errors if song not in given} | given
     for song, result in results.items():
         singer, clips = result.singer or "", sum(result.votes.values())
         best = next(iter(result.votes))
         votes, probability = result.votes[best], result.probabilities[best]
         unsure = [] if result.singer else [f"not sure, the likeliest is {best}"]
         notes = "; ".join([*unsure, *result.notes])
-        rows.append([song, singer, votes, clips, f"{probability:.6f}", notes, ""])
-    rows += [[song, "", "", "", "", "", error] for song, error in errors.items()]
-    rows.sort(key=lambda row: order.index(row[0]))
-    files.write_csv(path, columns, rows)
+        rows[song] = [song, singer, votes, clips, f"{probability:.6f}", notes, ""]
+    for song, error in errors.items():
+        rows[song] = [song, "", "", "", "", "", error]
+    files.write_csv(path, columns, rows.values())
     print(f"written to {path}", file=sys.stderr)
 
 

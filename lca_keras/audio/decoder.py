@@ -362,9 +362,8 @@ def _data_of(file):
     else:
         return None
     size = struct.calcsize(head)
-    for _ in range(
-        1000
-    ):  # Chunks before the sound; a damaged file may have any number.
+    # Chunks before the sound; a damaged file may have any number.
+    for _ in range(1000):
         file.seek(position)
         field = file.read(size)
         if len(field) < size:
