@@ -13,11 +13,11 @@ import sys
 
 import numpy as np
 
-from benchmarks.voice import interval
 from lca_keras import console, files
 from lca_keras.config import get_preset
 from lca_keras.data.clips import ClipSource
 from lca_keras.errors import UserError
+from lca_keras.experiments.statistics import over_seeds
 
 _RANGE_DB = (-20.0, 12.0)
 # Name of a way: level of the features, and whether training clips get random gain.
@@ -134,7 +134,7 @@ def compare(args):
         cells = [way, str(len(args.seeds))]
         for level in ("frame", "song"):
             values = [found[way, seed][level] for seed in args.seeds]
-            cells.append(f"{np.mean(values):.3f} ± {interval(values):.3f}")
+            cells.append(f"{np.mean(values):.3f} ± {over_seeds(values):.3f}")
         print(f"| {' | '.join(cells)} |")
 
 

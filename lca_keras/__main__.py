@@ -11,6 +11,8 @@ COMMANDS = {
     "fit": "lca_keras.fit",
     "predict": "lca_keras.predict",
     "evaluate": "lca_keras.evaluate",
+    "explain": "lca_keras.explain",
+    "experiments": "lca_keras.experiments.__main__",
     "extract": "pipelines.extract",
     "search": "tuning.search",
     "report": "tuning.report",

@@ -17,8 +17,8 @@ class ClipPredictions:
         songs: Dict from song key to the indices of its clips, in time order.
         starts: Dict from song key to the seconds at which these begin in the song.
         outputs: Dict of arrays, as `LCAModel` gives them: `"logits"` `(clips, classes)`
-            and, with a counterfactual, `"cf_logits"`, `"attention"` and
-            `"cf_attention"`.
+            and `"embedding"` and, with a counterfactual, `"cf_logits"`, `"attention"`
+            and `"cf_attention"`.
     """
 
     labels: np.ndarray
@@ -73,6 +73,15 @@ class Decisions:
         return np.array([metrics.vote(self.probabilities[g]) for g in self._groups])
 
     @functools.cached_property
+    def published_votes(self):
+        """Int array `(songs,)`, decisions as the papers take them.
+
+        Only clips above 0.5 vote, all if there are none.
+        """
+        groups = [self.probabilities[g] for g in self._groups]
+        return np.array([metrics.vote(group, above=0.5) for group in groups])
+
+    @functools.cached_property
     def means(self):
         """Float array `(songs, classes)`, mean probabilities."""
         return np.stack([self.probabilities[g].mean(axis=0) for g in self._groups])
@@ -116,7 +125,6 @@ class Predictor:
     def __call__(self, model):
         """Returns the `ClipPredictions` of an `lca_keras.models.LCAModel`."""
         outputs = model.predict(self._clips, verbose=0)
-        outputs.pop("embedding")
         return ClipPredictions(self._labels, self._songs, self._starts, outputs)
 
 

@@ -24,8 +24,6 @@ from lca_keras.config import (
 )
 from lca_keras.errors import UserError
 
-BUILT_IN_CORPUS = "corpus/built-in"
-
 
 def parse_args(argv=None):
     """Parses the command line; options that were not given are `None`."""
@@ -160,17 +158,6 @@ def config_from(args):
     return options.resolve_data(args, config, **sections)
 
 
-def make_built_in_corpus():
-    """Synthesises the built-in corpus unless it is there; returns its folder."""
-    from lca_keras.corpora import synthesis
-
-    folder = pathlib.Path(BUILT_IN_CORPUS)
-    with console.progress("Synthesising songs") as progress:
-        corpus = synthesis.SynthesisConfig(confounding=0.9)
-        synthesis.write_corpus(corpus, folder, stems=True, progress=progress)
-    return folder
-
-
 def main(argv=None):
     """Command line of training."""
     args = parse_args(argv)
@@ -245,7 +232,10 @@ def new_run(args):
     config, source = config_from(args)
     name = default_name(config) if args.name is None else options.check_name(args.name)
     if source.data is None and source.store is None:
-        folder = make_built_in_corpus()
+        from lca_keras.corpora import synthesis
+
+        with console.progress("Synthesising songs") as progress:
+            folder = synthesis.write_built_in(progress)
         source = dataclasses.replace(source, data=str(folder / "manifest.csv"))
         if not options.asks_for_split(args) and not args.config:
             # Its own split: the albums whose bands do not tell the artist.

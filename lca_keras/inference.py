@@ -50,6 +50,87 @@ class Identification:
     notes: list[str]
 
 
+@dataclasses.dataclass(frozen=True)
+class HeardSong:
+    """A song as a network hears it.
+
+    Attributes:
+        mel: Float32 array `(mel_bins, kept frames)`, decibels, without silence.
+        melody: `lca_keras.audio.melody.contour` of the same frames, or `None`.
+        kept: Int array, the song's frames that are kept.
+        starts: Int array, kept frames at which clips begin.
+        second: Float, frames a second.
+        frames: Int, frames of the whole song.
+        notes: Sentences about sound that is missing, and silence.
+    """
+
+    mel: np.ndarray
+    melody: np.ndarray | None
+    kept: np.ndarray
+    starts: np.ndarray
+    second: float
+    frames: int
+    notes: list[str]
+
+    def clips(self, clip_frames, starts):
+        """What the network takes of the clips from some kept frames.
+
+        Returns:
+            Float32 array `(clips, mel_bins, clip_frames, 1)`, or a dict of two with the
+            melody.
+        """
+        frames = [start + np.arange(clip_frames) for start in starts]
+        mel = np.stack([self.mel[:, few] for few in frames])[..., None]
+        if self.melody is None:
+            return mel
+        melody = np.stack([self.melody[:, few] for few in frames])[..., None]
+        return {"mel_spectrogram": mel, "melody": melody}
+
+
+def hear(extractor, config, song, overlap=0.0):
+    """Decodes a song and cuts it into clips, as a network takes them.
+
+    Args:
+        extractor: `lca_keras.data.extraction.Extractor` of what the network is served.
+        config: `lca_keras.config.Config` of its training.
+        song: `lca_keras.data.catalogue.Song`; its names are not read.
+        overlap: Share of a clip that the next one has too, below 1.
+
+    Returns:
+        `HeardSong`.
+
+    Raises:
+        AudioError: It cannot be decoded, is silent or too short.
+    """
+    served, clip_frames = extractor.config, config.clip_frames
+    sounds = extractor.sounds(song)
+    heard = extractor.heard(sounds)
+    if 1 + heard.size // served.hop_length < clip_frames:
+        raise AudioError(
+            f"too short: {heard.seconds:.3f} s, a clip needs "
+            f"{config.least_seconds:.3f} s"
+        )
+    mel = features.mel_spectrogram(heard, served)
+    silence = features.silent_passages(features.sounding_frames(mel, served))
+    kept = features.kept_frames(mel.shape[1], silence, served)
+    hop = max(1, round(clip_frames * (1 - overlap)))
+    starts = features.clip_starts(len(kept), clip_frames, hop)
+    second = served.sample_rate / served.hop_length
+    if not starts.size:
+        raise AudioError(
+            f"too short without its silence: {len(kept) / second:.3f} s, a clip needs "
+            f"{config.least_seconds:.3f} s"
+        )
+    notes = list(sounds["mixture"].notes)
+    left_out = (mel.shape[1] - len(kept)) / second
+    if left_out >= _WORTH_A_WORD:
+        notes.append(f"{left_out:.1f} s of it are silent and left out")
+    bands = extractor.melody(sounds)
+    melody = None if bands is None else contour(bands[kept], served.mel_bins)
+    frames = mel.shape[1]
+    return HeardSong(mel[:, kept], melody, kept, starts, second, frames, notes)
+
+
 class Identifier:
     """An exported model, ready to identify singers.
 
@@ -80,33 +161,32 @@ class Identifier:
         # Exports of before had no `clips`; their `mel` takes a clip as a song.
         signatures = self._model.signatures
         self._serve = signatures.get("clips") or signatures["mel"]
-        self._features = config.served_features
-        self._clip_frames = config.clip_frames
-        self._least_seconds = config.least_seconds
-        self._extractor = Extractor(self._features, separator, threads=None)
+        self._config = config
+        served = config.served_features
+        self._extractor = Extractor(served, separator, threads=None)
         # The first call optimises the graph and takes memory: part of starting up,
         # not of a song.
-        features.mel_filters(self._features)
-        silence = np.zeros((self._features.mel_bins, 9 * self._clip_frames), "float32")
-        self._classify(silence, silence, self._clip_frames * np.arange(9))
+        features.mel_filters(served)
+        frames = 9 * config.clip_frames
+        silence = np.zeros((served.mel_bins, frames), "float32")
+        starts = config.clip_frames * np.arange(9)
+        melody = silence if self.takes_melody else None
+        kept = np.arange(frames)
+        self._classify(HeardSong(silence, melody, kept, starts, 1.0, frames, []))
 
-    def _classify(self, mel, melody, starts):
-        """Probabilities (clips, classes) of the clips from these frames, of a song.
+    def _classify(self, song):
+        """Probabilities (clips, classes) of a `HeardSong`.
 
-        A few pass at once, however long it is.
+        A few clips pass at once, however long it is.
         """
         import tensorflow as tf
 
-        results = []
+        results, starts = [], song.starts
         for few in np.array_split(starts, -(-len(starts) // _CLIPS_AT_ONCE)):
-            frames = [start + np.arange(self._clip_frames) for start in few]
-            inputs = {"mel_spectrogram": mel}
-            if self.takes_melody:
-                inputs["melody"] = melody
-            batch = {
-                name: tf.constant(np.stack([song[:, f] for f in frames])[..., None])
-                for name, song in inputs.items()
-            }
+            clips = song.clips(self._config.clip_frames, few)
+            if not self.takes_melody:
+                clips = {"mel_spectrogram": clips}
+            batch = {name: tf.constant(array) for name, array in clips.items()}
             results.append(self._serve(**batch)["probabilities"].numpy())
         return np.concatenate(results)
 
@@ -149,36 +229,8 @@ class Identifier:
                 f"`overlap` must be in [0, 1). Received: overlap={overlap}"
             )
         song = Song("", "", "", path, vocals_path)
-        sounds = self._extractor.sounds(song)
-        heard = self._extractor.heard(sounds)
-        seconds = self.metadata["clip_seconds"]
-        hop = max(1, round(self._clip_frames * (1 - overlap)))
-        if 1 + heard.size // self._features.hop_length < self._clip_frames:
-            raise AudioError(
-                f"too short: {heard.seconds:.3f} s, a clip needs "
-                f"{self._least_seconds:.3f} s"
-            )
-        mel = features.mel_spectrogram(heard, self._features)
-        silence = features.silent_passages(
-            features.sounding_frames(mel, self._features)
-        )
-        kept = features.kept_frames(mel.shape[1], silence, self._features)
-        starts = features.clip_starts(len(kept), self._clip_frames, hop)
-        second = self._features.sample_rate / self._features.hop_length  # In frames.
-        if not starts.size:
-            raise AudioError(
-                f"too short without its silence: {len(kept) / second:.3f} s, a clip "
-                f"needs {self._least_seconds:.3f} s"
-            )
-        notes = list(sounds["mixture"].notes)
-        left_out = (mel.shape[1] - len(kept)) / second
-        if left_out >= _WORTH_A_WORD:
-            notes.append(f"{left_out:.1f} s of it are silent and left out")
-        bands = self._extractor.melody(sounds)
-        melody = None
-        if bands is not None:
-            melody = contour(bands[kept], self._features.mel_bins)
-        clips = self._classify(mel[:, kept], melody, starts)
+        heard = hear(self._extractor, self._config, song, overlap)
+        clips = self._classify(heard)
         means = clips.mean(axis=0).tolist()
         winners = [self.artists[index] for index in clips.argmax(axis=1)]
         counts = collections.Counter(winners)
@@ -193,18 +245,21 @@ class Identifier:
             singer=singer if confident else None,
             probabilities=dict(ranked),
             votes={name: counts[name] for name, _ in ranked},
-            clip_seconds=seconds,
+            clip_seconds=self.metadata["clip_seconds"],
             clips=[
                 {
-                    "start": round(start / second, 3),
+                    "start": round(start / heard.second, 3),
                     "singer": winner,
                     "probabilities": dict(zip(self.artists, row, strict=True)),
                 }
                 for start, winner, row in zip(
-                    kept[starts].tolist(), winners, clips.tolist(), strict=True
+                    heard.kept[heard.starts].tolist(),
+                    winners,
+                    clips.tolist(),
+                    strict=True,
                 )
             ],
-            notes=notes,
+            notes=heard.notes,
         )
 
 

@@ -3,18 +3,23 @@
 import numpy as np
 
 
-def vote(clip_probabilities):
+def vote(clip_probabilities, above=None):
     """Song-level decision: the most frequent clip prediction.
 
     Ties go to the class with the highest summed probability among those tied.
 
     Args:
         clip_probabilities: Array `(clips, classes)`, at least one clip.
+        above: Optional float. Only clips whose prediction is more probable have a vote;
+            all have one if there are none. The papers' vote is that of 0.5.
 
     Returns:
         Int, class index.
     """
     clip_probabilities = np.asarray(clip_probabilities)
+    if above is not None:
+        sure = clip_probabilities.max(axis=1) > above
+        clip_probabilities = clip_probabilities[sure | ~sure.any()]
     classes = clip_probabilities.shape[1]
     counts = np.bincount(clip_probabilities.argmax(axis=1), minlength=classes)
     sums = clip_probabilities.sum(axis=0, dtype="float64")

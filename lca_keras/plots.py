@@ -5,6 +5,14 @@ import warnings
 
 from lca_keras import files
 
+# Okabe and Ito's colours, which people with any colour vision tell apart.
+COLORS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7"),
+    *("#e69f00", "#56b4e9", "#000000", "#f0e442"),
+)
+MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
+_HERTZ = (250, 500, 1000, 2000, 4000, 8000)
+
 
 def style():
     """Context in which figures are drawn: fonts for as many scripts as there are."""
@@ -31,6 +39,48 @@ def new_figure(width, height):
     from matplotlib.figure import Figure
 
     return Figure((width, height), layout="constrained")
+
+
+def look_of(number):
+    """Colour and marker of the class with this index; 64 differ."""
+    color = COLORS[number % len(COLORS)]
+    marker = MARKERS[(number + number // len(COLORS)) % len(MARKERS)]
+    return {"color": color, "marker": marker}
+
+
+def mel_axis(axes, centres):
+    """Labels a vertical axis of mel bins, counted from 0, in Hz.
+
+    Args:
+        axes: Matplotlib axes.
+        centres: Float array, Hz, ascending.
+    """
+    import numpy as np
+
+    shown = [hertz for hertz in _HERTZ if centres[0] <= hertz <= centres[-1] * 1.05]
+    places = np.interp(shown, centres, np.arange(len(centres)))
+    axes.set_yticks(places, [f"{hertz:g}" for hertz in shown])
+    axes.set_ylabel("frequency (Hz)")
+
+
+def blend(mel, cam):
+    """A spectrogram in grey under a map in colours, low frequencies at the bottom.
+
+    Args:
+        mel: Float array `(mel_bins, frames)`, decibels.
+        cam: Float array of that shape, not negative.
+
+    Returns:
+        Float array `(mel_bins, frames, 3)` in [0, 1].
+    """
+    import matplotlib
+    import numpy as np
+
+    grey = np.clip((mel.max() - mel) / 80, 0, 1)[..., None]
+    strength = cam / max(float(cam.max()), 1e-12)
+    colors = matplotlib.colormaps["viridis"](strength)[..., :3]
+    cover = 0.8 * np.clip(2 * strength, 0, 1)[..., None]
+    return ((1 - cover) * grey + cover * colors)[::-1]
 
 
 def save_figure(figure, path):

@@ -48,9 +48,16 @@ class Run:
         """Makes the folder with what is needed to resume the run, in one step."""
         with files.atomic_path(self.folder) as temporary:
             temporary.mkdir(parents=True)
-            files.write_json(temporary / "environment.json", environment(self.config))
-            self._save_places(temporary)
-            self.config.save(temporary / "config.yaml")
+            self._describe(temporary)
+
+    def save_in_cell(self):
+        """The same in a folder that `cell` has made."""
+        self._describe(self.folder)
+
+    def _describe(self, folder):
+        files.write_json(folder / "environment.json", environment(self.config))
+        self._save_places(folder)
+        self.config.save(folder / "config.yaml")
 
     def save_changes(self):
         """Writes where data and exports are now, and the configuration."""
@@ -103,11 +110,13 @@ class Run:
     def train(self, sources, num_classes, callbacks=(), strategy=None):
         """Trains the epochs that are left; see `lca_keras.training.train`.
 
-        Leaves checkpoints, `history.csv`, `training.png` and TensorBoard logs.
+        Leaves checkpoints, `history.csv`, `training.png` and TensorBoard logs, what
+        speaks for the artists of a few validation clips among them.
         """
         import keras
 
         from lca_keras import training
+        from lca_keras.callbacks import ActivationLog
 
         def state():
             return training.TrainingState.load(self.checkpoints)
@@ -122,6 +131,9 @@ class Run:
         callbacks = [
             keras.callbacks.LambdaCallback(on_epoch_end=write_history),
             keras.callbacks.TensorBoard(logs, write_graph=False, update_freq="epoch"),
+            ActivationLog(
+                logs, *few_clips(sources["validation"]), self.config.train.epochs
+            ),
             *callbacks,
         ]
         end = training.train(
@@ -243,6 +255,25 @@ def write_spectrograms(folder, source, count=4):
     with tf.summary.create_file_writer(os.fspath(folder)).as_default():
         # Low frequencies at the bottom.
         tf.summary.image("mel_spectrogram", images[:, ::-1], step=0, max_outputs=count)
+
+
+def few_clips(source, count=4):
+    """The first clips of songs by so many artists, as a network takes them.
+
+    Returns:
+        A batch of clips, and their labels.
+    """
+    import keras
+
+    chosen = {}
+    for key, label in source.labels.items():
+        chosen.setdefault(label, key)
+    keys = list(chosen.values())[:count]
+    few = dataclasses.replace(source, labels={key: source.labels[key] for key in keys})
+    clips, labels = next(iter(few.ordered(few.num_clips)))
+    first = [few.clips_by_song[key][0] for key in few.order]
+    clips = keras.tree.map_structure(lambda tensor: tensor.numpy()[first], clips)
+    return clips, labels.numpy()[first]
 
 
 def evaluate(folder, model, sources, artists):

@@ -61,3 +61,18 @@ def test_fit_temperature_recovers_a_known_one(temperature):
     labels = (probabilities.cumsum(axis=1) > rng.random((20_000, 1))).argmax(axis=1)
     found = metrics.fit_temperature(temperature * logits, labels)
     assert found == pytest.approx(temperature, rel=0.05)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_published_vote_is_that_of_clips_above_a_half(seed):
+    rng = np.random.default_rng(seed)
+    clips = rng.dirichlet(np.full(3, rng.choice([0.3, 3.0])), rng.integers(1, 8))
+
+    sure = [row for row in clips if max(row) > 0.5]
+    assert metrics.vote(clips, above=0.5) == plain_vote(sure or clips)
+
+
+def test_the_published_vote_may_differ_from_the_majority():
+    clips = [[0.4, 0.3, 0.3], [0.4, 0.3, 0.3], [0.1, 0.8, 0.1]]
+    assert metrics.vote(clips) == 0
+    assert metrics.vote(clips, above=0.5) == 1

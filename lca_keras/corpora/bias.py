@@ -21,7 +21,10 @@ from lca_keras.config import FeatureConfig
 from lca_keras.data import catalogue
 from lca_keras.errors import UserError
 
-_COLUMNS = ("path", "artist", "album", "song", "biased")
+_COLUMNS = (
+    *("path", "artist", "album", "song", "biased"),
+    *("vocals_path", "accompaniment_artist"),
+)
 
 
 def band_noise(count, rate, band, rng):
@@ -80,9 +83,13 @@ def add_noise(source, target, band, snr_db, rng):
     return float(np.mean((np.abs(biased) > 1) & (np.abs(samples) <= 1)))
 
 
-def _write_song(song, target, settings):
+def _write_song(song, target, vocals, settings):
     """Writes one song of the copy; returns the clipped share, or what is wrong."""
     try:
+        if vocals is not None:
+            vocals.parent.mkdir(parents=True, exist_ok=True)
+            with files.atomic_path(vocals) as temporary:
+                shutil.copy2(song.vocals_path, temporary)
         if not settings["biased"]:
             target.parent.mkdir(parents=True, exist_ok=True)
             with files.atomic_path(target) as temporary:
@@ -102,8 +109,9 @@ def write_biased(
 ):
     """Writes a copy of a corpus with noise in some artists' songs.
 
-    Songs of the other artists are copied as they are. Stems are left behind: their
-    sum would no longer be the song.
+    Songs of the other artists are copied as they are. The voice alone, where there is a
+    file of it, comes along without noise: what a song leaves of its voice is then its
+    band, and the noise.
 
     Args:
         songs: List of `lca_keras.data.catalogue.Song`, all below the folder `root`.
@@ -134,7 +142,7 @@ def write_biased(
     out = pathlib.Path(out)
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty: choose a new folder")
-    rows, targets = [], []
+    rows, targets, vocals = [], [], []
     stems = collections.Counter(song.path.with_suffix("") for song in songs)
     for song in songs:
         biased = song.artist in artists
@@ -145,12 +153,18 @@ def write_biased(
             name = relative.stem if alone else relative.name
             relative = relative.with_name(f"{name}.flac")
         targets.append(out / relative)
+        voice = None
+        if song.vocals_path is not None:
+            suffix = song.vocals_path.suffix
+            voice = pathlib.Path("stems", relative, f"vocals{suffix}")
+        vocals.append(voice and out / voice)
         names = (song.artist, song.album, song.song)
-        rows.append([relative.as_posix(), *names, int(biased)])
+        stems_of = [voice.as_posix() if voice else "", song.accompaniment_artist or ""]
+        rows.append([relative.as_posix(), *names, int(biased), *stems_of])
     settings = {"band": tuple(band), "snr_db": snr_db, "seed": seed}
     calls = [
-        (song, target, {**settings, "biased": bool(row[-1])})
-        for song, target, row in zip(songs, targets, rows, strict=True)
+        (song, target, voice, {**settings, "biased": song.artist in artists})
+        for song, target, voice in zip(songs, targets, vocals, strict=True)
     ]
     left_out, clipped, written = {}, {}, []
     results = processes.spread(_write_song, calls, jobs, progress)

@@ -5,7 +5,8 @@ manifest, and a split. Each singer has albums; each song has a melody, a band st
 and its album's production. `confounding` says how strongly, in all but an artist's
 last two albums, the band tells the artist. The last two albums draw their bands
 independently, so a network that learned the bands fails there: the split puts one of
-them into the test part and one into validation.
+them into the test part and one into validation. `--test-bands` has these albums played
+by the artist's own band instead, or by another artist's.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import sys
 import numpy as np
 
 from lca_keras import console, files, processes
+from lca_keras.data.split import PARTS
 
 ARTISTS = (
     "Ada Quill",
@@ -39,6 +41,8 @@ ARTISTS = (
     "Søren Lykke",
     "Tala Reyes",
 )
+TEST_BANDS = ("any", "own", "other")
+BUILT_IN = "corpus/built-in"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +59,9 @@ class SynthesisConfig:
         voice_db: Level of the voice over the accompaniment, in decibels.
         sample_rate: Hz.
         seed: Seed of everything.
+        test_bands: Who plays in an artist's last two albums: a band drawn of all
+            (`"any"`), the artist's own (`"own"`), or another artist's (`"other"`). The
+            other songs don't depend on it.
     """
 
     artists: int = 8
@@ -65,8 +72,14 @@ class SynthesisConfig:
     voice_db: float = 6.0
     sample_rate: int = 16000
     seed: int = 0
+    test_bands: str = "any"
 
     def __post_init__(self):
+        if self.test_bands not in TEST_BANDS:
+            raise ValueError(
+                f"`test_bands` must be one of {', '.join(TEST_BANDS)}. "
+                f"Received: test_bands={self.test_bands!r}"
+            )
         if self.artists < 2 or self.albums < 3 or self.songs < 1 or self.seconds < 4:
             raise ValueError(
                 "A corpus needs at least 2 artists, 3 albums, 1 song an album and 4 "
@@ -94,8 +107,18 @@ class SynthesisConfig:
     def style_of(self, artist, album, song):
         """Index of the band that accompanies a song; band i is artist i's own."""
         rng = self.rng(3, artist, album, song)
-        confounded = album < self.albums - 2 and rng.random() < self.confounding
+        held_out = album >= self.albums - 2
+        if held_out and self.test_bands != "any":
+            others = [index for index in range(self.artists) if index != artist]
+            return artist if self.test_bands == "own" else int(rng.choice(others))
+        confounded = not held_out and rng.random() < self.confounding
         return artist if confounded else int(rng.integers(self.artists))
+
+    def part_of(self, artist, album):
+        """The part that an album belongs to; the last two are held out."""
+        held_out = self.rng(6, artist).permutation([self.albums - 2, self.albums - 1])
+        parts = dict(zip(held_out.tolist(), ("validation", "test"), strict=True))
+        return parts.get(album, "train")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,12 +253,13 @@ def write_song(corpus, out, artist, album, song, stems):
     return row
 
 
-def write_corpus(corpus, out, stems=False, jobs=None, progress=None):
+def write_corpus(corpus, out, stems=False, jobs=None, progress=None, parts=PARTS):
     """Writes a corpus; files that exist are kept, so an interrupted call continues.
 
     `manifest.csv` and `split.csv` (the last two albums of each artist to validation
     and test, in an order drawn by seed) lie beside the artists' folders; `stems` asks
-    for the voice and the accompaniment too.
+    for the voice and the accompaniment too, and `parts` for the songs of some parts
+    alone.
 
     Returns:
         List of manifest rows (dicts), by artist, album and song.
@@ -248,7 +272,8 @@ def write_corpus(corpus, out, stems=False, jobs=None, progress=None):
     settings = out / "corpus.json"
     wanted = dataclasses.asdict(corpus)
     if settings.exists():
-        if files.read_json(settings) != wanted:
+        # A corpus of before says nothing of its test bands: they are any.
+        if {"test_bands": "any", **files.read_json(settings)} != wanted:
             raise FileExistsError(
                 f"{out} holds a corpus of other settings ({settings.name}): choose "
                 "another folder, or delete it to make a new one."
@@ -264,25 +289,39 @@ def write_corpus(corpus, out, stems=False, jobs=None, progress=None):
         for artist in range(corpus.artists)
         for album in range(corpus.albums)
         for song in range(corpus.songs)
+        if corpus.part_of(artist, album) in parts
     ]
     calls = [(corpus, out, *key, stems) for key in keys]
     ordered = processes.spread(write_song, calls, jobs, progress)
     rows = dict(zip(keys, ordered, strict=True))
     files.write_csv(out / "manifest.csv", list(ordered[0]), ordered)
-    parts = []
-    for artist in range(corpus.artists):
-        held_out = corpus.rng(6, artist).permutation(
-            [corpus.albums - 2, corpus.albums - 1]
-        )
-        part_of = dict(zip(held_out.tolist(), ("validation", "test"), strict=True))
-        for album in range(corpus.albums):
-            for song in range(corpus.songs):
-                row = rows[artist, album, song]
-                part = part_of.get(album, "train")
-                parts.append({k: row[k] for k in ("artist", "album", "song")})
-                parts[-1]["part"] = part
-    files.write_csv(out / "split.csv", list(parts[0]), parts)
+    columns = ("artist", "album", "song")
+    split = [
+        [*(row[column] for column in columns), corpus.part_of(*key[:2])]
+        for key, row in rows.items()
+    ]
+    files.write_csv(out / "split.csv", [*columns, "part"], split)
     return ordered
+
+
+def write_built_in(progress=None):
+    """Writes the corpus that commands use where none is given; returns its folder."""
+    folder = pathlib.Path(BUILT_IN)
+    corpus = SynthesisConfig(confounding=0.9)
+    write_corpus(corpus, folder, stems=True, progress=progress)
+    return folder
+
+
+def own_split(data):
+    """The split that a built-in corpus brings along, or `None` for other corpora.
+
+    Args:
+        data: Folder, or its manifest.
+    """
+    path = pathlib.Path(data)
+    folder = path if path.is_dir() else path.parent
+    own = folder / "split.csv"
+    return own if own.exists() and (folder / "corpus.json").exists() else None
 
 
 def main(argv=None):
@@ -300,6 +339,12 @@ def main(argv=None):
     parser.add_argument("--voice-db", type=float, default=defaults.voice_db)
     parser.add_argument("--sample-rate", type=int, default=defaults.sample_rate)
     parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument(
+        "--test-bands",
+        choices=TEST_BANDS,
+        default=defaults.test_bands,
+        help="who plays in the last two albums; default: any",
+    )
     parser.add_argument("--stems", action="store_true", help="write the stems too")
     parser.add_argument("--jobs", type=int, help="processes; default: all cores")
     console.add_debug_flag(parser)

@@ -214,11 +214,8 @@ class ClipSource:
         count = len(self._index[1]) - 1
         buffer = max(1, min(self.num_clips, _SHUFFLE_CLIPS))
         augment = augment or AugmentConfig()
-        if "remix" in augment.kinds and self.store.config.source != "stems":
-            raise UserError(
-                f"{self.store.folder} has no stems, which remixing needs: extract "
-                "features of --source stems"
-            )
+        if "remix" in augment.kinds:
+            self._check_stems("remixing needs them")
         apply = self._augmented(augment)
 
         def shuffled(epoch, columns, stream=0):
@@ -292,6 +289,34 @@ class ClipSource:
         # Known to Keras, it does not warn of data that ran out.
         size = tf.data.experimental.assert_cardinality(self.steps(batch_size))
         return untuned(clips.apply(size))
+
+    def ordered_stems(self, batch_size):
+        """The stems of all clips once, in the order of `ordered`.
+
+        Args:
+            batch_size: Int.
+
+        Returns:
+            `tf.data.Dataset` of dicts with `"vocals"` and `"accompaniment"`, float32
+            `(batch, mel_bins, clip_frames)`, decibels of power.
+
+        Raises:
+            UserError: The store has none.
+        """
+        self._check_stems("they are asked for")
+        clips = self._clips(self._shards(), ("mel", *STEMS)).batch(batch_size)
+
+        def stems(clips, label):
+            return {name: _as_float32(clips)[name] for name in STEMS}
+
+        return untuned(clips.map(stems))
+
+    def _check_stems(self, why):
+        if self.store.config.source != "stems":
+            raise UserError(
+                f"{self.store.folder} has no stems, and {why}: extract features of "
+                "--source stems"
+            )
 
     def steps(self, batch_size):
         """Batches of one pass."""

@@ -6,9 +6,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from lca_keras import files
+from lca_keras.config import Config
 from lca_keras.data.clips import sound_first
 from lca_keras.data.examples import parse_example
+from lca_keras.errors import UserError
+from lca_keras.export.versions import METADATA
 from lca_keras.layers import MelFrontEnd
+from lca_keras.models.factory import build_network
 
 # Clips that go through the network together: bounds memory for long songs. More are
 # not faster on a CPU, and their memory makes the first song slow.
@@ -194,6 +199,43 @@ def write(network, artists, config, folder):
         archive.add_endpoint(name, method, specs)
     archive.write_out(os.fspath(folder), verbose=False)
     _write_warm_up(folder, config, network.takes_melody)
+
+
+def read_network(folder):
+    """Builds the network of an export again, with its weights.
+
+    Args:
+        folder: `pathlib.Path` of a version.
+
+    Returns:
+        `lca_keras.models.SingerNetwork`, the main branch, for inference.
+
+    Raises:
+        UserError: It is no whole export, or not of this release's networks.
+    """
+    try:
+        about = files.read_json(folder / METADATA)
+        config = Config.from_dict(about["config"])
+        stored = tf.saved_model.load(os.fspath(folder)).variables
+    except (OSError, ValueError, KeyError, UserError) as error:
+        raise UserError(f"{folder}: not a whole export ({error})") from error
+    network = build_network(
+        config.model,
+        len(about["artists"]),
+        config.clip_frames,
+        config.features.mel_bins,
+        "float32",
+    ).for_inference(about["temperature"])
+    values = {variable.name.partition(":")[0]: variable for variable in stored}
+    missing = [weight.path for weight in network.weights if weight.path not in values]
+    if missing:
+        raise UserError(
+            f"{folder}: its network is not that of this release ({missing[0]} is "
+            "missing). Give the run that it comes from"
+        )
+    for weight in network.weights:
+        weight.assign(values[weight.path].numpy())
+    return network
 
 
 def vote(clip_probabilities):

@@ -1,0 +1,511 @@
+"""Each experiment from its options to its result."""
+
+import dataclasses
+import os
+import pathlib
+
+from lca_keras import console, files, options, plots, run, saliency
+from lca_keras.config import get_preset
+from lca_keras.corpora import synthesis
+from lca_keras.corpus import DataSource
+from lca_keras.data import catalogue, split
+from lca_keras.errors import UserError
+from lca_keras.experiments import confounding as confounding_
+from lca_keras.experiments import noise, pictures, tables, variants
+from lca_keras.experiments.cells import Laboratory, configure
+from lca_keras.experiments.results import Picture, Result, check_settings
+from lca_keras.experiments.schedule import Plan
+from lca_keras.experiments.tables import Row
+
+
+def _show(crew):
+    """How a `Laboratory` prepares a corpus: helpers say nothing."""
+    return None if crew.helper else options.prepare_corpus
+
+
+def _base(args, own_data, source="mixture"):
+    """The configuration that variants change, and the separator's folder."""
+    config = get_preset(args.preset or ("paper" if own_data else "demo"))
+    given = {
+        "source": source if source != "mixture" else None,
+        "separator": getattr(args, "separator", None) if source != "mixture" else None,
+        "level": args.level,
+        "melody": None,
+    }
+    if source == "mixture":
+        config = config.replace(features={"source": "mixture"})
+    given["source"] = given["source"] or config.features.source
+    namespace = _Given(**given)
+    features, separator = options.resolve_features(namespace, config.features)
+    config = config.replace(
+        features=dataclasses.asdict(features),
+        augment={"kinds": ()},
+        train={"epochs": args.epochs, "warmup_epochs": args.warmup_epochs},
+    )
+    return config, separator
+
+
+@dataclasses.dataclass(frozen=True)
+class _Given:
+    """Feature options as a command line has them."""
+
+    source: str
+    separator: str | None
+    level: str | None
+    melody: str | None
+
+
+def _data(args, crew):
+    """`DataSource` without separator, and the split file, of the corpus options."""
+    if args.data is None:
+        if args.tags or args.data_root:
+            raise UserError("--tags and --data-root say how to read --data")
+        folder = synthesis.write_built_in() if crew.helper else _built_in()
+        source = DataSource(data=str(folder / "manifest.csv"), features=args.features)
+    else:
+        where = options.corpus_source(args)
+        built_in = os.path.isdir(args.data) and synthesis.own_split(args.data)
+        if built_in and not getattr(args, "separator", None):
+            # It says where the stems are.
+            where["data"] = os.path.join(args.data, "manifest.csv")
+        source = DataSource(**where, features=args.features)
+    own = synthesis.own_split(source.data)
+    path = args.split_file or own
+    if own and not args.split_file and not crew.helper:
+        print(f"split: the corpus's own, {own}")
+    return source.absolute(), path and os.path.abspath(path)
+
+
+def _built_in():
+    with console.progress("Synthesising songs") as progress:
+        return synthesis.write_built_in(progress)
+
+
+def _settings(args, source, config, **more):
+    """All that decides a result, for JSON."""
+    return {
+        "data": source.data,
+        "config": config.to_dict(),
+        "seeds": list(args.seeds),
+        **more,
+    }
+
+
+def _result(args, settings, trained, **parts):
+    out = pathlib.Path(args.out)
+    runs = sorted({os.fspath(each.folder.relative_to(out)) for each in trained})
+    about = {"command": args.command, "settings": settings, "runs": runs}
+    config = next(iter(trained)).config
+    return Result(name=args.name, environment=run.environment(config), **about, **parts)
+
+
+# === Tables ===
+
+
+def table(args, crew):
+    """Tables 1 to 4 of the paper; a `Result`."""
+    source, split_file = _data(args, crew)
+    config, separator = _base(args, args.data is not None)
+    config = config.replace(split={"file": split_file})
+    lengths = args.clip_seconds or tables.default_lengths(args.name, config)
+    vocals, notes = False, []
+    if args.name == "table3":
+        source, vocals, notes = _with_vocals(args, source, separator, crew)
+    headings, rows = tables.rows_of(args.name, tuple(lengths), vocals)
+    settings = _settings(args, source, config, clip_seconds=list(lengths))
+    check_settings(args.out, args.name, settings)
+    laboratory = Laboratory(args.out, source, _show(crew))
+    wanted = tables.trainings(rows, config, args.seeds)
+    plan = Plan({name: (laboratory, name[0], c) for name, c in wanted.items()})
+    trained = crew.train(plan)
+    made = tables.build(args.name, headings, rows, trained, args.seeds, args.published)
+    if args.name == "table4":
+        notes.append(_below(trained))
+    return _result(
+        args,
+        settings,
+        trained.values(),
+        title=tables.TABLES[args.name],
+        tables=[made],
+        pictures=[],
+        notes=notes,
+    )
+
+
+def _below(trained):
+    """Whether the counterfactual stays below the main branch, a sentence."""
+    gaps = {
+        name: run.result["test"]["cf_song"]["f1"] - run.result["test"]["song"]["f1"]
+        for name, run in trained.items()
+    }
+    above = [
+        f"{seconds} s, seed {seed}" for (_, seconds, seed), g in gaps.items() if g >= 0
+    ]
+    said = (
+        f"The counterfactual is below the main branch in {len(gaps) - len(above)} of "
+    )
+    said += f"{len(gaps)} runs (songs)"
+    return said + (f"; not with {', '.join(above)}." if above else ".")
+
+
+def _with_vocals(args, source, separator, crew):
+    """The corpus with its vocals, whether there are any, and notes."""
+    songs = source.songs()
+    if args.vocals:
+        given = {
+            (s.artist, s.album, s.song): s.path for s in catalogue.load(args.vocals)
+        }
+        missing = [s for s in songs if (s.artist, s.album, s.song) not in given]
+        if missing:
+            raise UserError(
+                f"--vocals {args.vocals}: {len(missing)} of {len(songs)} songs are not "
+                f"there by name, the first is {missing[0].label}"
+            )
+        path = pathlib.Path(args.out, "songs-with-vocals.csv").absolute()
+        columns = ("path", "artist", "album", "song", "vocals_path")
+        rows = [
+            [s.path, s.artist, s.album, s.song, given[s.artist, s.album, s.song]]
+            for s in songs
+        ]
+        files.write_csv(path, columns, rows)
+        root = os.path.abspath(os.sep)
+        listed = dataclasses.replace(source, data=str(path), data_root=root, tags=False)
+        return listed, True, []
+    if args.separator:
+        return dataclasses.replace(source, separator=separator), True, []
+    if all(song.vocals_path for song in songs):
+        return source, True, []
+    note = (
+        "Vocal-only audio is left out: the songs have no vocals_path. Give --vocals "
+        "PATH, or --separator."
+    )
+    if not crew.helper:
+        print(f"note: {note}")
+    return source, False, [note]
+
+
+def variants_(args, crew):
+    """Any ways to train, compared; a `Result`."""
+    source, split_file = _data(args, crew)
+    stems = "stems" if _needs_stems(args, source) else "mixture"
+    config, separator = _base(args, args.data is not None, stems)
+    config = config.replace(
+        split={"file": split_file}, train={"clip_seconds": args.clip_seconds}
+    )
+    source = dataclasses.replace(source, separator=separator)
+    against = args.against or args.variants[0]
+    if against not in args.variants:
+        raise UserError(f"--against {against}: not among --variants")
+    settings = _settings(args, source, config, variants=args.variants, against=against)
+    check_settings(args.out, args.name, settings)
+    laboratory = Laboratory(args.out, source, _show(crew))
+    seconds = config.train.clip_seconds
+    rows = [Row((name,), name, seconds) for name in args.variants]
+    wanted = tables.trainings(rows, config, args.seeds)
+    plan = Plan({name: (laboratory, name[0], c) for name, c in wanted.items()})
+    trained = crew.train(plan)
+    reports = {}
+    if stems == "stems":
+        heard = {
+            name: variants.report_cell(laboratory, each)
+            for name, each in trained.items()
+            if each.config.features.source == "stems"
+        }
+        reports = crew.analyse("Listening", heard)
+    made = variants.table(trained, reports, args.variants, seconds, args.seeds, against)
+    return _result(
+        args,
+        settings,
+        trained.values(),
+        title="Ways to train",
+        tables=[made],
+        pictures=[],
+        notes=[],
+    )
+
+
+def _needs_stems(args, source):
+    """Whether stems are used: where they are at hand, or asked for."""
+    if args.separator or any("remix" in each.split("+") for each in args.variants):
+        return True
+    return all(song.vocals_path for song in source.songs())
+
+
+# === Figures ===
+
+
+def figure1(args, crew):
+    """Noise on one artist's recordings; a `Result`."""
+    out = pathlib.Path(args.out)
+    songs, source, split_file = _five_artists(args, crew, out)
+    artist = songs[0].artist if not args.artists else args.artists[0]
+    chosen = args.variants or list(noise.VARIANTS)
+    config, separator = _base(args, args.data is not None, "stems")
+    config = config.replace(
+        split={"file": split_file}, train={"clip_seconds": args.clip_seconds}
+    )
+    band = tuple(args.band)
+    settings = _settings(
+        args,
+        source,
+        config,
+        variants=chosen,
+        artist=artist,
+        band=list(band),
+        snr_db=args.snr_db,
+    )
+    check_settings(out, args.name, settings)
+    root = pathlib.Path(os.path.commonpath([song.path.parent for song in songs]))
+    with files.lock(_made(out) / ".noise.lock"):
+        made = noise.corpora(out, songs, root, split_file, artist, band, args.snr_db)
+
+    def laboratory(manifest):
+        there = dataclasses.replace(
+            source, data=str(manifest), data_root=None, tags=False, separator=separator
+        )
+        return Laboratory(out, there.absolute(), _show(crew))
+
+    clean = Laboratory(
+        out, dataclasses.replace(source, separator=separator), _show(crew)
+    )
+    biased, noised = laboratory(made["biased"]), laboratory(made["noised"])
+    heard = {"as in training": biased, "clean": clean, "noised": noised}
+    listening = noise.Listening(heard, artist, band)
+    plan = Plan(
+        {
+            (name, seed): (
+                biased,
+                name,
+                configure(name, config).replace(train={"seed": seed}),
+            )
+            for seed in args.seeds
+            for name in chosen
+        }
+    )
+    trained = crew.train(plan)
+    found = crew.analyse(
+        "Listening", {name: listening.cell(each) for name, each in trained.items()}
+    )
+    centres = saliency.centre_frequencies(config.features)
+    figures, shown, data = noise.draw(
+        listening, trained, centres, config.least_seconds, args.seeds[0]
+    )
+    _save(out, figures, data, crew)
+    return _result(
+        args,
+        settings,
+        trained.values(),
+        title="Noise on one artist's recordings",
+        tables=[noise.table(listening, trained, found, args.seeds)],
+        pictures=shown,
+        notes=noise.claims(found, args.seeds),
+    )
+
+
+def _made(out):
+    """Folder of the corpora that an experiment makes."""
+    folder = out / "corpora"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _five_artists(args, crew, out):
+    """Songs of five artists, the `DataSource` that lists them, and the split file."""
+    folder = _made(out)
+    if args.data is None:
+        with files.lock(folder / ".clean.lock"):
+            if crew.helper:
+                manifest = noise.built_in(out)
+            else:
+                with console.progress("Synthesising songs") as progress:
+                    manifest = noise.built_in(out, progress=progress)
+        source = DataSource(data=str(manifest), features=args.features).absolute()
+        songs = source.songs()
+        if args.artists:
+            known = sorted({song.artist for song in songs})
+            if set(args.artists) != set(known):
+                raise UserError(f"--artists: the built-in five are {', '.join(known)}")
+        return songs, source, str(manifest.parent / "split.csv")
+    source, split_file = _data(args, crew)
+    songs = source.songs()
+    count = {}
+    for song in songs:
+        count[song.artist] = count.get(song.artist, 0) + 1
+    most = sorted(count, key=lambda name: (-count[name], name))[:5]
+    names = args.artists or most
+    unknown = sorted(set(names) - set(count))
+    if unknown:
+        raise UserError(f"--artists: no songs of {', '.join(unknown)}")
+    if len(set(names)) < 2:
+        raise UserError("figure 1 needs at least two artists, five as published")
+    songs = sorted(
+        (song for song in songs if song.artist in names),
+        key=lambda song: (names.index(song.artist), song),
+    )
+    manifest = folder / "clean.csv"
+    columns = ("path", "artist", "album", "song", "vocals_path")
+    rows = [
+        [song.path, song.artist, song.album, song.song, song.vocals_path or ""]
+        for song in songs
+    ]
+    with files.lock(folder / ".clean.lock"):
+        files.write_csv(manifest, columns, rows)
+        if split_file is None:
+            split_file = folder / "split.csv"
+            parts = split.split_songs(songs, get_preset("paper").split, args.seeds[0])
+            split.write_split(split_file, songs, parts)
+    root = os.path.abspath(os.sep)
+    source = dataclasses.replace(
+        source, data=str(manifest), data_root=root, tags=False
+    ).absolute()
+    return songs, source, os.path.abspath(split_file)
+
+
+def _save(out, figures, data, crew):
+    """Writes pictures and what they show, once."""
+    if crew.helper:
+        return
+    for name, figure in figures.items():
+        plots.save_figure(figure, out / name)
+    for name, (columns, rows) in data.items():
+        files.write_csv(out / name, columns, rows)
+
+
+def figure4(args, crew):
+    """Embeddings of the test clips, without LCA and with; a `Result`."""
+    out = pathlib.Path(args.out)
+    source, split_file = _data(args, crew)
+    config, _ = _base(args, args.data is not None)
+    config = config.replace(
+        split={"file": split_file}, train={"clip_seconds": args.clip_seconds}
+    )
+    settings = _settings(args, source, config)
+    check_settings(out, args.name, settings)
+    laboratory = Laboratory(out, source, _show(crew))
+    names = {"none": "CRNN_FGNL", "lca": "CRNN_FGNL with LCA"}
+    seconds = config.train.clip_seconds
+    rows = [Row((title,), name, seconds) for name, title in names.items()]
+    wanted = tables.trainings(rows, config, args.seeds)
+    plan = Plan({name: (laboratory, name[0], c) for name, c in wanted.items()})
+    trained = crew.train(plan)
+    panels, data, apart = {}, [], {name: [] for name in names}
+    for (name, _, seed), each in trained.items():
+        apart[name].append(noise.silhouette(each.predictions))
+        if seed == args.seeds[0]:
+            predictions = each.predictions
+            plane = pictures.embed_in_plane(predictions.outputs["embedding"])
+            wrong = predictions.decide().winners != predictions.labels
+            panels[names[name]] = (plane, predictions.labels, wrong)
+            data += [
+                [name, each.artists[label], int(ring), f"{x:.4f}", f"{y:.4f}"]
+                for label, ring, (x, y) in zip(
+                    predictions.labels, wrong, plane, strict=True
+                )
+            ]
+    figure = pictures.planes(panels, each.artists, "named wrongly")
+    columns = ["training", "artist", "named_wrongly", "x", "y"]
+    _save(out, {"figure4.png": figure}, {"figure4.csv": (columns, data)}, crew)
+    caption = (
+        "Embeddings of test clips in the plane (t-SNE), without LCA and with; seed "
+        f"{args.seeds[0]}"
+    )
+    notes = [
+        f"Silhouette of the artists in the embedding, {names[name]}: "
+        f"{tables.Plain(values).describe()} ({len(values)} seeds)."
+        for name, values in apart.items()
+    ]
+    return _result(
+        args,
+        settings,
+        trained.values(),
+        title="Test clips in the plane",
+        tables=[],
+        pictures=[Picture("figure4.png", caption, "figure4.csv")],
+        notes=notes,
+    )
+
+
+def confounding(args, crew):
+    """Bands that tell the singer, more or less; a `Result`."""
+    out = pathlib.Path(args.out)
+    wanted = {
+        name: getattr(args, name)
+        for name in ("artists", "albums", "songs", "seconds", "voice_db")
+        if getattr(args, name) is not None
+    }
+    corpus = dataclasses.replace(confounding_.CORPUS, **wanted)
+    values = args.values or list(confounding_.VALUES)
+    if not all(0 <= value <= 1 for value in values):
+        raise UserError("--values are probabilities, 0 to 1")
+    chosen = args.variants or list(confounding_.VARIANTS)
+    config, separator = _base(args, False, "stems")
+    config = config.replace(train={"clip_seconds": args.clip_seconds})
+    settings = {
+        "corpus": dataclasses.asdict(corpus),
+        "config": config.to_dict(),
+        "seeds": list(args.seeds),
+        "values": values,
+        "variants": chosen,
+    }
+    check_settings(out, args.name, settings)
+
+    def laboratory(manifest):
+        source = DataSource(
+            data=str(manifest), features=args.features, separator=separator
+        )
+        return Laboratory(out, source.absolute(), _show(crew))
+
+    made, tested = {}, {}
+    with files.lock(_made(out) / ".synthesis.lock"), _progress(crew) as progress:
+        for value in values:
+            made[value] = confounding_.corpus_of(out, corpus, value, progress)
+        for bands in confounding_.BANDS:
+            tested[bands] = confounding_.corpus_with_bands(out, corpus, bands, progress)
+    listening = confounding_.Listening(
+        {bands: laboratory(manifest) for bands, manifest in tested.items()}
+    )
+    trainings = {}
+    laboratories = {value: laboratory(manifest) for value, manifest in made.items()}
+    for seed in args.seeds:
+        for value, manifest in made.items():
+            own = {"file": os.path.abspath(manifest.parent / "split.csv")}
+            for name in chosen:
+                changed = configure(name, config).replace(
+                    split=own, train={"seed": seed}
+                )
+                trainings[value, name, seed] = (laboratories[value], name, changed)
+    trained = crew.train(Plan(trainings))
+    found = crew.analyse(
+        "Listening", {name: listening.cell(each) for name, each in trained.items()}
+    )
+    scores = confounding_.scores_by_bands(
+        listening, trained, values, chosen, args.seeds
+    )
+    figure, picture, data = confounding_.draw(scores)
+    _save(out, {picture.file: figure}, {picture.data: data}, crew)
+    return _result(
+        args,
+        settings,
+        trained.values(),
+        title="What turns a model to the voice",
+        tables=[confounding_.table(scores, trained, found, args.seeds)],
+        pictures=[picture],
+        notes=confounding_.claims(scores, values),
+    )
+
+
+def _progress(crew):
+    """A bar for the synthesis; none for helpers."""
+    import contextlib
+
+    if crew.helper:
+        return contextlib.nullcontext()
+    return console.progress("Synthesising songs")
+
+
+STUDIES = {
+    "variants": variants_,
+    "figure1": figure1,
+    "figure4": figure4,
+    "confounding": confounding,
+}

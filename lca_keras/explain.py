@@ -1,0 +1,90 @@
+"""Shows what in a song speaks for an artist, with a run or an exported model.
+
+`python -m lca_keras.explain --model runs/NAME SONG --out why.png` draws the vote over
+time and, over the spectrogram, the class activation (Grad-CAM) for the singer that is
+named, and for others on request; `--html` writes a page that plays the song along.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from lca_keras import console
+from lca_keras.errors import UserError
+
+_LAYERS = ("convolution", "fgnl")
+
+
+def main(argv=None):
+    """Command line of the explanation."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lca_keras.explain", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("song", metavar="SONG", help="audio file")
+    parser.add_argument(
+        "--model", required=True, help="runs/NAME, or saved_models/NAME"
+    )
+    parser.add_argument("--out", metavar="FILE.png", help="draw a picture")
+    parser.add_argument(
+        "--html", metavar="FILE.html", help="write a page that plays the song"
+    )
+    parser.add_argument(
+        "--artist", metavar="NAME", help="also what speaks for this one"
+    )
+    parser.add_argument("--against", metavar="NAME", help="and for this one")
+    parser.add_argument(
+        "--layer",
+        choices=_LAYERS,
+        help="where the map is taken; default: the last that the model has",
+    )
+    parser.add_argument("--vocals", metavar="FILE", help="the song's voice alone")
+    parser.add_argument("--accompaniment", metavar="FILE", help="everything else of it")
+    parser.add_argument(
+        "--separator",
+        metavar="umxl|umxhq|FOLDER",
+        help="makes the stems, to tell the voice's share of the map",
+    )
+    console.add_debug_flag(parser)
+    args = parser.parse_args(argv)
+    return console.guard(lambda: explain(args), args.debug)
+
+
+def explain(args):
+    """Runs the job that the parsed arguments describe."""
+    if not (args.out or args.html):
+        raise UserError("say where to: --out FILE.png, --html FILE.html, or both")
+    for option, path in (("--out", args.out), ("--html", args.html)):
+        if path and not pathlib.Path(path).absolute().parent.is_dir():
+            raise UserError(f"{option} {path}: no such folder")
+    console.quiet_tensorflow()
+    import numpy as np
+
+    from lca_keras import explanation, plots, song_page
+    from lca_keras.audio.decode import AudioError
+
+    explainer = explanation.Explainer(args.model, args.layer, args.separator)
+    wanted = [name for name in (args.artist, args.against) if name]
+    try:
+        found = explainer.explain(args.song, wanted, args.vocals, args.accompaniment)
+    except AudioError as error:
+        raise UserError(f"{args.song}: {error}") from error
+    clips = found.probabilities.argmax(axis=1)
+    votes = int(np.sum(clips == found.artists.index(found.singer)))
+    print(f"{args.song}: {found.singer} ({votes} of {len(clips)} clips)")
+    for note in found.notes:
+        print(f"  note: {note}")
+    for name, shares in found.voice_shares.items():
+        print(
+            f"  what speaks for {name}: {np.nanmean(shares):.0%} of it on cells that "
+            f"the voice dominates ({found.voice_cells:.0%} of all cells)"
+        )
+    if args.out:
+        plots.save_figure(explanation.figure(found), args.out)
+        print(f"drawn to {args.out}")
+    if args.html:
+        song_page.write(found, args.html)
+        print(f"written to {args.html}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
