@@ -18,8 +18,8 @@ test: $(VENV)/.installed-test
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
 
-# Whole jobs of minutes, the JAX backend, and what needs torch (vocals, CREPE); what CI
-# runs beside `make test`.
+# Whole jobs of minutes, pages in a browser (where Chromium is installed), the JAX
+# backend, and what needs torch (vocals, CREPE); what CI runs beside `make test`.
 test-slow: $(VENV)/.installed-slow
 	$(BIN)/python -m pytest -m 'slow or torch'
 
@@ -38,7 +38,7 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.installed-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[jax,vocals,crepe]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[browser,jax,vocals,crepe]"
 	@touch $@
 
 clean:

@@ -109,8 +109,15 @@ class ActivationLog(keras.callbacks.Callback):
         self._every = max(1, epochs // 20)
 
     def on_train_begin(self, logs=None):
-        """Prepares the maps."""
+        """Prepares the maps, and opens the log."""
+        import tensorflow as tf
+
         self._activation = saliency.ClassActivation(self.model.backbone)
+        self._writer = tf.summary.create_file_writer(self._folder)
+
+    def on_train_end(self, logs=None):
+        """Closes the log."""
+        self._writer.close()
 
     def on_epoch_end(self, epoch, logs=None):
         """Draws the clips, in the first epoch, in the last, and on the way."""
@@ -125,10 +132,11 @@ class ActivationLog(keras.callbacks.Callback):
         mel = np.asarray(mel)[..., 0]
         maps = saliency.upsample(maps, *mel.shape[1:])
         images = [plots.blend(*pair) for pair in zip(mel, maps, strict=True)]
-        with tf.summary.create_file_writer(self._folder).as_default():
+        with self._writer.as_default():
             tf.summary.image(
                 "class_activation", np.stack(images), epoch, max_outputs=len(images)
             )
+        self._writer.flush()
 
 
 class EpochProgress(keras.callbacks.Callback):

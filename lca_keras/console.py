@@ -1,6 +1,7 @@
 """What the commands share: errors in one line, progress on the screen."""
 
 import contextlib
+import logging
 import os
 import shlex
 import sys
@@ -154,6 +155,10 @@ def quiet_tensorflow():
     if "tensorflow" in sys.modules:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Each model is traced once; several in one process are no fault of anybody's.
+    logging.getLogger("tensorflow").addFilter(
+        lambda record: "triggered tf.function retracing" not in record.getMessage()
+    )
     sys.stderr.flush()
     visible = os.dup(2)
     with tempfile.TemporaryFile() as hidden:

@@ -12,15 +12,27 @@ import sys
 import types
 
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import soundfile
 
-from lca_keras import evaluate, files, fit, options, predict, run, training
+from lca_keras import (
+    evaluate,
+    explain,
+    explanation,
+    files,
+    fit,
+    options,
+    predict,
+    run,
+    training,
+)
 from lca_keras.__main__ import COMMANDS, main
 from lca_keras.config import Config, SplitConfig, TrainConfig
 from lca_keras.corpus import DataSource, clip_sources, divide, prepare
 from lca_keras.errors import UserError
+from lca_keras.inference import Identifier
 from tests.audio import signals
 from tests.audio.signals import music
 
@@ -81,7 +93,7 @@ def test_help_needs_nothing_heavy(module):
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert "usage: python -m " + module in done.stdout
+    assert "usage: python -m " + module.removesuffix(".__main__") in done.stdout
     assert done.stdout.endswith("[]\n")
 
 
@@ -141,7 +153,11 @@ def test_run_folder_is_complete(workplace):
         "checkpoints/state.json",
     ):
         assert (run / name).stat().st_size > 0, name
-    assert list(run.glob("tensorboard/**/events*"))
+    from tensorboard.backend.event_processing import event_accumulator
+
+    log = event_accumulator.EventAccumulator(str(run / "tensorboard")).Reload()
+    drawn = log.Tags()["images"] + log.Tags()["tensors"]
+    assert {"mel_spectrogram", "class_activation"} <= set(drawn)
     assert not [p for p in run.rglob("*") if "tmp" in p.name]
     config = Config.load(run / "config.yaml")
     assert config.train.epochs == 2
@@ -811,3 +827,69 @@ def test_runs_of_earlier_versions_are_named(elsewhere, capsys):
 def test_evaluate_refuses_other_folders(elsewhere, capsys):
     assert evaluate.main(["--run", "nowhere"]) == 1
     assert "not a run folder" in capsys.readouterr().err
+
+
+# === Explanations ===
+
+SONG = "{0}/Ada Quill/Album 01/Song 01.flac"
+
+
+def explained(*options):
+    """Exit code of `explain` with a run and a song."""
+    return explain.main(["--model", *map(str, options)])
+
+
+def test_a_run_and_its_export_explain_alike(workplace, tiny_corpus, capsys):
+    song, run = SONG.format(tiny_corpus), "runs/first try"
+    from_run = explanation.Explainer(run).explain(song)
+    from_export = explanation.Explainer("models/first try").explain(song)
+    said = Identifier("models/first try").identify(song)
+    assert from_run.singer == from_export.singer == said.singer
+    clip = np.array([list(each["probabilities"].values()) for each in said.clips])
+    order = [list(said.clips[0]["probabilities"]).index(a) for a in from_run.artists]
+    np.testing.assert_allclose(from_run.probabilities, clip[:, order], atol=1e-4)
+    assert from_run.starts.tolist() == pytest.approx([c["start"] for c in said.clips])
+    [ours], [theirs] = from_run.maps.values(), from_export.maps.values()
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+    assert np.isnan(ours[:, -1]).all()  # What is left at the end is no clip.
+    assert np.nanmean(ours) == pytest.approx(1, abs=1e-3)
+    assert from_run.counterfactual.shape == from_run.mel.shape
+    assert from_run.attention.shape == from_run.cf_attention.shape == (2, 2)
+    assert from_export.attention is None
+    assert from_run.voice_shares == {}  # A folder alone has no stems.
+
+
+def test_explanations_are_drawn_and_told(workplace, tiny_corpus, capsys):
+    song = SONG.format(tiny_corpus)
+    stems = pathlib.Path(song).parents[2] / "stems/Ada Quill/Album 01/Song 01"
+    options = ["--artist", "Björn Talvik", "--vocals", stems / "vocals.flac"]
+    options += ["--out", "why.png", "--html", "why's page.html"]
+    assert explained("runs/first try", song, *options) == 0
+    printed = capsys.readouterr().out
+    assert f"{song}: " in printed
+    assert "of it on cells that the voice dominates" in printed
+    assert plt.imread("why.png").shape[2] == 4
+    page = (workplace / "why's page.html").read_text(encoding="utf-8")
+    assert "what speaks for Björn Talvik" in page
+    assert page.count("data:audio/mpeg;base64,") == 1
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_what_cannot_be_explained_is_named(workplace, tiny_corpus, capsys):
+    song, run = SONG.format(tiny_corpus), "runs/first try"
+    for given, message in (
+        ([run, song], "say where to: --out FILE.png"),
+        ([run, song, "--out", "nowhere/a.png"], "no such folder"),
+        (
+            [run, song, "--out", "a.png", "--artist", "Bo"],
+            "does not know 'Bo'; it knows",
+        ),
+        ([run, "tiny.yaml", "--out", "a.png"], "tiny.yaml: "),
+        (["runs", song, "--out", "a.png"], "no exported model"),
+        ([run, song, "--out", "a.png", "--vocals", "tiny.yaml"], "its vocals|vocals"),
+    ):
+        assert explained(*given) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert re.search(message, error), error
+    assert not (workplace / "a.png").exists()

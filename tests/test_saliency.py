@@ -7,20 +7,14 @@ from lca_keras import saliency
 from lca_keras.config import FeatureConfig
 from lca_keras.errors import UserError
 from lca_keras.models import CRNN, CRNNFGNL, CRNNM, LCAModel
+from tests.models.test_networks import randomize
 
 SMALL = {"clip_frames": 16, "filters": (2, 4, 4, 4), "gru_units": 3}
 CRNN_SMALL = {**SMALL, "mel_bins": 128, "clip_frames": 32}
 
 
 def randomized(model, seed=0):
-    """Weights away from their initial values: biases and statistics too."""
-    rng = np.random.default_rng(seed)
-    for weight in model.weights:
-        values = rng.normal(0, 0.6, weight.shape)
-        if weight.path.endswith("moving_variance"):
-            values = np.abs(values) + 0.5
-        if "gaussian" not in weight.path:
-            weight.assign(values)
+    randomize(model, seed)
     return model
 
 

@@ -193,8 +193,7 @@ def experiment(args, helper=False):
     with Crew(
         args.jobs, (experiment, (args, True)), out / "helpers.log", helper
     ) as crew:
-        study = studies.STUDIES.get(args.name, studies.table)
-        result = study(args, crew)
+        result = studies.STUDIES[args.name](args, crew)
         if helper:
             return
         result.write(out)

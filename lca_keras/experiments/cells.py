@@ -25,7 +25,7 @@ _PREDICTIONS = "predictions_test.npz"
 _TERMS = tuple(vars(LossWeights()))
 
 
-def configure(variant, config):
+def configure(variant, config, separator=None):
     """The `Config` of a variant, built on another one.
 
     Args:
@@ -35,6 +35,8 @@ def configure(variant, config):
             switched off (`no-att`), `one-step` for no warm-up, `vocals` for songs
             without their bands.
         config: `lca_keras.config.Config`.
+        separator: Optional identifier of what makes missing vocals; the default is that
+            of the configuration.
 
     Raises:
         UserError: A word that is none of these.
@@ -55,8 +57,8 @@ def configure(variant, config):
             train["warmup_epochs"] = 0
         elif word == "vocals":
             features = sections.setdefault("features", {})
-            separator = config.features.separator or separation.DEFAULT
-            features.update(source="vocals", separator=separator)
+            own = separator or config.features.separator or separation.DEFAULT
+            features.update(source="vocals", separator=own)
         elif word in AUGMENTATIONS:
             augment["kinds"].append(word)
         elif word.removeprefix("no-") in _TERMS and word.startswith("no-"):

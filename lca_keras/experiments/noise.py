@@ -284,19 +284,23 @@ def draw(listening, trained, centres, clip_seconds, seed):
         columns and rows of its data.
     """
     variants = list(dict.fromkeys(variant for variant, _ in trained))
-    shown, panels, data = {}, {}, []
+    shown, panels, data = [], {}, []
+    stored = {
+        variant: dict(np.load(trained[variant, seed].folder / "noise" / _MAPS))
+        for variant in variants
+    }
     for kind, title in (
-        ("", f"{listening.artist}, with noise"),
-        ("foreign_", "another artist, with the same noise"),
+        ("", listening.artist),
+        ("foreign_", "another artist"),
     ):
-        maps, mel = {}, None
-        for variant in variants:
-            stored = np.load(trained[variant, seed].folder / "noise" / _MAPS)
-            mel = stored[f"{kind}mel"][0, ..., 0]
-            for layer in saliency.LAYERS:
-                if f"{kind}{layer}" in stored:
-                    maps[f"{variant}, {layer}"] = stored[f"{kind}{layer}"][0]
-        shown[title] = (mel, maps)
+        for layer in saliency.LAYERS:
+            maps = {
+                f"{variant}, {layer}": arrays[f"{kind}{layer}"][0]
+                for variant, arrays in stored.items()
+                if f"{kind}{layer}" in arrays
+            }
+            mel = stored[variants[0]][f"{kind}mel"][0, ..., 0]
+            shown.append((f"{title}, with noise", mel, maps))
     artists = trained[variants[0], seed].artists
     own = artists.index(listening.artist)
     for variant in variants:

@@ -56,45 +56,41 @@ def activation_maps(clips, seconds, centres, band=None):
     """Spectrograms of clips beside the maps of several models, on one scale.
 
     Args:
-        clips: Dict from a clip's title to a tuple of its spectrogram
-            `(mel_bins, frames)` in decibels and a dict from column title to a map of
-            that shape, not negative.
+        clips: List of rows: tuples of a clip's title, its spectrogram
+            `(mel_bins, frames)` in decibels, and a dict from title to a map of that
+            shape, not negative.
         seconds: Float, length of a clip.
         centres: Float array `(mel_bins,)`, Hz.
         band: Optional pair of floats, Hz, whose edges are drawn.
     """
-    columns = list(next(iter(clips.values()))[1])
+    columns = max(len(maps) for *_, maps in clips)
     # A map says where, not how much: 1 is what it would be if spread evenly.
-    shown = {
-        title: {name: cam / max(cam.mean(), 1e-12) for name, cam in maps.items()}
-        for title, (_, maps) in clips.items()
-    }
-    top = max(np.quantile(m, 0.995) for maps in shown.values() for m in maps.values())
+    shown = [
+        {name: cam / max(cam.mean(), 1e-12) for name, cam in maps.items()}
+        for *_, maps in clips
+    ]
+    top = max(np.quantile(cam, 0.99) for maps in shown for cam in maps.values())
     extent = (0, seconds, -0.5, len(centres) - 0.5)
     how = {"aspect": "auto", "origin": "lower", "extent": extent}
     with plots.style():
-        figure = plots.new_figure(3.0 * (1 + len(columns)), 2.9 * len(clips))
+        figure = plots.new_figure(2.9 * (1 + columns), 2.6 * len(clips))
         grid = figure.subplots(
-            len(clips), 1 + len(columns), squeeze=False, sharex=True, sharey=True
+            len(clips), 1 + columns, squeeze=False, sharex=True, sharey=True
         )
-        loudest = max(mel.max() for mel, _ in clips.values())
+        loudest = max(mel.max() for _, mel, _ in clips)
         levels = {"vmin": loudest - 80, "vmax": loudest, "cmap": "gray_r"}
-        for row, (title, (mel, _)) in zip(grid, clips.items(), strict=True):
+        for row, (title, mel, _), maps in zip(grid, clips, shown, strict=True):
             spectrum = row[0].imshow(mel, **levels, **how)
             row[0].set_title(title)
             plots.mel_axis(row[0], centres)
-            for axes, name in zip(row[1:], columns, strict=True):
+            for axes in row[1 + len(maps) :]:
+                axes.set_axis_off()
+            for axes, (name, cam) in zip(row[1:], maps.items(), strict=False):
                 axes.imshow(mel, **levels, **how)
-                heat = axes.imshow(
-                    shown[title][name],
-                    vmin=0,
-                    vmax=top,
-                    cmap="viridis",
-                    alpha=0.75,
-                    **how,
-                )
+                scale = {"vmin": 0, "vmax": top, "cmap": "viridis", "alpha": 0.75}
+                heat = axes.imshow(cam, **scale, **how)
                 axes.set_title(name)
-            for axes in row if band else ():
+            for axes in row[: 1 + len(maps)] if band else ():
                 for edge in np.interp(band, centres, np.arange(len(centres))):
                     axes.axhline(edge, c="#d55e00", ls="--", lw=1)
         for axes in grid[-1]:

@@ -117,17 +117,14 @@ class Pace:
         train = config.train
         begin = time.perf_counter()
         model = build_training_model(config, classes)
-        steps = min(
-            _FIRST_STEPS + _MEASURED_STEPS, sources["train"].steps(train.batch_size)
-        )
-        timer = _Timer()
+        timer, steps = _Timer(), _FIRST_STEPS + _MEASURED_STEPS
         batches = sources["train"].training(
-            train.batch_size, train.seed, 0, 1, config.augment
+            train.batch_size, train.seed, 0, steps, config.augment
         )
         model.fit(
             batches, steps_per_epoch=steps, callbacks=[timer], shuffle=False, verbose=0
         )
-        steady = timer.seconds[_FIRST_STEPS:] or timer.seconds
+        steady = timer.seconds[_FIRST_STEPS:]
         validation = sources["validation"]
         few = dataclasses.replace(
             validation, labels=dict(list(validation.labels.items())[:8])

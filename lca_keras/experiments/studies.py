@@ -1,17 +1,18 @@
 """Each experiment from its options to its result."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 
 from lca_keras import console, files, options, plots, run, saliency
+from lca_keras.audio import separation
 from lca_keras.config import get_preset
 from lca_keras.corpora import synthesis
 from lca_keras.corpus import DataSource
 from lca_keras.data import catalogue, split
 from lca_keras.errors import UserError
-from lca_keras.experiments import confounding as confounding_
-from lca_keras.experiments import noise, pictures, tables, variants
+from lca_keras.experiments import confounding, noise, pictures, tables, variants
 from lca_keras.experiments.cells import Laboratory, configure
 from lca_keras.experiments.results import Picture, Result, check_settings
 from lca_keras.experiments.schedule import Plan
@@ -23,36 +24,32 @@ def _show(crew):
     return None if crew.helper else options.prepare_corpus
 
 
-def _base(args, own_data, source="mixture"):
-    """The configuration that variants change, and the separator's folder."""
-    config = get_preset(args.preset or ("paper" if own_data else "demo"))
-    given = {
-        "source": source if source != "mixture" else None,
-        "separator": getattr(args, "separator", None) if source != "mixture" else None,
-        "level": args.level,
-        "melody": None,
-    }
-    if source == "mixture":
-        config = config.replace(features={"source": "mixture"})
-    given["source"] = given["source"] or config.features.source
-    namespace = _Given(**given)
-    features, separator = options.resolve_features(namespace, config.features)
-    config = config.replace(
-        features=dataclasses.asdict(features),
-        augment={"kinds": ()},
-        train={"epochs": args.epochs, "warmup_epochs": args.warmup_epochs},
-    )
-    return config, separator
+def _base(args, stems=False):
+    """The configuration that variants change; its features are of mixtures or stems."""
+    own = getattr(args, "data", None) is not None
+    config = get_preset(args.preset or ("paper" if own else "demo"))
+    features = {"source": "mixture", "separator": ""}
+    if stems:
+        features = {"source": "stems", "separator": _separator(args)[0]}
+    train = {"epochs": args.epochs, "warmup_epochs": args.warmup_epochs}
+    if not args.name.startswith("table"):
+        train["clip_seconds"] = args.clip_seconds
+    features["level"] = args.level
+    return config.replace(features=features, augment={"kinds": ()}, train=train)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Given:
-    """Feature options as a command line has them."""
+def _separator(args):
+    """Identifier of the separator, and its folder if it is none that is known."""
+    given = getattr(args, "separator", None)
+    if given is None:
+        return separation.DEFAULT, None
+    folder = None if given in separation.PRETRAINED else given
+    return separation.separator_id(given), folder
 
-    source: str
-    separator: str | None
-    level: str | None
-    melody: str | None
+
+def _plan(laboratory, wanted):
+    """`Plan` of configurations, by names that begin with the variant."""
+    return Plan({name: (laboratory, name[0], each) for name, each in wanted.items()})
 
 
 def _data(args, crew):
@@ -102,22 +99,20 @@ def _result(args, settings, trained, **parts):
 # === Tables ===
 
 
-def table(args, crew):
+def study_table(args, crew):
     """Tables 1 to 4 of the paper; a `Result`."""
     source, split_file = _data(args, crew)
-    config, separator = _base(args, args.data is not None)
-    config = config.replace(split={"file": split_file})
+    config = _base(args).replace(split={"file": split_file})
     lengths = args.clip_seconds or tables.default_lengths(args.name, config)
     vocals, notes = False, []
     if args.name == "table3":
-        source, vocals, notes = _with_vocals(args, source, separator, crew)
+        source, vocals, notes = _with_vocals(args, source, crew)
     headings, rows = tables.rows_of(args.name, tuple(lengths), vocals)
     settings = _settings(args, source, config, clip_seconds=list(lengths))
     check_settings(args.out, args.name, settings)
     laboratory = Laboratory(args.out, source, _show(crew))
-    wanted = tables.trainings(rows, config, args.seeds)
-    plan = Plan({name: (laboratory, name[0], c) for name, c in wanted.items()})
-    trained = crew.train(plan)
+    wanted = tables.trainings(rows, config, args.seeds, _separator(args)[0])
+    trained = crew.train(_plan(laboratory, wanted))
     made = tables.build(args.name, headings, rows, trained, args.seeds, args.published)
     if args.name == "table4":
         notes.append(_below(trained))
@@ -148,7 +143,7 @@ def _below(trained):
     return said + (f"; not with {', '.join(above)}." if above else ".")
 
 
-def _with_vocals(args, source, separator, crew):
+def _with_vocals(args, source, crew):
     """The corpus with its vocals, whether there are any, and notes."""
     songs = source.songs()
     if args.vocals:
@@ -172,7 +167,7 @@ def _with_vocals(args, source, separator, crew):
         listed = dataclasses.replace(source, data=str(path), data_root=root, tags=False)
         return listed, True, []
     if args.separator:
-        return dataclasses.replace(source, separator=separator), True, []
+        return dataclasses.replace(source, separator=_separator(args)[1]), True, []
     if all(song.vocals_path for song in songs):
         return source, True, []
     note = (
@@ -184,15 +179,12 @@ def _with_vocals(args, source, separator, crew):
     return source, False, [note]
 
 
-def variants_(args, crew):
+def study_variants(args, crew):
     """Any ways to train, compared; a `Result`."""
     source, split_file = _data(args, crew)
-    stems = "stems" if _needs_stems(args, source) else "mixture"
-    config, separator = _base(args, args.data is not None, stems)
-    config = config.replace(
-        split={"file": split_file}, train={"clip_seconds": args.clip_seconds}
-    )
-    source = dataclasses.replace(source, separator=separator)
+    stems = _needs_stems(args, source)
+    config = _base(args, stems).replace(split={"file": split_file})
+    source = dataclasses.replace(source, separator=_separator(args)[1])
     against = args.against or args.variants[0]
     if against not in args.variants:
         raise UserError(f"--against {against}: not among --variants")
@@ -202,10 +194,9 @@ def variants_(args, crew):
     seconds = config.train.clip_seconds
     rows = [Row((name,), name, seconds) for name in args.variants]
     wanted = tables.trainings(rows, config, args.seeds)
-    plan = Plan({name: (laboratory, name[0], c) for name, c in wanted.items()})
-    trained = crew.train(plan)
+    trained = crew.train(_plan(laboratory, wanted))
     reports = {}
-    if stems == "stems":
+    if stems:
         heard = {
             name: variants.report_cell(laboratory, each)
             for name, each in trained.items()
@@ -234,16 +225,14 @@ def _needs_stems(args, source):
 # === Figures ===
 
 
-def figure1(args, crew):
+def study_figure1(args, crew):
     """Noise on one artist's recordings; a `Result`."""
     out = pathlib.Path(args.out)
     songs, source, split_file = _five_artists(args, crew, out)
     artist = songs[0].artist if not args.artists else args.artists[0]
     chosen = args.variants or list(noise.VARIANTS)
-    config, separator = _base(args, args.data is not None, "stems")
-    config = config.replace(
-        split={"file": split_file}, train={"clip_seconds": args.clip_seconds}
-    )
+    separator = _separator(args)[1]
+    config = _base(args, stems=True).replace(split={"file": split_file})
     band = tuple(args.band)
     settings = _settings(
         args,
@@ -271,18 +260,12 @@ def figure1(args, crew):
     biased, noised = laboratory(made["biased"]), laboratory(made["noised"])
     heard = {"as in training": biased, "clean": clean, "noised": noised}
     listening = noise.Listening(heard, artist, band)
-    plan = Plan(
-        {
-            (name, seed): (
-                biased,
-                name,
-                configure(name, config).replace(train={"seed": seed}),
-            )
-            for seed in args.seeds
-            for name in chosen
-        }
-    )
-    trained = crew.train(plan)
+    wanted = {
+        (name, seed): configure(name, config).replace(train={"seed": seed})
+        for seed in args.seeds
+        for name in chosen
+    }
+    trained = crew.train(_plan(biased, wanted))
     found = crew.analyse(
         "Listening", {name: listening.cell(each) for name, each in trained.items()}
     )
@@ -371,14 +354,11 @@ def _save(out, figures, data, crew):
         files.write_csv(out / name, columns, rows)
 
 
-def figure4(args, crew):
+def study_figure4(args, crew):
     """Embeddings of the test clips, without LCA and with; a `Result`."""
     out = pathlib.Path(args.out)
     source, split_file = _data(args, crew)
-    config, _ = _base(args, args.data is not None)
-    config = config.replace(
-        split={"file": split_file}, train={"clip_seconds": args.clip_seconds}
-    )
+    config = _base(args).replace(split={"file": split_file})
     settings = _settings(args, source, config)
     check_settings(out, args.name, settings)
     laboratory = Laboratory(out, source, _show(crew))
@@ -386,8 +366,7 @@ def figure4(args, crew):
     seconds = config.train.clip_seconds
     rows = [Row((title,), name, seconds) for name, title in names.items()]
     wanted = tables.trainings(rows, config, args.seeds)
-    plan = Plan({name: (laboratory, name[0], c) for name, c in wanted.items()})
-    trained = crew.train(plan)
+    trained = crew.train(_plan(laboratory, wanted))
     panels, data, apart = {}, [], {name: [] for name in names}
     for (name, _, seed), each in trained.items():
         apart[name].append(noise.silhouette(each.predictions))
@@ -425,7 +404,7 @@ def figure4(args, crew):
     )
 
 
-def confounding(args, crew):
+def study_confounding(args, crew):
     """Bands that tell the singer, more or less; a `Result`."""
     out = pathlib.Path(args.out)
     wanted = {
@@ -433,13 +412,13 @@ def confounding(args, crew):
         for name in ("artists", "albums", "songs", "seconds", "voice_db")
         if getattr(args, name) is not None
     }
-    corpus = dataclasses.replace(confounding_.CORPUS, **wanted)
-    values = args.values or list(confounding_.VALUES)
+    corpus = dataclasses.replace(confounding.CORPUS, **wanted)
+    values = args.values or list(confounding.VALUES)
     if not all(0 <= value <= 1 for value in values):
         raise UserError("--values are probabilities, 0 to 1")
-    chosen = args.variants or list(confounding_.VARIANTS)
-    config, separator = _base(args, False, "stems")
-    config = config.replace(train={"clip_seconds": args.clip_seconds})
+    chosen = args.variants or list(confounding.VARIANTS)
+    separator = _separator(args)[1]
+    config = _base(args, stems=True)
     settings = {
         "corpus": dataclasses.asdict(corpus),
         "config": config.to_dict(),
@@ -458,10 +437,10 @@ def confounding(args, crew):
     made, tested = {}, {}
     with files.lock(_made(out) / ".synthesis.lock"), _progress(crew) as progress:
         for value in values:
-            made[value] = confounding_.corpus_of(out, corpus, value, progress)
-        for bands in confounding_.BANDS:
-            tested[bands] = confounding_.corpus_with_bands(out, corpus, bands, progress)
-    listening = confounding_.Listening(
+            made[value] = confounding.corpus_of(out, corpus, value, progress)
+        for bands in confounding.BANDS:
+            tested[bands] = confounding.corpus_with_bands(out, corpus, bands, progress)
+    listening = confounding.Listening(
         {bands: laboratory(manifest) for bands, manifest in tested.items()}
     )
     trainings = {}
@@ -478,34 +457,31 @@ def confounding(args, crew):
     found = crew.analyse(
         "Listening", {name: listening.cell(each) for name, each in trained.items()}
     )
-    scores = confounding_.scores_by_bands(
-        listening, trained, values, chosen, args.seeds
-    )
-    figure, picture, data = confounding_.draw(scores)
+    scores = confounding.scores_by_bands(listening, trained, values, chosen, args.seeds)
+    figure, picture, data = confounding.draw(scores)
     _save(out, {picture.file: figure}, {picture.data: data}, crew)
     return _result(
         args,
         settings,
         trained.values(),
         title="What turns a model to the voice",
-        tables=[confounding_.table(scores, trained, found, args.seeds)],
+        tables=[confounding.table(scores, trained, found, args.seeds)],
         pictures=[picture],
-        notes=confounding_.claims(scores, values),
+        notes=confounding.claims(scores, values),
     )
 
 
 def _progress(crew):
     """A bar for the synthesis; none for helpers."""
-    import contextlib
-
     if crew.helper:
         return contextlib.nullcontext()
     return console.progress("Synthesising songs")
 
 
 STUDIES = {
-    "variants": variants_,
-    "figure1": figure1,
-    "figure4": figure4,
-    "confounding": confounding,
+    **dict.fromkeys(tables.TABLES, study_table),
+    "variants": study_variants,
+    "figure1": study_figure1,
+    "figure4": study_figure4,
+    "confounding": study_confounding,
 }

@@ -149,13 +149,13 @@ def default_lengths(name, config):
     return CLIP_SECONDS if name == "table3" else (config.train.clip_seconds,)
 
 
-def trainings(rows, config, seeds):
+def trainings(rows, config, seeds, separator=None):
     """Dict from (variant, seconds, seed) to the configuration of a training."""
     wanted = {}
     for seed in seeds:  # A table that is cut short has whole seeds.
         for row in rows:
             train = {"seed": seed, "clip_seconds": row.seconds}
-            changed = configure(row.variant, config).replace(train=train)
+            changed = configure(row.variant, config, separator).replace(train=train)
             wanted[row.variant, row.seconds, seed] = changed
     return wanted
 

@@ -5,8 +5,10 @@ import pytest
 import soundfile
 
 from lca_keras import files
+from lca_keras.config import FeatureConfig
 from lca_keras.corpora import bias
 from lca_keras.data import catalogue
+from lca_keras.data.extraction import Extractor
 from tests.audio.signals import music
 
 BAND = ["--band", "3000", "5000", "--snr-db", "12"]
@@ -114,3 +116,25 @@ def test_what_cannot_be(corpus, tmp_path, capsys):
     assert bias.main([*arguments, *BAND, "--artists", "Ada"]) == 1
     assert "not empty" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "out")
+
+
+def test_voices_come_along_without_noise(tiny_corpus, tmp_path):
+    data, out = str(tiny_corpus / "manifest.csv"), tmp_path / "out"
+    artists = ["--artists", "Ada Quill"]
+    assert bias.main(["--data", data, "--out", str(out), *BAND, *artists]) == 0
+    songs = catalogue.load(out / "manifest.csv")
+    before = {song.key: song for song in catalogue.load(data)}
+    config = FeatureConfig(source="stems", separator="umxl")
+    for song in (songs[0], songs[-1]):
+        clean = before[song.key]
+        assert song.vocals_path.read_bytes() == clean.vocals_path.read_bytes()
+        assert song.accompaniment_artist == clean.accompaniment_artist
+        # The noise is with the band: what a song leaves of its voice.
+        sounds = Extractor(config).sounds(song)
+        added = (
+            sounds["accompaniment"].samples
+            - (soundfile.read(clean.accompaniment_path)[0])
+        )
+        noise = soundfile.read(song.path)[0] - soundfile.read(clean.path)[0]
+        np.testing.assert_allclose(added, noise, atol=1e-4)
+    assert np.abs(noise).max() == 0  # The last song is somebody else's.

@@ -1,10 +1,12 @@
 import csv
+import dataclasses
 
 import librosa
 import numpy as np
 import pytest
 import soundfile
 
+from lca_keras import files
 from lca_keras.corpora import synthesis
 from lca_keras.corpora.synthesis import SynthesisConfig
 from tests.conftest import TINY
@@ -112,3 +114,52 @@ def test_never_writes_into_other_folders(tmp_path, capsys):
 def test_rejects_impossible_corpora(bad):
     with pytest.raises(ValueError, match="Received"):
         SynthesisConfig(**bad)
+
+
+def test_test_bands_change_the_held_out_albums_alone():
+    settings = {"artists": 5, "albums": 4, "songs": 6, "confounding": 0.5}
+    corpora = {
+        bands: synthesis.SynthesisConfig(**settings, test_bands=bands)
+        for bands in synthesis.TEST_BANDS
+    }
+    played = {
+        bands: np.array(
+            [
+                [[corpus.style_of(a, b, s) for s in range(6)] for b in range(4)]
+                for a in range(5)
+            ]
+        )
+        for bands, corpus in corpora.items()
+    }
+    own = np.arange(5)[:, None, None]
+    assert (played["own"][:, 2:] == own).all()
+    assert not (played["other"][:, 2:] == own).any()
+    assert len(np.unique(played["other"][:, 2:])) == 5
+    for bands in ("own", "other"):
+        np.testing.assert_array_equal(played[bands][:, :2], played["any"][:, :2])
+    with pytest.raises(ValueError, match="`test_bands` must be one of any, own"):
+        synthesis.SynthesisConfig(test_bands="none")
+
+
+def test_one_part_alone_can_be_written(tmp_path):
+    corpus = synthesis.SynthesisConfig(
+        artists=2, albums=3, songs=1, seconds=4, test_bands="other"
+    )
+    rows = synthesis.write_corpus(corpus, tmp_path / "c", parts=("test",))
+    assert [row["artist"] for row in rows] == ["Ada Quill", "Björn Talvik"]
+    assert rows[0]["accompaniment_artist"] == "Björn Talvik"
+    split = files.read_csv(tmp_path / "c" / "split.csv")
+    assert [row["part"] for row in split] == ["test", "test"]
+    assert [row["album"] for row in split] == [row["album"] for row in rows]
+
+
+def test_a_corpus_of_before_test_bands_goes_on(tmp_path):
+    corpus = synthesis.SynthesisConfig(artists=2, albums=3, songs=1, seconds=4)
+    folder = tmp_path / "c"
+    synthesis.write_corpus(corpus, folder)
+    settings = files.read_json(folder / "corpus.json")
+    del settings["test_bands"]
+    files.write_json(folder / "corpus.json", settings)
+    assert len(synthesis.write_corpus(corpus, folder)) == 6
+    with pytest.raises(FileExistsError, match="other settings"):
+        synthesis.write_corpus(dataclasses.replace(corpus, test_bands="own"), folder)

@@ -14,6 +14,7 @@ from lca_keras.data.clips import ClipSource, cut_clips
 from lca_keras.data.examples import parse_example
 from lca_keras.data.extraction import Extractor
 from lca_keras.data.update import WritableStore
+from lca_keras.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +161,27 @@ def test_clips_carry_the_melody(tiny_corpus, tmp_path):
             np.testing.assert_array_equal(melody[..., 0], moment)
             seen += 1
     assert seen == source.num_clips == 6
+
+
+def test_stems_come_in_the_order_of_the_clips(tiny_corpus, feature_store, tmp_path):
+    config = FeatureConfig(source="stems", separator="umxl")
+    store = WritableStore(tmp_path / "stems", config)
+    songs = catalogue.load(tiny_corpus / "manifest.csv")[:4]
+    store.update(songs)
+    clips = ClipSource(store, {song.key: 0 for song in songs}, 94)
+    batches = list(clips.ordered_stems(3))
+    stems = {
+        name: np.concatenate([batch[name] for batch in batches])
+        for name in ("vocals", "accompaniment")
+    }
+    mel = np.concatenate([mel for mel, _ in clips.ordered(3)])[..., 0]
+    assert stems["vocals"].shape == mel.shape
+    # Added, their powers give what is heard: 20 log10 of it, as published.
+    power = sum(10.0 ** (levels.astype("float64") / 10) for levels in stems.values())
+    loud = mel > mel.max() - 60
+    difference = (20 * np.log10(power) - mel)[loud]
+    assert abs(np.median(difference)) < 0.3
+    assert np.quantile(np.abs(difference), 0.8) < 6
+    plain = ClipSource(feature_store, dict.fromkeys(feature_store.records, 0), 94)
+    with pytest.raises(UserError, match="has no stems, and they are asked for"):
+        plain.ordered_stems(3)
