@@ -135,7 +135,7 @@ def table(scores, trained, found, seeds):
     columns += [f"F1 songs, band: {bands}" for bands in BANDS]
     columns += ["other's band: minus none", "other's band: LCA minus the same without"]
     columns += ["follows voice / band", "CAM on the voice, convolution / FGNL"]
-    columns.append("validation clips, counterfactual minus main")
+    columns.append("validation clips, counterfactual minus main; mean |A − A~|")
     rows, records = [], []
     for (value, variant), by_bands in scores.items():
         results = [found[value, variant, seed] for seed in seeds]
@@ -209,7 +209,9 @@ def _counterfactual(runs, record):
     plain = tables.Plain(gaps)
     record |= plain.record("counterfactual_minus_main")
     below = sum(gap < 0 for gap in gaps)
-    return f"{plain.describe()}, below in {below} of {len(gaps)}"
+    distance = tables.Plain([each["val_att_term"] for each in logs])
+    record |= distance.record("attention_distance")
+    return f"{plain.describe()}, below in {below} of {len(gaps)}; {distance.describe()}"
 
 
 def claims(scores, values):

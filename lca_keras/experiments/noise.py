@@ -11,7 +11,7 @@ import numpy as np
 
 from lca_keras import evaluation, files, saliency
 from lca_keras.corpora import bias, synthesis
-from lca_keras.data import split
+from lca_keras.data import catalogue, split
 from lca_keras.errors import UserError
 from lca_keras.experiments import pictures, tables
 from lca_keras.experiments.cells import contents, load_predictions, save_predictions
@@ -79,10 +79,12 @@ def corpora(out, songs, root, parts_file, artist, band, snr_db, progress=None):
         made[name] = folder / "manifest.csv"
         about = folder / "bias.json"
         if about.exists():
-            if files.read_json(about) != wanted:
+            copied = {song.key for song in catalogue.load(made[name])}
+            same = copied == {song.key for song in chosen}
+            if files.read_json(about) != wanted or not same:
                 raise UserError(
-                    f"{folder} holds noise of other settings ({about.name}): choose "
-                    "another --out, or delete the folder"
+                    f"{folder} holds noise of other settings or songs ({about.name}): "
+                    "choose another --out, or delete the folder"
                 )
             continue
         # Half a copy is none: it is written aside.
@@ -280,8 +282,8 @@ def draw(listening, trained, centres, clip_seconds, seed):
     """Two figures of one seed: the maps, and the embeddings in the plane.
 
     Returns:
-        Dict from file name to figure, list of `Picture`, and dict from file name to the
-        columns and rows of its data.
+        Dict from file name to figure, list of `Picture`, and dict from file name to its
+        data: columns and rows of a CSV, or the arrays of an NPZ.
     """
     variants = list(dict.fromkeys(variant for variant, _ in trained))
     shown, panels, data = [], {}, []
@@ -327,6 +329,7 @@ def draw(listening, trained, centres, clip_seconds, seed):
             "Class activation for the artist whose recordings have noise between the "
             "dashed lines, on a test clip of that artist and of another one; seed "
             f"{seed}",
+            "figure1.npz",
         ),
         Picture(
             "figure1_embeddings.png",
@@ -336,4 +339,14 @@ def draw(listening, trained, centres, clip_seconds, seed):
         ),
     ]
     columns = ["training", "artist", "with_noise", "x", "y"]
-    return figures, listed, {"figure1_embeddings.csv": (columns, data)}
+    arrays = {
+        f"{name} {kind}": array.astype("float32")
+        for name, kinds in stored.items()
+        for kind, array in kinds.items()
+    }
+    arrays["centre_frequencies"] = centres
+    return (
+        figures,
+        listed,
+        {"figure1_embeddings.csv": (columns, data), "figure1.npz": arrays},
+    )

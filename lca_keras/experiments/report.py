@@ -72,8 +72,10 @@ def _section(folder, result):
         caption = pages.escape(picture.caption)
         saved = [pages.link(content, "image/png", picture.file, "picture (PNG)")]
         if picture.data:
-            data = _content(folder, picture.data)
-            saved.append(pages.link(data, "text/csv", picture.data, "data (CSV)"))
+            data, suffix = _content(folder, picture.data), picture.data.rsplit(".")[-1]
+            kind = {"csv": "text/csv"}.get(suffix, "application/octet-stream")
+            text = f"data ({suffix.upper()})"
+            saved.append(pages.link(data, kind, picture.data, text))
         parts.append(
             f'<figure><img alt="{caption}" '
             f'src="{pages.data_uri(content, "image/png")}">'

@@ -80,7 +80,7 @@ class Picture:
     Attributes:
         file: Name of the PNG.
         caption: String.
-        data: Name of the CSV with what is drawn, or `None`.
+        data: Name of the file with what is drawn, CSV or NPZ, or `None`.
     """
 
     file: str

@@ -5,6 +5,8 @@ import dataclasses
 import os
 import pathlib
 
+import numpy as np
+
 from lca_keras import console, files, options, plots, run, saliency
 from lca_keras.audio import separation
 from lca_keras.config import get_preset
@@ -57,7 +59,8 @@ def _data(args, crew):
     if args.data is None:
         if args.tags or args.data_root:
             raise UserError("--tags and --data-root say how to read --data")
-        folder = synthesis.write_built_in() if crew.helper else _built_in()
+        with _progress(crew, "Synthesising songs") as progress:
+            folder = synthesis.write_built_in(progress)
         source = DataSource(data=str(folder / "manifest.csv"), features=args.features)
     else:
         where = options.corpus_source(args)
@@ -71,11 +74,6 @@ def _data(args, crew):
     if own and not args.split_file and not crew.helper:
         print(f"split: the corpus's own, {own}")
     return source.absolute(), path and os.path.abspath(path)
-
-
-def _built_in():
-    with console.progress("Synthesising songs") as progress:
-        return synthesis.write_built_in(progress)
 
 
 def _settings(args, source, config, **more):
@@ -113,6 +111,8 @@ def study_table(args, crew):
     laboratory = Laboratory(args.out, source, _show(crew))
     wanted = tables.trainings(rows, config, args.seeds, _separator(args)[0])
     trained = crew.train(_plan(laboratory, wanted))
+    if crew.helper:
+        return None
     made = tables.build(args.name, headings, rows, trained, args.seeds, args.published)
     if args.name == "table4":
         notes.append(_below(trained))
@@ -138,8 +138,8 @@ def _below(trained):
     ]
     said = (
         f"The counterfactual is below the main branch in {len(gaps) - len(above)} of "
+        f"{len(gaps)} runs (songs)"
     )
-    said += f"{len(gaps)} runs (songs)"
     return said + (f"; not with {', '.join(above)}." if above else ".")
 
 
@@ -203,6 +203,8 @@ def study_variants(args, crew):
             if each.config.features.source == "stems"
         }
         reports = crew.analyse("Listening", heard)
+    if crew.helper:
+        return None
     made = variants.table(trained, reports, args.variants, seconds, args.seeds, against)
     return _result(
         args,
@@ -230,9 +232,16 @@ def study_figure1(args, crew):
     out = pathlib.Path(args.out)
     songs, source, split_file = _five_artists(args, crew, out)
     artist = songs[0].artist if not args.artists else args.artists[0]
-    chosen = args.variants or list(noise.VARIANTS)
+    stems = bool(args.separator) or all(song.vocals_path for song in songs)
+    chosen, notes = args.variants, []
+    if chosen is None:
+        chosen = [v for v in noise.VARIANTS if stems or "remix" not in v]
+        if not stems:
+            notes.append(
+                "Remixing is left out: the songs have no vocals_path. Give --separator."
+            )
     separator = _separator(args)[1]
-    config = _base(args, stems=True).replace(split={"file": split_file})
+    config = _base(args, stems).replace(split={"file": split_file})
     band = tuple(args.band)
     settings = _settings(
         args,
@@ -245,8 +254,12 @@ def study_figure1(args, crew):
     )
     check_settings(out, args.name, settings)
     root = pathlib.Path(os.path.commonpath([song.path.parent for song in songs]))
-    with files.lock(_made(out) / ".noise.lock"):
-        made = noise.corpora(out, songs, root, split_file, artist, band, args.snr_db)
+    about = (artist, band, args.snr_db)
+    with (
+        files.lock(_made(out) / ".noise.lock"),
+        _progress(crew, "Adding noise") as progress,
+    ):
+        made = noise.corpora(out, songs, root, split_file, *about, progress)
 
     def laboratory(manifest):
         there = dataclasses.replace(
@@ -269,11 +282,13 @@ def study_figure1(args, crew):
     found = crew.analyse(
         "Listening", {name: listening.cell(each) for name, each in trained.items()}
     )
+    if crew.helper:
+        return None
     centres = saliency.centre_frequencies(config.features)
     figures, shown, data = noise.draw(
         listening, trained, centres, config.least_seconds, args.seeds[0]
     )
-    _save(out, figures, data, crew)
+    _save(out, figures, data)
     return _result(
         args,
         settings,
@@ -281,7 +296,7 @@ def study_figure1(args, crew):
         title="Noise on one artist's recordings",
         tables=[noise.table(listening, trained, found, args.seeds)],
         pictures=shown,
-        notes=noise.claims(found, args.seeds),
+        notes=[*notes, *noise.claims(found, args.seeds)],
     )
 
 
@@ -296,12 +311,11 @@ def _five_artists(args, crew, out):
     """Songs of five artists, the `DataSource` that lists them, and the split file."""
     folder = _made(out)
     if args.data is None:
-        with files.lock(folder / ".clean.lock"):
-            if crew.helper:
-                manifest = noise.built_in(out)
-            else:
-                with console.progress("Synthesising songs") as progress:
-                    manifest = noise.built_in(out, progress=progress)
+        with (
+            files.lock(folder / ".clean.lock"),
+            _progress(crew, "Synthesising songs") as progress,
+        ):
+            manifest = noise.built_in(out, progress=progress)
         source = DataSource(data=str(manifest), features=args.features).absolute()
         songs = source.songs()
         if args.artists:
@@ -344,14 +358,16 @@ def _five_artists(args, crew, out):
     return songs, source, os.path.abspath(split_file)
 
 
-def _save(out, figures, data, crew):
-    """Writes pictures and what they show, once."""
-    if crew.helper:
-        return
+def _save(out, figures, data):
+    """Writes pictures and what they show."""
     for name, figure in figures.items():
         plots.save_figure(figure, out / name)
-    for name, (columns, rows) in data.items():
-        files.write_csv(out / name, columns, rows)
+    for name, content in data.items():
+        if isinstance(content, dict):
+            with files.atomic_path(out / name) as temporary:
+                np.savez_compressed(temporary, **content)
+        else:
+            files.write_csv(out / name, *content)
 
 
 def study_figure4(args, crew):
@@ -367,6 +383,8 @@ def study_figure4(args, crew):
     rows = [Row((title,), name, seconds) for name, title in names.items()]
     wanted = tables.trainings(rows, config, args.seeds)
     trained = crew.train(_plan(laboratory, wanted))
+    if crew.helper:
+        return None
     panels, data, apart = {}, [], {name: [] for name in names}
     for (name, _, seed), each in trained.items():
         apart[name].append(noise.silhouette(each.predictions))
@@ -383,7 +401,7 @@ def study_figure4(args, crew):
             ]
     figure = pictures.planes(panels, each.artists, "named wrongly")
     columns = ["training", "artist", "named_wrongly", "x", "y"]
-    _save(out, {"figure4.png": figure}, {"figure4.csv": (columns, data)}, crew)
+    _save(out, {"figure4.png": figure}, {"figure4.csv": (columns, data)})
     caption = (
         "Embeddings of test clips in the plane (t-SNE), without LCA and with; seed "
         f"{args.seeds[0]}"
@@ -435,7 +453,10 @@ def study_confounding(args, crew):
         return Laboratory(out, source.absolute(), _show(crew))
 
     made, tested = {}, {}
-    with files.lock(_made(out) / ".synthesis.lock"), _progress(crew) as progress:
+    with (
+        files.lock(_made(out) / ".synthesis.lock"),
+        _progress(crew, "Synthesising songs") as progress,
+    ):
         for value in values:
             made[value] = confounding.corpus_of(out, corpus, value, progress)
         for bands in confounding.BANDS:
@@ -457,9 +478,11 @@ def study_confounding(args, crew):
     found = crew.analyse(
         "Listening", {name: listening.cell(each) for name, each in trained.items()}
     )
+    if crew.helper:
+        return None
     scores = confounding.scores_by_bands(listening, trained, values, chosen, args.seeds)
     figure, picture, data = confounding.draw(scores)
-    _save(out, {picture.file: figure}, {picture.data: data}, crew)
+    _save(out, {picture.file: figure}, {picture.data: data})
     return _result(
         args,
         settings,
@@ -471,11 +494,9 @@ def study_confounding(args, crew):
     )
 
 
-def _progress(crew):
-    """A bar for the synthesis; none for helpers."""
-    if crew.helper:
-        return contextlib.nullcontext()
-    return console.progress("Synthesising songs")
+def _progress(crew, title):
+    """A bar; none for helpers."""
+    return contextlib.nullcontext() if crew.helper else console.progress(title)
 
 
 STUDIES = {
