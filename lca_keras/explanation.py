@@ -72,6 +72,12 @@ class Explanation:
         """Length of the song."""
         return self.mel.shape[1] / self.second
 
+    def empty_clips(self, cam):
+        """Number of clips in which one of the maps is zero: nothing speaks for it."""
+        first = np.round(self.starts * self.second).astype(int)
+        frames = round(self.clip_seconds * self.second)
+        return sum(not np.nansum(cam[:, start : start + frames]) for start in first)
+
 
 class Explainer:
     """A model, ready to explain its decisions.
@@ -341,6 +347,8 @@ def _draw_map(figure_, axes, explanation, panel):
                 f" ({share:.0%} on cells that the voice dominates, of "
                 f"{explanation.voice_cells:.0%})"
             )
+    if empty := explanation.empty_clips(cam):
+        title += f": nothing in {empty} of {len(explanation.starts)} clips"
     loudest = np.nanmax(explanation.mel)
     extent = (0, explanation.seconds, -0.5, len(explanation.centres) - 0.5)
     how = {"aspect": "auto", "origin": "lower", "extent": extent}
