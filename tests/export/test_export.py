@@ -550,7 +550,7 @@ def test_a_models_folder_is_its_newest_version(exported, tmp_path):
 def test_the_network_of_an_export_can_be_had_again(network, exported, tmp_path):
     again = savedmodel.read_network(exported)
     for kept, weight in zip(network.weights, again.weights, strict=True):
-        np.testing.assert_array_equal(kept, weight)
+        np.testing.assert_array_equal(np.array(kept), np.array(weight))
     clips = np.random.default_rng(0).normal(-30, 15, (3, 128, 94, 1))
     np.testing.assert_allclose(
         again.predict(clips, verbose=0), network.predict(clips, verbose=0), atol=1e-6
