@@ -227,12 +227,14 @@ def read_network(folder):
         "float32",
     ).for_inference(about["temperature"])
     values = {variable.name.partition(":")[0]: variable for variable in stored}
-    missing = [weight.path for weight in network.weights if weight.path not in values]
-    if missing:
-        raise UserError(
-            f"{folder}: its network is not that of this release ({missing[0]} is "
-            "missing). Give the run that it comes from"
-        )
+    for weight in network.weights:
+        value = values.get(weight.path)
+        if value is None or value.shape != weight.shape:
+            raise UserError(
+                f"{folder}: its network is not that of its configuration "
+                f"({weight.path}: {None if value is None else value.shape}, expected "
+                f"{weight.shape}). Give the run that it comes from"
+            )
     for weight in network.weights:
         weight.assign(values[weight.path].numpy())
     return network

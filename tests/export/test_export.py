@@ -50,7 +50,8 @@ def network():
 
 @pytest.fixture(scope="module")
 def exported(network, tmp_path_factory):
-    config = get_preset("demo")
+    own = {"filters": network.filters, "reduction": network.reduction}
+    config = get_preset("demo").replace(model=own)
     return export_model(
         network, ARTISTS, config, tmp_path_factory.mktemp("root"), "my model", {}
     )
@@ -557,3 +558,10 @@ def test_the_network_of_an_export_can_be_had_again(network, exported, tmp_path):
     )
     with pytest.raises(UserError, match="not a whole export"):
         savedmodel.read_network(tmp_path)
+    other = tmp_path / "other"
+    shutil.copytree(exported, other)
+    about = files.read_json(other / METADATA)
+    about["config"]["model"]["filters"] = [8, 8, 8, 8]
+    files.write_json(other / METADATA, about)
+    with pytest.raises(UserError, match=r"block1/conv/kernel: \(3, 3, 1, 4\), exp"):
+        savedmodel.read_network(other)
