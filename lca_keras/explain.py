@@ -6,6 +6,7 @@ named, and for others on request; `--html` writes a page that plays the song alo
 """
 
 import argparse
+import os
 import pathlib
 import sys
 
@@ -31,7 +32,7 @@ def main(argv=None):
     parser.add_argument(
         "--artist", metavar="NAME", help="also what speaks for this one"
     )
-    parser.add_argument("--against", metavar="NAME", help="and for this one")
+    parser.add_argument("--against", metavar="NAME", help="and what for that one")
     parser.add_argument(
         "--layer",
         choices=_LAYERS,
@@ -53,9 +54,19 @@ def explain(args):
     """Runs the job that the parsed arguments describe."""
     if not (args.out or args.html):
         raise UserError("say where to: --out FILE.png, --html FILE.html, or both")
-    for option, path in (("--out", args.out), ("--html", args.html)):
-        if path and not pathlib.Path(path).absolute().parent.is_dir():
+    for option, path, suffix in (
+        ("--out", args.out, ".png"),
+        ("--html", args.html, ".html"),
+    ):
+        if not path:
+            continue
+        path = pathlib.Path(path).absolute()
+        if path.suffix.lower() != suffix:
+            raise UserError(f"{option} {path}: the name has to end in {suffix}")
+        if not path.parent.is_dir():
             raise UserError(f"{option} {path}: no such folder")
+        if not os.access(path.parent, os.W_OK):
+            raise UserError(f"{option} {path}: no permission to write there")
     console.quiet_tensorflow()
     import numpy as np
 
@@ -76,7 +87,7 @@ def explain(args):
     for name, shares in found.voice_shares.items():
         print(
             f"  what speaks for {name}: {np.nanmean(shares):.0%} of it on cells that "
-            f"the voice dominates ({found.voice_cells:.0%} of all cells)"
+            f"the voice dominates ({found.voice_cells:.0%} if spread evenly)"
         )
     if args.out:
         plots.save_figure(explanation.figure(found), args.out)

@@ -108,6 +108,11 @@ class Explainer:
         else:
             from lca_keras.export.savedmodel import read_network
 
+            if not versions.versions(path) and not (path / "saved_model.pb").exists():
+                raise UserError(
+                    f"{path}: neither a run nor an export. Expected runs/NAME, or "
+                    "saved_models/NAME"
+                )
             folder = versions.find_version(path)
             about = files.read_json(folder / METADATA)
             self.artists, self._config = (
@@ -282,7 +287,8 @@ def figure(explanation):
         axes.set_xlim(0, explanation.seconds)
         axes.set_xlabel("time (s)")
         name = pathlib.Path(explanation.song).name
-        drawn.suptitle(f"{name}: {explanation.singer}")
+        how = f"class activation (Grad-CAM, {explanation.layer})"
+        drawn.suptitle(f"{name}: {explanation.singer}. Maps: {how}")
     return drawn
 
 
@@ -344,8 +350,8 @@ def _draw_map(figure_, axes, explanation, panel):
         if name in explanation.voice_shares:
             share = np.nanmean(explanation.voice_shares[name])
             title += (
-                f" ({share:.0%} on cells that the voice dominates, of "
-                f"{explanation.voice_cells:.0%})"
+                f" ({share:.0%} on cells that the voice dominates; "
+                f"{explanation.voice_cells:.0%} if spread evenly)"
             )
     if empty := explanation.empty_clips(cam):
         title += f": nothing in {empty} of {len(explanation.starts)} clips"
@@ -354,13 +360,12 @@ def _draw_map(figure_, axes, explanation, panel):
     how = {"aspect": "auto", "origin": "lower", "extent": extent}
     levels = {"vmin": loudest - _DEPTH, "vmax": loudest, "cmap": "gray_r"}
     spectrum = axes.imshow(explanation.mel, **levels, **how)
-    heat = axes.imshow(
-        cam, vmin=0, vmax=top_of(explanation), cmap="viridis", alpha=0.6, **how
-    )
+    axes.imshow(plots.heat(cam, top_of(explanation)), **how)
     plots.mel_axis(axes, explanation.centres)
     axes.set_title(title, loc="left")
-    figure_.colorbar(heat, ax=axes, label="activation\nover its mean")
     figure_.colorbar(spectrum, ax=axes, label="level (dB)")
+    label = "activation over\nits clip's mean"
+    plots.heat_bar(figure_, axes, top_of(explanation), label)
 
 
 def top_of(explanation):

@@ -63,6 +63,34 @@ def mel_axis(axes, centres):
     axes.set_ylabel("frequency (Hz)")
 
 
+def heat(cam, top):
+    """A map in colours to lay over a spectrogram: clear where it is zero or NaN.
+
+    Args:
+        cam: Float array `(mel_bins, frames)`, not negative.
+        top: Float, the value that gets the brightest colour.
+
+    Returns:
+        Float array `(mel_bins, frames, 4)` in [0, 1].
+    """
+    import matplotlib
+    import numpy as np
+
+    strength = np.clip(np.nan_to_num(cam) / top, 0, 1)
+    colors = matplotlib.colormaps["viridis"](strength)
+    colors[..., 3] = 0.8 * np.clip(2 * strength, 0, 1)
+    return colors
+
+
+def heat_bar(figure, axes, top, label):
+    """A colour bar for `heat`, beside axes."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    scale = ScalarMappable(Normalize(0, top), "viridis")
+    figure.colorbar(scale, ax=axes, label=label)
+
+
 def blend(mel, cam):
     """A spectrogram in grey under a map in colours, low frequencies at the bottom.
 
@@ -73,14 +101,12 @@ def blend(mel, cam):
     Returns:
         Float array `(mel_bins, frames, 3)` in [0, 1].
     """
-    import matplotlib
     import numpy as np
 
     grey = np.clip((mel.max() - mel) / 80, 0, 1)[..., None]
-    strength = cam / max(float(cam.max()), 1e-12)
-    colors = matplotlib.colormaps["viridis"](strength)[..., :3]
-    cover = 0.8 * np.clip(2 * strength, 0, 1)[..., None]
-    return ((1 - cover) * grey + cover * colors)[::-1]
+    colors = heat(cam, max(float(cam.max()), 1e-12))
+    cover = colors[..., 3:]
+    return ((1 - cover) * grey + cover * colors[..., :3])[::-1]
 
 
 def save_figure(figure, path):

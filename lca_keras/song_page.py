@@ -6,15 +6,13 @@ import pathlib
 
 import numpy as np
 
-from lca_keras import explanation, pages
+from lca_keras import explanation, pages, plots
 from lca_keras.audio.decode import decode
 
 _RATE = 32000  # Hz, of the song to listen to.
 _CHUNK = 4096  # Frames of one image: browsers refuse very wide ones.
 _BAR = 132  # Pixels of the close-up for each second.
 _TICKS_HZ = {"close": (250, 500, 1000, 2000, 4000, 8000), "whole": (500, 2000, 8000)}
-# Most of a map that covers the spectrogram.
-_COVER = 0.8
 
 
 def write(found, path):
@@ -86,13 +84,10 @@ def _summary(found):
 
 def _images(found):
     """Dict with the spectrogram and, by title, the maps: lists of PNGs as addresses."""
-    import matplotlib
-
     loudest = np.nanmax(found.mel)
     levels = np.clip((loudest - found.mel) / 80, 0, 1)
     grey = np.repeat(np.nan_to_num(levels, nan=1.0)[..., None], 4, axis=2)
     grey[..., 3] = 1
-    colors = matplotlib.colormaps["viridis"]
     top = explanation.top_of(found)
     maps = {f"what speaks for {name}": cam for name, cam in found.maps.items()}
     if found.counterfactual is not None:
@@ -100,10 +95,7 @@ def _images(found):
         maps[title] = found.counterfactual
     drawn = {}
     for title, cam in maps.items():
-        values = np.nan_to_num(cam) / top
-        pixels = colors(np.clip(values, 0, 1))
-        pixels[..., 3] = _COVER * np.clip(2 * values, 0, 1)
-        drawn[title] = _chunks(pixels)
+        drawn[title] = _chunks(plots.heat(cam, top))
     return {"mel": _chunks(grey), "maps": drawn}
 
 

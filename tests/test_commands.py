@@ -885,7 +885,8 @@ def test_what_cannot_be_explained_is_named(workplace, tiny_corpus, capsys):
             "does not know 'Bo'; it knows",
         ),
         ([run, "tiny.yaml", "--out", "a.png"], "tiny.yaml: "),
-        (["runs", song, "--out", "a.png"], "no exported model"),
+        (["runs", song, "--out", "a.png"], "neither a run nor an export"),
+        ([run, song, "--out", "a.xyz"], "has to end in .png"),
         ([run, song, "--out", "a.png", "--vocals", "tiny.yaml"], "its vocals|vocals"),
     ):
         assert explained(*given) == 1

@@ -7,6 +7,7 @@ processes that have the same folder.
 """
 
 import argparse
+import os
 import pathlib
 import shlex
 import sys
@@ -164,6 +165,8 @@ def _start(args):
     if args.name == "report":
         from lca_keras.experiments import report
 
+        if args.to and not pathlib.Path(args.to).absolute().parent.is_dir():
+            raise UserError(f"--to {args.to}: no such folder")
         path = report.write(args.folder, args.to)
         print(f"written to {path}")
         return
@@ -173,32 +176,30 @@ def _start(args):
     if len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds: {seeds} has a seed twice")
     args.seeds = seeds
+    names = getattr(args, "variants", None) or []
+    if len(set(names)) < len(names):
+        raise UserError(f"--variants: {' '.join(names)} has a variant twice")
     with console.resumable(shlex.split(args.command)):
         experiment(args)
 
 
-def experiment(args, helper=False):
-    """Does an experiment, or helps the process that does it.
-
-    Args:
-        args: What `parse_args` returned.
-        helper: Whether to compute only what others have not taken, and to say nothing.
-    """
+def experiment(args):
+    """Does an experiment and prints what came of it."""
     console.quiet_tensorflow()
     from lca_keras.experiments import studies
-    from lca_keras.experiments.schedule import Crew
 
     out = pathlib.Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    with Crew(
-        args.jobs, (experiment, (args, True)), out / "helpers.log", helper
-    ) as crew:
-        result = studies.STUDIES[args.name](args, crew)
-        if helper:
-            return
-        result.write(out)
-        print(f"\n{result.markdown()}")
-        print(f"written to {out / args.name}.md, .csv, .tex and .json")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        writable = os.access(out, os.W_OK)
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror}") from error
+    if not writable:
+        raise UserError(f"--out {out}: no permission to write there")
+    result = studies.study(args)
+    result.write(out)
+    print(f"\n{result.markdown()}")
+    print(f"written to {out / args.name}.md, .csv, .tex and .json")
 
 
 if __name__ == "__main__":

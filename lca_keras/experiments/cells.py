@@ -64,7 +64,12 @@ def configure(variant, config, separator=None):
         elif word.removeprefix("no-") in _TERMS and word.startswith("no-"):
             loss[word.removeprefix("no-")] = 0.0
         else:
-            raise UserError(f"{word!r} is no part of a variant")
+            known = (*METHODS, *MODELS, *AUGMENTATIONS, *EFFECTS, "detach", "one-step")
+            terms = (f"no-{term}" for term in _TERMS)
+            raise UserError(
+                f"{word!r} is no part of a variant; these are "
+                f"{', '.join((*known, 'vocals', *terms))}"
+            )
     augment["kinds"] = tuple(augment["kinds"])
     return config.replace(train=train, augment=augment, loss=loss, **sections)
 

@@ -87,17 +87,16 @@ def activation_maps(clips, seconds, centres, band=None):
                 axes.set_axis_off()
             for axes, (name, cam) in zip(row[1:], maps.items(), strict=False):
                 axes.imshow(mel, **levels, **how)
-                scale = {"vmin": 0, "vmax": top, "cmap": "viridis", "alpha": 0.75}
-                heat = axes.imshow(cam, **scale, **how)
+                axes.imshow(plots.heat(cam, top), **how)
                 axes.set_title(name)
             for axes in row[: 1 + len(maps)] if band else ():
                 for edge in np.interp(band, centres, np.arange(len(centres))):
                     axes.axhline(edge, c="#d55e00", ls="--", lw=1)
         for axes in grid[-1]:
             axes.set_xlabel("time (s)")
-        right = grid[:, -1].tolist()
         figure.colorbar(spectrum, ax=grid[:, 0].tolist(), label="level (dB)")
-        figure.colorbar(heat, ax=right, label="class activation over its mean")
+        right, label = grid[:, -1].tolist(), "class activation over its mean"
+        plots.heat_bar(figure, right, top, label)
     return figure
 
 

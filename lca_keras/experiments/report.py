@@ -90,8 +90,8 @@ def _section(folder, result):
         ensure_ascii=False,
     )
     parts.append(
-        f"<details><summary>versions, commit and the {len(result.runs)} runs that the "
-        f"numbers come from</summary><pre>{pages.escape(about)}</pre></details>"
+        "<details><summary>versions, commit and the runs that the numbers come from "
+        f"({len(result.runs)})</summary><pre>{pages.escape(about)}</pre></details>"
         "</section>"
     )
     return "\n".join(parts)

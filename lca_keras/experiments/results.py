@@ -173,6 +173,7 @@ def check_settings(folder, name, settings):
         lists = isinstance(old, list) and isinstance(new, list)
         return lists and all(value in new for value in old)
 
+    kept, wanted = _flat(kept), _flat(wanted)
     differ = sorted(
         name
         for name in kept.keys() | wanted
@@ -183,5 +184,17 @@ def check_settings(folder, name, settings):
         listed = "; ".join(f"{k}: {kept.get(k)}, not {wanted.get(k)}" for k in differ)
         raise UserError(
             f"{path} is of other settings ({listed}). Choose another --out, or delete "
-            f"{path.name} (finished trainings are kept)"
+            f"{path} (finished trainings are kept). Seeds and variants can be added, "
+            "not taken away"
         )
+
+
+def _flat(settings, prefix=""):
+    """Nested dicts as one, with names like `config.train.epochs`."""
+    flat = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -263,10 +263,11 @@ class Crew:
         with console.working("Measuring a step"):
             announced = estimate(plan, self.jobs)
         processes = f" in {self.jobs} processes" if self.jobs > 1 else ""
-        said = "less than a few minutes"
+        left = "it" if count == 1 else f"{missing} of them"
+        said = "minutes at most, too little to measure"
         if announced is not None:
             said = f"about {duration(announced)}"
-        print(f"the {missing} that are left will take {said}{processes}", flush=True)
+        print(f"training {left} will take {said}{processes}", flush=True)
         begin = time.monotonic()
         self._call_helpers()
         results, ended = {}, threading.Event()
@@ -287,7 +288,7 @@ class Crew:
                 watcher.join()
             progress(*plan.epochs())
         if any(process.exitcode for process in self._helpers):
-            print(f"note: a helping process died; {self._log} says why")
+            print(f"note: a helping process died; see {self._log}")
         print(f"trained in {duration(time.monotonic() - begin)}", flush=True)
         return results
 

@@ -17,8 +17,24 @@ from lca_keras.errors import UserError
 from lca_keras.experiments import confounding, noise, pictures, tables, variants
 from lca_keras.experiments.cells import Laboratory, configure
 from lca_keras.experiments.results import Picture, Result, check_settings
-from lca_keras.experiments.schedule import Plan
+from lca_keras.experiments.schedule import Crew, Plan
 from lca_keras.experiments.tables import Row
+
+
+def study(args, helper=False):
+    """Does an experiment, or helps the process that does it.
+
+    Args:
+        args: What the command line gave.
+        helper: Whether to compute only what others have not taken, and to say nothing.
+
+    Returns:
+        `Result`, or `None` of a helper.
+    """
+    console.quiet_tensorflow()
+    log = pathlib.Path(args.out, "helpers.log")
+    with Crew(args.jobs, (study, (args, True)), log, helper) as crew:
+        return _STUDIES[args.name](args, crew)
 
 
 def _show(crew):
@@ -30,6 +46,15 @@ def _base(args, stems=False):
     """The configuration that variants change; its features are of mixtures or stems."""
     own = getattr(args, "data", None) is not None
     config = get_preset(args.preset or ("paper" if own else "demo"))
+    epochs = args.epochs or config.train.epochs
+    warm_up = args.warmup_epochs
+    warm_up = config.train.warmup_epochs if warm_up is None else warm_up
+    if warm_up >= epochs:
+        raise UserError(
+            f"the warm-up ({warm_up} epochs) outlasts the training ({epochs}): the "
+            "counterfactual's terms would never act. Choose a smaller --warmup-epochs "
+            "or more --epochs"
+        )
     features = {"source": "mixture", "separator": ""}
     if stems:
         features = {"source": "stems", "separator": _separator(args)[0]}
@@ -69,6 +94,7 @@ def _data(args, crew):
             # It says where the stems are.
             where["data"] = os.path.join(args.data, "manifest.csv")
         source = DataSource(**where, features=args.features)
+    source.songs()  # A corpus that is none is said before anything else.
     own = synthesis.own_split(source.data)
     path = args.split_file or own
     if own and not args.split_file and not crew.helper:
@@ -106,10 +132,10 @@ def study_table(args, crew):
     if args.name == "table3":
         source, vocals, notes = _with_vocals(args, source, crew)
     headings, rows = tables.rows_of(args.name, tuple(lengths), vocals)
+    wanted = tables.trainings(rows, config, args.seeds, _separator(args)[0])
     settings = _settings(args, source, config, clip_seconds=list(lengths))
     check_settings(args.out, args.name, settings)
     laboratory = Laboratory(args.out, source, _show(crew))
-    wanted = tables.trainings(rows, config, args.seeds, _separator(args)[0])
     trained = crew.train(_plan(laboratory, wanted))
     if crew.helper:
         return None
@@ -133,14 +159,14 @@ def _below(trained):
         name: run.result["test"]["cf_song"]["f1"] - run.result["test"]["song"]["f1"]
         for name, run in trained.items()
     }
-    above = [
-        f"{seconds} s, seed {seed}" for (_, seconds, seed), g in gaps.items() if g >= 0
-    ]
-    said = (
-        f"The counterfactual is below the main branch in {len(gaps) - len(above)} of "
-        f"{len(gaps)} runs (songs)"
+    kinds = {"below": 0, "level with": 0, "above": 0}
+    for gap in gaps.values():
+        kinds["below" if gap < 0 else "above" if gap > 0 else "level with"] += 1
+    counts = ", ".join(f"{kind} it in {count}" for kind, count in kinds.items())
+    return (
+        "The counterfactual beside the main branch, F1 over songs of each of the "
+        f"{len(gaps)} runs: {counts}."
     )
-    return said + (f"; not with {', '.join(above)}." if above else ".")
 
 
 def _with_vocals(args, source, crew):
@@ -188,12 +214,12 @@ def study_variants(args, crew):
     against = args.against or args.variants[0]
     if against not in args.variants:
         raise UserError(f"--against {against}: not among --variants")
-    settings = _settings(args, source, config, variants=args.variants, against=against)
-    check_settings(args.out, args.name, settings)
-    laboratory = Laboratory(args.out, source, _show(crew))
     seconds = config.train.clip_seconds
     rows = [Row((name,), name, seconds) for name in args.variants]
     wanted = tables.trainings(rows, config, args.seeds)
+    settings = _settings(args, source, config, variants=args.variants, against=against)
+    check_settings(args.out, args.name, settings)
+    laboratory = Laboratory(args.out, source, _show(crew))
     trained = crew.train(_plan(laboratory, wanted))
     reports = {}
     if stems:
@@ -499,7 +525,7 @@ def _progress(crew, title):
     return contextlib.nullcontext() if crew.helper else console.progress(title)
 
 
-STUDIES = {
+_STUDIES = {
     **dict.fromkeys(tables.TABLES, study_table),
     "variants": study_variants,
     "figure1": study_figure1,

@@ -61,7 +61,7 @@ def test_tables_share_their_trainings(here, tiny_corpus, capsys):
     run("table2", tiny_corpus)
     assert states(here) == done
     capsys.readouterr()
-    assert "below the main branch in" in fourth["notes"][0]
+    assert "of each of the 1 runs: below it in" in fourth["notes"][0]
     # A number in the table is that of the predictions in the run's own folder.
     [folder] = [name for name in fourth["runs"] if "lca-3s" in name]
     rows = files.read_csv(pathlib.Path("x", folder, "predictions_test_song.csv"))
@@ -94,7 +94,22 @@ def test_other_settings_are_refused_and_more_seeds_are_not(here, tiny_corpus, ca
     done = states(here)
     options = [*TINY, "--seeds", "0", "--data", str(tiny_corpus)]
     assert main(["table4", *options, "--level", "none"]) == 1
-    assert "is of other settings (config:" in capsys.readouterr().err
+    message = "other settings (config.features.level: song, not none)"
+    assert message in capsys.readouterr().err
+    outlasted = ["--data", str(tiny_corpus), "--out", "x", "--epochs", "2"]
+    assert main(["table4", *outlasted, "--preset", "demo"]) == 1
+    assert "outlasts the training (2)" in capsys.readouterr().err
+    for options, message in (
+        (["--variants", "none", "none"], "has a variant twice"),
+        (["--variants", "lcaa"], "'lcaa' is no part of a variant; these are none, cal"),
+    ):
+        assert main(["variants", *TINY, "--data", str(tiny_corpus), *options]) == 1
+        assert message in capsys.readouterr().err
+    assert main(["table4", *TINY, "--data", "nowhere"]) == 1
+    assert "no such folder" in capsys.readouterr().err
+    (here / "a file").touch()
+    assert main(["table4", *TINY[:-1], "a file", "--data", str(tiny_corpus)]) == 1
+    assert "--out a file: File exists" in capsys.readouterr().err
     run("table4", tiny_corpus, seeds=("0", "1"))
     assert done.items() <= states(here).items()
     assert len(states(here)) == len(done) + 1
@@ -186,6 +201,9 @@ def test_two_processes_and_a_kill_come_to_the_result_of_one(tiny_corpus, tmp_pat
     printed = again.communicate()[0]
     assert again.returncode == 0, printed
     assert "in 2 processes" in printed or "trainings, 3 of them done" in printed
+    assert "a helping process died" not in printed
+    # What helpers have to say is empty but for TensorFlow's own noise.
+    assert "Error" not in (tmp_path / "two" / "x" / "helpers.log").read_text()
     tables = [
         json.loads((tmp_path / name / "x" / "table2.json").read_text())["tables"]
         for name in ("alone", "two")
