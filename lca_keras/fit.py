@@ -181,6 +181,7 @@ def fit(args):
         # Needs only the names: said before hours of feature extraction.
         songs = job.source.songs()
         split.split_songs(songs, config.split, config.train.seed)
+    tell_of_stems(job.source)
     # The data comes first: a corpus that cannot be used leaves no run behind.
     songs = options.prepare_corpus(job.source, config)
     division = corpus.divide(config, songs, job.folder)
@@ -317,6 +318,20 @@ def train(job, sources, artists):
     steps = sources["train"].steps(settings.batch_size)
     with EpochProgress(settings.epochs, steps, settings.warmup_epochs) as progress:
         job.train(sources, len(artists), [progress])
+
+
+def tell_of_stems(source):
+    """Says what a built-in corpus brings along that its folder alone does not say."""
+    from lca_keras.corpora import synthesis
+
+    if source.data and os.path.isdir(source.data):
+        own = synthesis.own_split(source.data)
+        if own:
+            manifest = own.with_name("manifest.csv")
+            print(
+                f"note: a built-in corpus; --data {manifest} knows its stems, and "
+                f"--split-file {own} is its own split"
+            )
 
 
 def recommend(config, songs):
