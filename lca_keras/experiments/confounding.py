@@ -239,8 +239,7 @@ def draw(scores):
         lines = {}
         for (value, variant), by_bands in scores.items():
             songs = by_bands[bands]["songs"]
-            low, high = tables.statistics.bootstrap(songs.counts)
-            point = (value, songs.mean, low, high)
+            point = (value, songs.mean, *songs.interval)
             lines.setdefault(variant, []).append(point)
             data.append([bands, variant, *(f"{number:.6f}" for number in point)])
         panels[f"test band: {said}"] = lines

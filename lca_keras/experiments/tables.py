@@ -1,6 +1,7 @@
 """The paper's tables: which trainings they compare, and how scores become rows."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -187,14 +188,19 @@ class Score:
         """That of the best seed."""
         return float(np.max(self.values))
 
+    @functools.cached_property
+    def interval(self):
+        """Lower and upper end of the mean's 95 % interval."""
+        return statistics.bootstrap(self.counts)
+
     def describe(self):
         """The score for people."""
-        low, high = statistics.bootstrap(self.counts)
+        low, high = self.interval
         return f"{self.mean:.3f} / {self.best:.3f} [{low:.3f}, {high:.3f}]"
 
     def record(self, prefix):
         """The score's numbers by name."""
-        low, high = statistics.bootstrap(self.counts)
+        low, high = self.interval
         return {
             f"{prefix}_mean": number(self.mean),
             f"{prefix}_best": number(self.best),
