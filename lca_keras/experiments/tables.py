@@ -278,6 +278,8 @@ class Lead:
     def describe(self):
         """The lead for people."""
         p = "" if np.isnan(self.p) else f", p = {self.p:.3f}"
+        if self.p < 0.0005:
+            p = ", p < 0.001"
         return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]{p}"
 
     def record(self, prefix):
