@@ -177,6 +177,8 @@ def write_biased(
                 clipped[str(song.path)] = result
     files.write_csv(out / "manifest.csv", _COLUMNS, written)
     about = {**settings, "artists": sorted(artists), "corpus": str(root)}
+    # What noise took beyond full scale stays told, whoever finds the copy later.
+    about["clipped"] = {"songs": len(clipped), "most": max(clipped.values(), default=0)}
     files.write_json(out / "bias.json", about)
     return left_out, clipped
 

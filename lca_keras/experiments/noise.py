@@ -81,7 +81,8 @@ def corpora(out, songs, root, parts_file, artist, band, snr_db, progress=None):
         if about.exists():
             copied = {song.key for song in catalogue.load(made[name])}
             same = copied == {song.key for song in chosen}
-            if files.read_json(about) != wanted or not same:
+            kept = files.read_json(about)
+            if {name: kept.get(name) for name in wanted} != wanted or not same:
                 raise UserError(
                     f"{folder} holds noise of other settings or songs ({about.name}): "
                     "choose another --out, or delete the folder"
@@ -99,12 +100,25 @@ def corpora(out, songs, root, parts_file, artist, band, snr_db, progress=None):
     return made
 
 
+def clipping(made):
+    """What noise took beyond full scale in the copies of `corpora`: sentences."""
+    notes = []
+    for name, manifest in made.items():
+        clipped = files.read_json(manifest.with_name("bias.json"))["clipped"]
+        if clipped["songs"]:
+            notes.append(
+                f"Noise took {clipped['songs']} songs ({name}) beyond full scale, up "
+                f"to {clipped['most']:.3%} of the samples of one; these are clipped."
+            )
+    return notes
+
+
 @dataclasses.dataclass(frozen=True)
 class Listening:
     """What a training makes of test songs with the noise and without.
 
     Attributes:
-        laboratory: Dict from the names in `HEARINGS` to a
+        laboratories: Dict from the names in `HEARINGS` to a
             `lca_keras.experiments.cells.Laboratory` whose test songs are heard so.
         artist: Name of the artist whose recordings have noise in training.
         band: Pair of floats, Hz.

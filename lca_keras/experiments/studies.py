@@ -258,6 +258,7 @@ def study_figure1(args, crew):
     out = pathlib.Path(args.out)
     songs, source, split_file = _five_artists(args, crew, out)
     artist = songs[0].artist if not args.artists else args.artists[0]
+    _check_spectrograms(args)
     stems = bool(args.separator) or all(song.vocals_path for song in songs)
     chosen, notes = args.variants, []
     if chosen is None:
@@ -286,6 +287,7 @@ def study_figure1(args, crew):
         _progress(crew, "Adding noise") as progress,
     ):
         made = noise.corpora(out, songs, root, split_file, *about, progress)
+    notes += noise.clipping(made)
 
     def laboratory(manifest):
         there = dataclasses.replace(
@@ -324,6 +326,15 @@ def study_figure1(args, crew):
         pictures=shown,
         notes=[*notes, *noise.claims(found, args.seeds)],
     )
+
+
+def _check_spectrograms(args):
+    """Raises for networks that take more than spectrograms."""
+    if any("crnnm" in name.split("+") for name in args.variants or ()):
+        raise UserError(
+            f"{args.name} has no crnnm: the melody would have to be tracked anew in "
+            "every version of a song. Leave it out of --variants"
+        )
 
 
 def _made(out):
@@ -460,6 +471,7 @@ def study_confounding(args, crew):
     values = args.values or list(confounding.VALUES)
     if not all(0 <= value <= 1 for value in values):
         raise UserError("--values are probabilities, 0 to 1")
+    _check_spectrograms(args)
     chosen = args.variants or list(confounding.VARIANTS)
     separator = _separator(args)[1]
     config = _base(args, stems=True)
