@@ -81,6 +81,7 @@ def corpora(out, songs, root, parts_file, artist, band, snr_db, progress=None):
         if about.exists():
             copied = {song.key for song in catalogue.load(made[name])}
             same = copied == {song.key for song in chosen}
+            same &= "clipped" in files.read_json(about)  # Or of an earlier version.
             kept = files.read_json(about)
             if {name: kept.get(name) for name in wanted} != wanted or not same:
                 raise UserError(
