@@ -509,7 +509,7 @@ class Config:
         sections = {field.name: field.type for field in dataclasses.fields(cls)}
         unknown = sorted(set(raw) - set(sections))
         _require(not unknown, f"unknown sections {unknown}; known: {list(sections)}")
-        return cls(**{name: _section(name, sections[name], raw[name]) for name in raw})
+        return cls(**{name: section(name, sections[name], raw[name]) for name in raw})
 
     def save(self, path):
         """Writes YAML that `load` and `--config` read back."""
@@ -534,12 +534,23 @@ class Config:
             raise ConfigError(f"config {path}: {error}") from error
 
 
-def _section(name, section_type, raw):
-    """Builds one section, checking names and types of its fields."""
+def section(name, section_type, raw):
+    """Builds one section, a dataclass, checking names and types of its fields.
+
+    Raises:
+        ConfigError: Unknown or ill-typed fields.
+    """
     _require(isinstance(raw, dict), f"{name}: expected a mapping, received {raw!r}")
     types = {field.name: field.type for field in dataclasses.fields(section_type)}
     unknown = sorted(set(raw) - set(types))
     _require(not unknown, f"{name}: unknown fields {unknown}; known: {list(types)}")
+    needed = [
+        field.name
+        for field in dataclasses.fields(section_type)
+        if field.default is field.default_factory is dataclasses.MISSING
+    ]
+    missing = sorted(set(needed) - set(raw))
+    _require(not missing, f"{name}: {', '.join(missing)} is needed")
     return section_type(
         **{key: _typed(f"{name}.{key}", types[key], raw[key]) for key in raw}
     )
@@ -554,7 +565,7 @@ def _typed(where, expected, value):
             f"{where}: expected a list of {kind.__name__}s, received {value!r}",
         )
         return tuple(value)
-    if expected is float and type(value) is int:
+    if type(value) is int and float in (expected, *typing.get_args(expected)):
         value = float(value)
     # To Python a bool is an int.
     fits = isinstance(value, expected) and isinstance(value, bool) <= (expected is bool)

@@ -160,7 +160,7 @@ def _open_store(folder, config):
 def _extract(source, config, progress):
     """Computes missing features; returns store, songs, skipped files, notes."""
     where = pathlib.Path(source.data).resolve()
-    store = WritableStore(_store_folder(source, config), config.features)
+    store = WritableStore(store_folder(source, config), config.features)
     if not where.exists() and store.records:  # The music has moved or is not mounted.
         songs = [record.as_song for record in store.records.values()]
         skipped = {failure.path: failure.reason for failure in store.failed.values()}
@@ -184,7 +184,7 @@ def _extract(source, config, progress):
     return store, [s for s in songs if s.key not in failed], skipped, notes
 
 
-def _store_folder(source, config):
+def store_folder(source, config):
     """Folder of the features of a `DataSource`."""
     if source.store:
         return pathlib.Path(source.store)
@@ -210,7 +210,7 @@ def learned_from(source, config, folder, corpus):
     names = split.parts_by_name(pathlib.Path(folder, "split.csv"))
     contents = {}
     with contextlib.suppress(UserError, OSError):
-        records = FeatureStore.open(_store_folder(source, config)).records
+        records = FeatureStore.open(store_folder(source, config)).records
         for record in records.values():
             part = names.get((record.artist, record.album, record.song))
             contents[record.content_hash] = part

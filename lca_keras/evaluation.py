@@ -174,7 +174,8 @@ def write_part(folder, part, evaluation, artists, records):
         files.write_csv(path, columns, sorted(rows, key=lambda row: row[:3]))
     table = artist_table(evaluation.main, artists)
     (folder / f"artists_{part}.txt").write_text(table, encoding="utf-8")
-    figure = confusion_figure(evaluation.main, artists, f"{part}, songs")
+    main = evaluation.main
+    figure = confusion_figure(main.song_labels, main.votes, artists, f"{part}, songs")
     plots.save_figure(figure, folder / f"confusion_{part}.png")
 
 
@@ -220,13 +221,18 @@ def artist_table(decisions, artists):
     )
 
 
-def confusion_figure(decisions, artists, title):
-    """Song-level confusion matrix of `Decisions`, a Matplotlib figure."""
+def confusion_figure(labels, votes, artists, title):
+    """Confusion matrix of songs, a Matplotlib figure.
+
+    Args:
+        labels: Int array `(songs,)`, true artists.
+        votes: Int array `(songs,)`, decisions.
+        artists: List of class names.
+        title: String.
+    """
     from sklearn.metrics import confusion_matrix
 
-    matrix = confusion_matrix(
-        decisions.song_labels, decisions.votes, labels=np.arange(len(artists))
-    )
+    matrix = confusion_matrix(labels, votes, labels=np.arange(len(artists)))
     side = 3.0 + 0.32 * len(artists)
     with plots.style():
         figure = plots.new_figure(side, side)

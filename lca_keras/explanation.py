@@ -1,6 +1,5 @@
 """Why a model names a singer: where in a song it found what speaks for an artist."""
 
-import contextlib
 import dataclasses
 import os
 import pathlib
@@ -9,6 +8,7 @@ import numpy as np
 
 from lca_keras import console, files, inference, metrics, plots, saliency
 from lca_keras.config import Config
+from lca_keras.data import split
 from lca_keras.data.catalogue import Song
 from lca_keras.data.extraction import STEMS, Extractor, has_stem
 from lca_keras.errors import UserError
@@ -94,17 +94,21 @@ class Explainer:
 
     def __init__(self, path, layer=None, separator=None):
         console.quiet_tensorflow()
+        own_separator = None
         path = pathlib.Path(path)
-        self._model, self._listed = None, {}
+        self._model, self._listed, self._part_of, self._moved = None, {}, {}, None
         if (path / "job.json").exists():
             job = Run.load(path)
             self._model, self.artists = job.load_model()
             self._config = job.config
             self._network = self._model.main_branch()
-            with contextlib.suppress(UserError, OSError):  # The music has moved.
+            self._part_of = split.parts_by_name(path / "split.csv")
+            try:
                 if job.source.data:
                     self._listed = {song.path: song for song in job.source.songs()}
-            separator = separator or job.source.separator
+            except (UserError, OSError) as error:
+                self._moved = str(error)
+            own_separator = job.source.separator
         else:
             from lca_keras.export.savedmodel import read_network
 
@@ -127,7 +131,9 @@ class Explainer:
             self._counterfactual = saliency.ClassActivation(
                 self._model.backbone, "fgnl", self._model.cf_attention
             )
-        self._extractor, self._stems = _extractors(self._config, separator)
+        self._extractor, self._stems = _extractors(
+            self._config, separator, own_separator
+        )
 
     def explain(self, path, artists=(), vocals=None, accompaniment=None):
         """Explains the decision about a song.
@@ -191,19 +197,35 @@ class Explainer:
             voice_cells=voice_cells,
             centres=centres,
             layer=self._activation.layer,
-            notes=heard.notes,
+            notes=[*heard.notes, *self._remarks(song)],
         )
+
+    def _remarks(self, song):
+        """What of the song a reader of its explanation should know."""
+        notes = []
+        part = self._part_of.get((song.artist, song.album, song.song))
+        if part == "train":
+            notes.append("the model was trained on this song")
+        elif part == "validation":
+            notes.append("the model's best epoch was chosen by this song")
+        if self._moved and not has_stem(song):
+            notes.append(
+                "stems of the run's songs are not found, so no share of the voice "
+                f"({self._moved}); name them with --vocals or --accompaniment"
+            )
+        return notes
 
     def _song(self, path, vocals, accompaniment):
         """The song with its stems: those given, or those of the run's manifest."""
         path = pathlib.Path(path).absolute()
+        song = self._listed.get(path, Song("", "", "", path))
         if vocals or accompaniment:
-            return Song(
-                *("", "", "", path),
+            return dataclasses.replace(
+                song,
                 vocals_path=vocals and pathlib.Path(vocals),
                 accompaniment_path=accompaniment and pathlib.Path(accompaniment),
             )
-        return self._listed.get(path, Song("", "", "", path))
+        return song
 
     def _in_song(self, heard, maps):
         """Maps of clips `(clips, mel_bins, frames)` at their places in a song.
@@ -241,11 +263,15 @@ class _Stems:
     separates: bool
 
 
-def _extractors(config, separator):
-    """The extractor of what the network is served, and `_Stems` or `None`."""
+def _extractors(config, asked, own):
+    """The extractor of what the network is served, and `_Stems` or `None`.
+
+    A run's own separator makes what its network hears; to separate for the voice's
+    share alone takes minutes, and has to be asked for.
+    """
     from lca_keras.audio import separation
 
-    served = config.served_features
+    served, separator = config.served_features, asked or own
     if served.source == "vocals":
         # It hears the voice alone: no band whose share could be asked for.
         return Extractor(served, separator, threads=None), None
@@ -255,7 +281,7 @@ def _extractors(config, separator):
     stems = dataclasses.replace(served, source="stems", separator=wanted, melody="none")
     folder = separator if separator not in separation.PRETRAINED else None
     extractor = Extractor(stems, folder, threads=None)
-    return Extractor(served, threads=None), _Stems(extractor, separator is not None)
+    return Extractor(served, threads=None), _Stems(extractor, asked is not None)
 
 
 # === Pictures ===

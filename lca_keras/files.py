@@ -5,7 +5,6 @@ import contextlib
 import csv
 import errno
 import fcntl
-import functools
 import hashlib
 import io
 import json
@@ -56,9 +55,19 @@ def digest(path):
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return _hexdigest(path, hashlib.blake2b(digest_size=16))
+
+
+def sha256(path):
+    """SHA-256 sum of a file's content, as `sha256sum` prints it."""
+    return _hexdigest(path, hashlib.sha256())
+
+
+def _hexdigest(path, hasher):
     with open(path, "rb") as file:
-        hasher = functools.partial(hashlib.blake2b, digest_size=16)
-        return hashlib.file_digest(file, hasher).hexdigest()
+        while block := file.read(1 << 20):
+            hasher.update(block)
+    return hasher.hexdigest()
 
 
 class LockedError(UserError):
@@ -79,6 +88,15 @@ def lock(path, wait=True):
             folder = pathlib.Path(path).parent
             raise LockedError(f"{folder}: another process is at work here") from error
         yield
+
+
+def sync(path):
+    """Brings a file, or the list of names of a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def clear(folder, keep=()):

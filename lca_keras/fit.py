@@ -197,7 +197,7 @@ def fit(args):
         options.print_parts(division, sources)
         again = ["python", "-m", "lca_keras.fit", "--resume", str(job.folder)]
         with console.resumable(again):
-            train(job, sources, artists)
+            options.train(job, sources, artists)
         state = TrainingState.load(job.checkpoints)
         print(
             f"best epoch {state.best_epoch} of {state.epoch}, by "
@@ -296,28 +296,6 @@ def check_writable(option, path):
         raise UserError(f"{option} {path}: {error.strerror}") from error
     if not writable:
         raise UserError(f"{option} {path}: no permission to write there")
-
-
-def train(job, sources, artists):
-    """Trains with a bar over the steps and a line for every epoch."""
-    from lca_keras.callbacks import EpochProgress
-    from lca_keras.training import TrainingState
-
-    settings = job.config.train
-    if settings.method != "none" and settings.warmup_epochs >= settings.epochs:
-        print(
-            f"note: warm-up ({settings.warmup_epochs} epochs) outlasts training "
-            f"({settings.epochs}): the counterfactual terms never act"
-        )
-    done = TrainingState.load(job.checkpoints).epoch
-    if done >= settings.epochs:
-        print(f"training was finished ({done} epochs)")
-        return
-    if done:
-        print(f"resuming after epoch {done}")
-    steps = sources["train"].steps(settings.batch_size)
-    with EpochProgress(settings.epochs, steps, settings.warmup_epochs) as progress:
-        job.train(sources, len(artists), [progress])
 
 
 def tell_of_stems(source):

@@ -15,7 +15,7 @@ from lca_keras.config import Config
 from lca_keras.data.catalogue import Song
 from lca_keras.data.extraction import Extractor
 from lca_keras.errors import UserError
-from lca_keras.export import versions
+from lca_keras.export import integrity, versions
 from lca_keras.export.versions import METADATA
 
 # Clips in one call of the model; bounds memory for long songs.
@@ -141,6 +141,11 @@ class Identifier:
     Attributes:
         artists: List of class names.
         metadata: Dict; what `lca_keras.json` beside the model says.
+        has_sums: Whether its files are those of its `SHA256SUMS`; exports of before
+            have none.
+
+    Raises:
+        UserError: It is no export, not a whole one, or one that was changed.
     """
 
     def __init__(self, folder, separator=None):
@@ -152,6 +157,7 @@ class Identifier:
         if versions.versions(folder):
             folder = versions.find_version(folder)
         try:
+            self.has_sums = integrity.check(folder)
             self.metadata = files.read_json(folder / METADATA)
             config = Config.from_dict(self.metadata["config"])
             self._model = tf.saved_model.load(str(folder))

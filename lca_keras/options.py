@@ -399,6 +399,28 @@ def print_advice(state, train, evaluation, artists):
         print(f"note: no test song of {', '.join(never)} is named rightly")
 
 
+def train(job, sources, artists):
+    """Trains with a bar over the steps and a line for every epoch."""
+    from lca_keras.callbacks import EpochProgress
+    from lca_keras.training import TrainingState
+
+    settings = job.config.train
+    if settings.method != "none" and settings.warmup_epochs >= settings.epochs:
+        print(
+            f"note: warm-up ({settings.warmup_epochs} epochs) outlasts training "
+            f"({settings.epochs}): the counterfactual terms never act"
+        )
+    done = TrainingState.load(job.checkpoints).epoch
+    if done >= settings.epochs:
+        print(f"training was finished ({done} epochs)")
+        return
+    if done:
+        print(f"resuming after epoch {done}")
+    steps = sources["train"].steps(settings.batch_size)
+    with EpochProgress(settings.epochs, steps, settings.warmup_epochs) as progress:
+        job.train(sources, len(artists), [progress])
+
+
 def print_scores(evaluations):
     """Prints `lca_keras.evaluation.Evaluation`s by part."""
     for part, evaluation in evaluations.items():

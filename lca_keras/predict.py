@@ -77,6 +77,11 @@ def predict(args):
     from lca_keras import inference
 
     identifier = inference.Identifier(folder, args.separator)
+    if not identifier.has_sums:
+        print(
+            f"note: {folder} has no SHA256SUMS: that it is whole is not checked",
+            file=sys.stderr,
+        )
     identifier.check([song if args.vocals else None for song in songs])
     for song, error in errors.items():
         print(f"error: {song}: {error}", file=sys.stderr)

@@ -1,4 +1,3 @@
-import types
 import warnings
 
 import numpy as np
@@ -29,8 +28,7 @@ def test_names_are_no_mathematics(name, tmp_path):
         warnings.simplefilter("error")
         inference.plot({f"{name}.wav": identification(name)}, tmp_path / "x.png")
         everyone = np.arange(len(NAMES))
-        decisions = types.SimpleNamespace(song_labels=everyone, votes=everyone)
-        drawn = evaluation.confusion_figure(decisions, NAMES, name)
+        drawn = evaluation.confusion_figure(everyone, everyone, NAMES, name)
         plots.save_figure(drawn, tmp_path / "y.png")
     assert (tmp_path / "x.png").stat().st_size > 5000
     texts = {text.get_text() for text in drawn.axes[0].get_xticklabels()}

@@ -34,6 +34,7 @@ def test_a_strategy_of_one_device_changes_nothing(sources, tiny_config, tmp_path
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_trained_longer_equals_trained_long(sources, tiny_config, tmp_path):
     """To the bit, also where it had ended before the warm-up did."""
     config = tiny_config.replace(

@@ -6,7 +6,6 @@ import sys
 
 import keras
 
-from lca_keras.errors import UserError
 from tuning import oracle, study, trials
 from tuning import space as spaces
 from tuning.journal import Journal
@@ -105,12 +104,7 @@ def print_best(folder):
     """
     search = study.Search.load(folder)
     rows = trials.results(folder, Journal(folder / "events.jsonl").read())
-    done = [row for row in rows if row.score is not None]
-    if not done:
-        raise UserError(f"{folder}: no trial succeeded")
-    best = max(done, key=lambda row: row.score)
-    values = {k: v for k, v in best.values.items() if not k.startswith("tuner/")}
-    config = trials.trial_config(values, search.base)
+    best, config = trials.best_of(folder, rows, search)
     config.save(folder / "best.yaml")
     weights = "  ".join(f"{k} {v:.4g}" for k, v in vars(config.loss).items())
     print(f"\nbest       trial {best.trial}, {search.objective} {best.score:.4f}")

@@ -84,8 +84,7 @@ def search(args):
 
     from lca_keras import corpus
     from lca_keras.models.device import has_gpu
-    from tuning import heartbeat, screen, study
-    from tuning.trials import Trainer
+    from tuning import screen, study, work
 
     # The Gaussian process of few trials warns of its fit.
     warnings.filterwarnings("ignore", module="sklearn")
@@ -103,7 +102,6 @@ def search(args):
     again = ["python", "-m", "tuning.search", *sys.argv[1:]]
     with (
         study.worker_name(folder, args.worker) as worker,
-        heartbeat.beating(folder / "workers", worker),
         console.resumable(again),
     ):
         songs = options.prepare_corpus(source, config)
@@ -117,8 +115,17 @@ def search(args):
                 raise UserError(f"no {part} songs: a search cannot go without")
         study.check_same(folder, wanted)
         study.keep_source(folder, source)
-        trainer = Trainer(folder, sources, len(division.artists))
-        _work(folder, study.Search.load(folder), worker, trainer)
+        table = screen.Table(study.Search.load(folder))
+        table.begin(worker)
+        work.run_trials(
+            folder,
+            sources,
+            len(division.artists),
+            worker,
+            lambda trial, seed: [screen.Stopwatch(f"trial {trial}, seed {seed}")],
+            table.add,
+        )
+        screen.show("")
     screen.print_best(folder)
 
 
@@ -158,30 +165,6 @@ def _check_numbers(args, space, config):
     if args.algorithm == "hyperband" and args.trials is not None:
         raise UserError("hyperband decides by itself how many trials it runs")
     return args.trials
-
-
-def _work(folder, found, worker, trainer):
-    """Runs trials until there are none left."""
-    from tuning import screen
-    from tuning.study import Study
-    from tuning.trials import run_trial
-
-    table = screen.Table(found)
-    part = Study(folder, worker, table.add)
-    table.begin(worker)
-    while (trial := part.ask()) is not None:
-        score, reason = run_trial(
-            folder,
-            found,
-            trainer,
-            trial.trial_id,
-            trial.hyperparameters.values,
-            lambda seed, trial=trial.trial_id: [
-                screen.Stopwatch(f"trial {trial}, seed {seed}")
-            ],
-        )
-        part.tell(trial, score, reason)
-    screen.show("")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import keras
 
 from lca_keras import callbacks, console, files, run, training
 from lca_keras.config import AugmentConfig, LossWeights
+from lca_keras.errors import UserError
 from lca_keras.models.factory import build_training_model
 from tuning import space
 
@@ -278,6 +279,20 @@ class Result:
     score: float | None
     reason: str
     seeds: list
+
+
+def best_of(folder, rows, search):
+    """The best `Result` of a `tuning.study.Search`, and its `Config` with all epochs.
+
+    Raises:
+        UserError: None of its trials succeeded.
+    """
+    done = [row for row in rows if row.score is not None]
+    if not done:
+        raise UserError(f"{folder}: no trial succeeded")
+    best = max(done, key=lambda row: row.score)
+    values = {k: v for k, v in best.values.items() if not k.startswith("tuner/")}
+    return best, trial_config(values, search.base)
 
 
 def results(folder, events):

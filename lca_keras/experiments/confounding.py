@@ -13,7 +13,7 @@ from lca_keras import evaluation, saliency, voice_report
 from lca_keras.corpora import synthesis
 from lca_keras.experiments import pictures, tables
 from lca_keras.experiments.cells import contents, load_predictions, save_predictions
-from lca_keras.experiments.noise import layers_of
+from lca_keras.experiments.noise import ActivationShares, without_map
 from lca_keras.experiments.results import Picture, Table
 
 # One that remixing does not solve within a few epochs.
@@ -88,16 +88,11 @@ class Listening:
                 for name in ("vocals", "accompaniment")
             )
         )
-        shares = {}
-        for layer in layers_of(model.backbone):
-            cams = saliency.ClassActivation(model.backbone, layer)(
-                clips, source.clip_labels
-            )
-            cams = saliency.upsample(cams, *clips.shape[1:3])
-            shares[layer] = float(np.nanmean(saliency.share(cams, cells)))
+        activations = ActivationShares(model.backbone, clips, source.clip_labels, cells)
         return {
             "shares": report.shares,
-            "cam_on_voice": shares,
+            "cam_on_voice": activations.means,
+            "without_map": activations.without_map,
             "voice_of_all_cells": float(np.mean(cells)),
         }
 
@@ -185,7 +180,9 @@ def table(scores, trained, found, seeds):
         "columns: mean ± half of the 95 % interval over seeds (Student's t). follows: "
         "share of songs put together from two artists that are named after the voice, "
         "after the band. CAM: share of the class activation that lies on cells which "
-        f"the voice dominates; spread evenly, {cells}. `vocals` hears the voice alone."
+        f"the voice dominates; spread evenly, {cells}. "
+        f"{without_map(each for each in found.values() if each)} "
+        "`vocals` hears the voice alone."
     )
     title = "What turns a model to the voice"
     return Table("confounding", title, columns, rows, records, note)

@@ -153,14 +153,9 @@ class Listening:
         clips = np.concatenate([mel for mel, _ in source.ordered(64)])
         clips = clips[source.clip_labels == own]
         cells = saliency.band_cells(source.store.config, self.band)
-        shares, maps = {}, {"mel": clips[:1]}
-        for layer in layers_of(network):
-            cams = saliency.ClassActivation(network, layer)(
-                clips, np.full(len(clips), own)
-            )
-            cams = saliency.upsample(cams, *clips.shape[1:3])
-            shares[layer] = float(np.nanmean(saliency.share(cams, cells)))
-            maps[layer] = cams[:1]
+        activations = ActivationShares(network, clips, np.full(len(clips), own), cells)
+        maps = {"mel": clips[:1]}
+        maps |= {layer: cams[:1] for layer, cams in activations.maps.items()}
         other = self._source("noised", trained)
         foreign = np.concatenate([mel for mel, _ in other.ordered(64)])[:1]
         maps["foreign_mel"] = foreign
@@ -174,7 +169,8 @@ class Listening:
         taken = float(np.mean(votes.votes[foreign_songs] == own))
         return {
             "silhouette": silhouettes,
-            "cam_in_band": shares,
+            "cam_in_band": activations.means,
+            "without_map": activations.without_map,
             "band_of_all_cells": float(np.mean(cells)),
             "taken_for_the_artist": taken,
         }
@@ -188,6 +184,45 @@ def layers_of(network):
     """Layers that have maps, the last one last."""
     has_attention = "attended" in network.encoder.output
     return saliency.LAYERS[: 1 + has_attention]
+
+
+class ActivationShares:
+    """How much of a network's class activation lies on some cells.
+
+    Args:
+        network: `keras.Model` from `lca_keras.models.build_network`.
+        clips: Array `(clips, mel_bins, frames, channels)`.
+        classes: Int array `(clips,)`, whose activation is asked for.
+        cells: Bool array `(clips, mel_bins, frames)`, or one that broadcasts to it.
+
+    Attributes:
+        maps: Dict from layer to array `(clips, mel_bins, frames)`.
+        means: Dict from layer to the mean share over the clips that have a map.
+        without_map: Dict from layer to the share of clips whose map is zero everywhere.
+    """
+
+    def __init__(self, network, clips, classes, cells):
+        self.maps, self.means, self.without_map = {}, {}, {}
+        for layer in layers_of(network):
+            cams = saliency.ClassActivation(network, layer)(clips, classes)
+            self.maps[layer] = cams = saliency.upsample(cams, *clips.shape[1:3])
+            shares = saliency.share(cams, cells)
+            empty = np.isnan(shares)
+            self.means[layer] = float(
+                np.mean(shares[~empty]) if any(~empty) else np.nan
+            )
+            self.without_map[layer] = float(empty.mean())
+
+
+def without_map(found):
+    """A sentence about the clips that results `found` leave out of a CAM's mean."""
+    most = max((max(each["without_map"].values()) for each in found), default=0.0)
+    if not most:
+        return "Every clip has a map."
+    return (
+        "Clips whose map is zero everywhere (nothing in them speaks for the artist) "
+        f"are left out of a CAM's mean: at most {most:.1%} of those of a seed."
+    )
 
 
 def silhouette(predictions):
@@ -262,7 +297,7 @@ def table(listening, trained, found, seeds):
         f"{len(seeds)} seeds ({', '.join(map(str, seeds))}). {tables.READING} Other "
         "columns: mean ± half of the 95 % interval over seeds (Student's t). CAM: "
         "share of the class activation that lies in the band; spread evenly, "
-        f"{even:.3f}."
+        f"{even:.3f}. {without_map(found.values())}"
     )
     return Table("figure1", "Noise as a cue", columns, rows, records, note)
 

@@ -7,7 +7,7 @@ package's code.
 import pathlib
 
 from lca_keras import files
-from lca_keras.export import versions
+from lca_keras.export import integrity, versions
 from lca_keras.export.card import model_card
 
 
@@ -61,4 +61,5 @@ def export_model(network, artists, config, root, name, metrics, about=None):
         }
         files.write_json(temporary / versions.METADATA, metadata)
         (temporary / "model_card.md").write_text(model_card(metadata), encoding="utf-8")
+        integrity.write_sums(temporary)
         return versions.publish(temporary, folder)

@@ -137,6 +137,7 @@ def test_order_tells_each_clips_song_label_and_place(source, feature_store):
     np.testing.assert_array_equal(cut_clips(mel, 4), [mel[:, :4], mel[:, 4:8]])
 
 
+@pytest.mark.slow
 def test_clips_carry_the_melody(tiny_corpus, tmp_path):
     config = FeatureConfig(melody="pyin")
     songs = catalogue.load(tiny_corpus)[:3]

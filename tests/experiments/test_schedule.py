@@ -36,6 +36,7 @@ def test_a_training_takes_its_steps_its_validations_and_its_ends():
     assert whole - half == pytest.approx(10 * 16.2)
 
 
+@pytest.mark.slow
 def test_a_measured_pace_is_of_this_machine(laboratory, config):
     sources, artists = laboratory.sources(config)
     laboratory.out.mkdir(exist_ok=True)

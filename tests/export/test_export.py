@@ -28,7 +28,13 @@ from lca_keras.data.examples import to_example
 from lca_keras.data.extraction import Extractor
 from lca_keras.data.store import Record
 from lca_keras.errors import UserError
-from lca_keras.export import export_model, savedmodel, tflite, versions
+from lca_keras.export import (
+    export_model,
+    integrity,
+    savedmodel,
+    tflite,
+    versions,
+)
 from lca_keras.export.savedmodel import ServedNetwork
 from lca_keras.export.versions import METADATA, find_version
 from lca_keras.inference import Identifier
@@ -295,17 +301,7 @@ def test_versions_count_up_and_appear_whole(network, tmp_path, monkeypatch):
     monkeypatch.setitem(tflite.VARIANTS, "model.tflite", lambda network: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export_model(network, ARTISTS, config, tmp_path, "m", {})
-    assert sorted(os.listdir(tmp_path / "m")) == ["7", "8"]
-
-
-def test_old_versions_are_pruned_and_the_newest_stay(tmp_path):
-    for name in ("1", "3", "12", "draft", ".export-x"):
-        (tmp_path / "m" / name).mkdir(parents=True)
-    assert versions.prune(tmp_path / "m", 2) == [1]
-    assert versions.prune(tmp_path / "m", 2) == []
-    assert sorted(os.listdir(tmp_path / "m")) == [".export-x", "12", "3", "draft"]
-    with pytest.raises(ValueError, match="keep=0"):
-        versions.prune(tmp_path / "m", 0)
+    assert sorted(os.listdir(tmp_path / "m")) == [".lock", "7", "8"]
 
 
 def test_signatures_are_methods_that_can_be_called_one_by_one(network):
@@ -540,6 +536,9 @@ def test_a_models_folder_is_its_newest_version(exported, tmp_path):
         shutil.copytree(exported, tmp_path / "two" / number)
     labels = tmp_path / "two" / "2" / "lca_keras.json"
     labels.write_text(labels.read_text().replace("Ada", "Eve"))
+    with pytest.raises(UserError, match=r"two/2: not as it was .*json was changed"):
+        Identifier(tmp_path / "two")
+    integrity.write_sums(labels.parent)
     path = tmp_path / "a.wav"
     soundfile.write(path, song(6.0), 16000, subtype="FLOAT")
     assert "Eve" in Identifier(tmp_path / "two").identify(path).votes

@@ -91,9 +91,8 @@ def assert_same(one, other):
         np.testing.assert_array_equal(left, right)
 
 
-@pytest.mark.parametrize(
-    "deterministic", [False, pytest.param(True, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("deterministic", [False, True])
 def test_a_trial_ends_where_fit_ends(sources, base, tmp_path, deterministic):
     """The same weights, scores and best epoch, to the bit."""
     config = space.apply(WEIGHTS, base).replace(

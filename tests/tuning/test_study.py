@@ -66,6 +66,7 @@ def test_stopping_after_any_trial_changes_nothing(tmp_path, algorithm):
     assert len(whole) >= 12
 
 
+@pytest.mark.slow
 def test_bayesian_proposals_do_not_depend_on_who_made_those_before(tmp_path):
     """Also with trials under way, whose scores are guessed."""
     values = []
@@ -264,6 +265,7 @@ def test_failures_in_a_row_end_the_search_and_are_tried_again(tmp_path):
     assert other.ask() is None
 
 
+@pytest.mark.slow
 def test_a_result_of_forgotten_values_is_not_that_of_others(tmp_path):
     """A trial's number is given again, with other values, while it still runs."""
     folder = begin(tmp_path / "s", trials=30)

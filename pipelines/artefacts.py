@@ -1,0 +1,171 @@
+"""Artefacts of stages: what each has made, of what, and whether it still is so.
+
+`ROOT/STAGE/DIGEST/` holds what a stage made and, in `cell.json`, its record: all that
+decided it, the sums of its files, versions, time and host. The digest is of what
+decided it: a stage whose inputs and settings have not changed finds its folder and is
+skipped, also when something has changed and changed back.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import socket
+import time
+
+from lca_keras import files, run
+from lca_keras.errors import UserError
+
+# Not of what was made: they change while others read, or tell about the rest.
+_OUTSIDE = ("cell.json", ".lock")
+
+
+@dataclasses.dataclass(frozen=True)
+class Artefact:
+    """What a stage has made.
+
+    Attributes:
+        stage: Name of the stage.
+        folder: `pathlib.Path`.
+        outcome: Dict for JSON, what the stage returned; `"verdict"` is a sentence.
+        reused: Whether it was made before.
+        seconds: Time that this call took.
+    """
+
+    stage: str
+    folder: pathlib.Path
+    outcome: dict
+    reused: bool
+    seconds: float
+
+
+@dataclasses.dataclass
+class Workshop:
+    """Where the stages of a pipeline leave their artefacts.
+
+    Attributes:
+        root: Folder of all artefacts of one pipeline.
+        config: `lca_keras.config.Config`, for the record.
+        anew: Names of stages that are done whatever was made before.
+        fixed: Names of stages that are not done: their artefacts have to be there.
+        tell: Function that shows a sentence to people.
+        made: List of the `Artefact`s so far.
+    """
+
+    root: pathlib.Path
+    config: object
+    anew: frozenset = frozenset()
+    fixed: frozenset = frozenset()
+    tell: object = print
+    made: list = dataclasses.field(default_factory=list)
+
+    def artefact(self, stage, settings, make, essential=("**/*",), lost=None):
+        """The artefact of a stage, from before or made now.
+
+        A stage that was killed goes on in its folder; so does one whose files were
+        changed by hand.
+
+        Args:
+            stage: Name of the stage.
+            settings: Dict for JSON, all that decides the outcome.
+            make: Function of the artefact's folder that fills it, and returns the
+                outcome, a dict for JSON.
+            essential: Patterns of the files whose sums are kept.
+            lost: Optional function of an outcome of before that says what of it is no
+                longer so outside of the folder, or `None`.
+
+        Returns:
+            `Artefact`.
+
+        Raises:
+            UserError: The stage is fixed and its artefact is not there; or its own.
+        """
+        start = time.monotonic()
+        settings = {"stage": stage, **settings}
+        folder = self.root / stage / digest(settings)
+        record = read_record(folder)
+        changed = record and problems(folder, record)
+        if record and not changed and lost and (gone := lost(record["outcome"])):
+            changed = [gone]
+        if changed:
+            self.tell(f"{stage}: {folder} is not as it was left ({changed[0]})")
+        if stage in self.fixed and (changed or not record):
+            raise UserError(
+                f"{stage} has no artefact of these songs and settings, or not as it "
+                f"was left ({folder}). Begin with it: --from {stage}, or leave --from "
+                "out"
+            )
+        if record and (changed or stage in self.anew):
+            with files.lock(folder / ".lock", wait=False):
+                # The record goes first: without it there is nothing to be reused.
+                files.write_json(folder / "cell.json", {"settings": settings})
+                if stage in self.anew:
+                    files.clear(folder, keep=(".lock", "cell.json"))
+        done_now = []
+
+        def compute():
+            began = time.time()
+            outcome = make(folder)
+            done_now.append(stage)
+            return {
+                "outcome": outcome,
+                "files": sums(folder, essential),
+                "environment": run.environment(self.config),
+                "host": socket.gethostname(),
+                "began": began,
+            }
+
+        result = run.cell(folder, settings, compute)
+        artefact = Artefact(
+            stage,
+            folder,
+            result["outcome"],
+            not done_now,
+            time.monotonic() - start,
+        )
+        self.made.append(artefact)
+        return artefact
+
+
+def digest(settings):
+    """Ten hexadecimal digits that tell settings apart."""
+    text = json.dumps(files.as_json(settings), sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:10]
+
+
+def read_record(folder):
+    """The record of an artefact that was finished, or `None`.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    path = pathlib.Path(folder, "cell.json")
+    try:
+        return files.read_json(path).get("result")
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): delete {folder}") from error
+
+
+def sums(folder, patterns):
+    """Dict from the names of an artefact's files that fit to their SHA-256 sums."""
+    folder = pathlib.Path(folder)
+    paths = {path for pattern in patterns for path in folder.glob(pattern)}
+    return {
+        path.relative_to(folder).as_posix(): files.sha256(path)
+        for path in sorted(paths)
+        if path.is_file() and path.name not in _OUTSIDE
+    }
+
+
+def problems(folder, record):
+    """What of an artefact is not as it was left, a list of sentences."""
+    said = []
+    for name, value in record["files"].items():
+        path = pathlib.Path(folder, name)
+        if not path.is_file():
+            said.append(f"{name} is missing")
+        elif files.sha256(path) != value:
+            said.append(f"{name} has changed")
+    return said

@@ -1,0 +1,367 @@
+"""Whether a candidate is good enough: decisions on test songs, scores, thresholds.
+
+The scores are those of TensorFlow Model Analysis, whose own files are kept beside them
+for its notebooks.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import math
+import os
+import pathlib
+
+import numpy as np
+
+from lca_keras import console, files, inference
+from lca_keras.audio.decode import AudioError
+from lca_keras.audio.melody import contour
+from lca_keras.config import Config
+from lca_keras.data.examples import to_example
+from lca_keras.errors import UserError
+from lca_keras.export.versions import METADATA
+from pipelines.settings import LEVELS, SLICES
+
+CANDIDATE, BASELINE = "candidate", "baseline"
+_COLUMNS = ("model", "level", *SLICES, "song", "singer", "said")
+
+
+# === Decisions ===
+
+
+def decide(export, corpus, keys, model=CANDIDATE):
+    """What an export says of songs and of their clips.
+
+    Songs go through the signature `examples`, as serialised records; clips are those of
+    the signature `mel`. Where the store has stems, the voice alone is heard too. An
+    export that takes other features than the store's hears the audio files.
+
+    Args:
+        export: Folder of a version.
+        corpus: `lca_keras.corpus.Corpus`.
+        keys: Song keys.
+        model: Name for the rows.
+
+    Returns:
+        List of dicts by `_COLUMNS`; nobody's name where a song cannot be judged.
+
+    Raises:
+        UserError: The audio is needed and a file of it cannot be used.
+    """
+    about = files.read_json(pathlib.Path(export, METADATA))
+    served = Config.from_dict(about["config"]).served_features
+    fits = _fits(corpus.store.config, served)
+    hear = _of_store(export, about, corpus.store) if fits else _of_audio(export)
+    songs, rows = {song.key: song for song in corpus.songs}, []
+    for key in keys:
+        song = songs[key]
+        for heard, (singer, clips) in hear(song).items():
+            row = {
+                "model": model,
+                "artist": song.artist,
+                "album": f"{song.artist} / {song.album}",
+                "clip_seconds": f"{about['clip_seconds']:.2f}",
+                "origin": origin(song.path),
+                "heard": heard or served.source,
+                "song": song.label,
+                "singer": song.artist,
+            }
+            rows.append({**row, "level": "song", "said": singer})
+            rows += [{**row, "level": "frame", "said": each} for each in clips]
+    return rows
+
+
+def origin(path):
+    """Name of the corpus that a song is from: the folder above its artist's."""
+    parents = pathlib.Path(path).parents
+    return parents[2].name if len(parents) > 3 else ""
+
+
+def _fits(stored, served):
+    """Whether a store's `mel` is what a model of some features is served."""
+    if stored.source == "stems" and served.source == "mixture":
+        stored = dataclasses.replace(stored, source="mixture", separator="")
+    if served.melody == "none":
+        stored = dataclasses.replace(stored, melody="none")
+    return stored == served
+
+
+def _of_store(export, about, store):
+    """A function of a song: what is heard, to the singer and those of the clips."""
+    import tensorflow as tf
+
+    model = tf.saved_model.load(os.fspath(export))
+    examples, mel = model.signatures["examples"], model.signatures["mel"]
+    takes_melody = "melody" in mel.structured_input_signature[1]
+    artists = about["artists"]
+
+    def clips(**arrays):
+        inputs = {name: tf.constant(a[None, ..., None]) for name, a in arrays.items()}
+        outputs = mel(**inputs)
+        probabilities = outputs["frame_probabilities"][0].numpy()
+        voting = probabilities[probabilities.any(axis=1)]
+        said = [artists[index] for index in voting.argmax(axis=1)]
+        return outputs["singer"][0].numpy().decode(), said
+
+    def hear(song):
+        arrays = store.read(song.key).arrays
+        record = store.records[song.key]
+        serialized = to_example(song.key, record, arrays, store.config)
+        singer = examples(tf.constant([serialized]))["singer"][0].numpy().decode()
+        inputs = {"mel_spectrogram": arrays["mel"].astype("float32")}
+        if takes_melody:
+            inputs["melody"] = contour(arrays["melody"], store.config.mel_bins)
+        heard = {"": (singer, clips(**inputs)[1])}
+        if store.config.source == "stems" and not takes_melody:
+            vocals = arrays["vocals"].astype("float32")
+            heard = {"mixture": heard[""], "vocals": clips(mel_spectrogram=vocals)}
+        elif store.config.source == "stems":
+            heard = {"mixture": heard[""]}
+        return heard
+
+    return hear
+
+
+def _of_audio(export):
+    identifier = inference.Identifier(export)
+
+    def hear(song):
+        try:
+            said = identifier.identify(song.path, song.vocals_path)
+        except AudioError as error:
+            raise UserError(
+                f"{export} takes other features than the candidate, so it has to hear "
+                f"the audio, and {song.path} cannot be used: {error}"
+            ) from error
+        return {"": (said.singer, [clip["singer"] for clip in said.clips])}
+
+    return hear
+
+
+def write_decisions(path, rows):
+    """Writes decisions as CSV."""
+    files.write_csv(path, _COLUMNS, rows)
+
+
+# === Scores ===
+
+
+def analyse(rows, folder):
+    """Scores of decisions by TensorFlow Model Analysis.
+
+    Args:
+        rows: What `decide` returned, of one model or two.
+        folder: Folder for its files.
+
+    Returns:
+        Dict from (model, level, slice, value) to a dict of scores; without slice and
+        value those of all songs, heard as the model is served, and only these have F1.
+    """
+    found = {}
+    for model in dict.fromkeys(row["model"] for row in rows):
+        for level in LEVELS:
+            few = [
+                row for row in rows if (row["model"], row["level"]) == (model, level)
+            ]
+            with _quiet():
+                metrics = _analyse(few, pathlib.Path(folder, f"{model}_{level}"))
+            found |= {(model, level, *key): values for key, values in metrics.items()}
+    return found
+
+
+def _analyse(rows, folder):
+    """Dict from (slice, value) to scores, of decisions of one model and level."""
+    import pandas as pd
+    import tensorflow_model_analysis as tfma
+    from google.protobuf import json_format
+    from tensorflow_model_analysis.proto import config_pb2
+
+    # A name that nobody has here or says would have no F1, nor then the mean.
+    names = sorted({row[column] for row in rows for column in ("singer", "said")})
+    one_hot = dict(zip(names, np.eye(len(names), dtype="float32"), strict=True))
+    frame = pd.DataFrame(rows)
+    # Songs that are heard in parts too count once among all songs.
+    frame["whole"] = np.where(frame["heard"] == frame["heard"].iloc[0], "yes", "no")
+    frame["label"] = [one_hot[name] for name in frame["singer"]]
+    frame["prediction"] = [one_hot[name] for name in frame["said"]]
+    weights = {str(index): 1.0 for index in range(len(names))}
+    config = {
+        "model_specs": [{"label_key": "label", "prediction_key": "prediction"}],
+        "slicing_specs": [
+            {"feature_keys": ["whole"]},
+            *({"feature_keys": ["whole", name]} for name in SLICES if name != "heard"),
+            {"feature_keys": ["heard"]},
+        ],
+        "metrics_specs": [
+            {"metrics": [_metric("ExampleCount", "count")]},
+            {"metrics": [_metric("CategoricalAccuracy", "accuracy")]},
+            {
+                "aggregate": {"macro_average": True, "class_weights": weights},
+                "metrics": [_metric("F1Score", "f1_macro")],
+            },
+            {
+                "aggregate": {"weighted_macro_average": True, "class_weights": weights},
+                "metrics": [_metric("F1Score", "f1")],
+            },
+        ],
+    }
+    config = json_format.ParseDict(config, config_pb2.EvalConfig())
+    frame = frame[["whole", *SLICES, "label", "prediction"]]
+    result = tfma.analyze_raw_data(frame, config, output_path=str(folder))
+    found = {}
+    for key, outputs in result.slicing_metrics:
+        of = dict(key)
+        if of.pop("whole", "yes") == "no":
+            continue
+        ((name, value),) = of.items() or (("", ""),)
+        # Names begin with how they are aggregated.
+        values = {
+            metric.splitlines()[-1].lstrip("_"): each["doubleValue"]
+            for metric, each in outputs[""][""].items()
+        }
+        if name:  # Of one artist's songs alone F1 says nothing.
+            values = {metric: values[metric] for metric in ("count", "accuracy")}
+        found[name, value] = values
+    return found
+
+
+def _metric(kind, name):
+    return {"class_name": kind, "config": f'"name": "{name}"'}
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keeps what its libraries print at their import off the screen."""
+    logger, level = logging.getLogger(), logging.getLogger().level
+    logger.setLevel(logging.ERROR)
+    with console.stderr_to(os.devnull):
+        yield
+    logger.setLevel(level)
+
+
+# === Thresholds ===
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """What became of a threshold.
+
+    Attributes:
+        threshold: String, in words.
+        passed: Whether it is reached.
+        value: Number that was compared, the worst one of its slices, or `None`.
+        where: Slice with that value, or empty.
+        why: Why there is nothing to be compared, or empty.
+    """
+
+    threshold: str
+    passed: bool
+    value: float | None
+    where: str = ""
+    why: str = ""
+
+    def describe(self):
+        """The value with its slice, or why there is none."""
+        if self.value is None:
+            return self.why
+        return f"{self.value:.3f}" + (f" ({self.where})" if self.where else "")
+
+
+def judge(thresholds, scores, band_share, baseline):
+    """Compares scores with thresholds; a list of `Judgement`.
+
+    Args:
+        thresholds: List of `pipelines.settings.Threshold`.
+        scores: What `analyse` returned.
+        band_share: Share of decisions that follow the band, or why it is not known.
+        baseline: Whether there is a pushed version to compare with.
+    """
+    return [_judge(each, scores, band_share, baseline) for each in thresholds]
+
+
+def judge_artists(candidate, baseline, may_drop):
+    """Whether a candidate knows all artists of the pushed version; a `Judgement`.
+
+    Test songs alone don't tell: those of an artist who is left out are left out too.
+
+    Args:
+        candidate: Folder of a version.
+        baseline: Folder of the pushed version.
+        may_drop: Names that need not be known any more.
+    """
+    known, before = (
+        files.read_json(pathlib.Path(export, METADATA))["artists"]
+        for export in (candidate, baseline)
+    )
+    lost = sorted(set(before) - set(known) - set(may_drop))
+    said = "knows the artists of the pushed version, may_drop apart"
+    return Judgement(said, not lost, float(len(lost)), ", ".join(lost))
+
+
+def _judge(threshold, scores, band_share, baseline):
+    said = threshold.describe()
+    if threshold.metric == "band_share":
+        if isinstance(band_share, str):
+            return Judgement(said, True, None, why=f"not judged: {band_share}")
+        return _compare(threshold, {"": band_share})
+    level, metric = threshold.metric.split("_", 1)
+    values = {
+        model: {
+            value: each[metric]
+            for (of, at, name, value), each in scores.items()
+            if (of, at, name) == (model, level, threshold.slice)
+            and threshold.value in ("", value)
+        }
+        for model in (CANDIDATE, BASELINE)
+    }
+    if not values[CANDIDATE]:
+        there = sorted({v for _, _, name, v in scores if name == threshold.slice})
+        raise UserError(
+            f"threshold {said!r}: no such slice; the test songs have "
+            f"{', '.join(there) or 'none'}"
+        )
+    if threshold.change_at_least is None:
+        return _compare(threshold, values[CANDIDATE])
+    if not baseline:
+        return Judgement(said, True, None, why="nothing pushed to compare with")
+    # What the pushed version is not asked about here counts as zero.
+    changes = {
+        v: x - values[BASELINE].get(v, 0.0) for v, x in values[CANDIDATE].items()
+    }
+    return _compare(threshold, changes)
+
+
+def _compare(threshold, values):
+    if threshold.at_most is not None:
+        where = max(values, key=values.get)
+        passed = values[where] <= threshold.at_most
+    else:
+        where = min(values, key=values.get)
+        least = threshold.at_least
+        least = threshold.change_at_least if least is None else least
+        # Differences of shares such as 0.7 - 0.95.
+        passed = values[where] >= least or math.isclose(values[where], least)
+    return Judgement(threshold.describe(), bool(passed), float(values[where]), where)
+
+
+def table(scores):
+    """Scores as columns and rows, the candidate beside the baseline."""
+    metrics = ("count", "accuracy", "f1", "f1_macro")
+    models = [m for m in (CANDIDATE, BASELINE) if any(key[0] == m for key in scores)]
+    columns = ["level", "slice", "value"]
+    columns += [f"{metric}, {model}" for metric in metrics for model in models]
+    rows = []
+    order = ("", *SLICES)
+    keys = sorted(
+        {key[1:] for key in scores},
+        key=lambda key: (LEVELS.index(key[0]), order.index(key[1]), key[2]),
+    )
+    for level, name, value in keys:
+        row = [level, name or "all", value]
+        for metric in metrics:
+            for model in models:
+                number = scores.get((model, level, name, value), {}).get(metric)
+                pattern = "{:.0f}" if metric == "count" else "{:.3f}"
+                row.append("" if number is None else pattern.format(number))
+        rows.append(row)
+    return columns, rows

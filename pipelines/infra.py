@@ -1,0 +1,128 @@
+"""Whether a candidate can be served: it is asked in a process without this package."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+from lca_keras import files
+from lca_keras.config import Config
+from lca_keras.data.examples import to_example
+from lca_keras.errors import UserError
+from lca_keras.export import integrity
+from lca_keras.export.versions import METADATA
+
+_PROBE = pathlib.Path(__file__).with_name("probe.py")
+# An answer that depends on what else is in the batch by more than rounding.
+_ROUNDING = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Something that a candidate was tried for: what, whether it passed, and why."""
+
+    what: str
+    passed: bool
+    said: str
+
+
+def validate(export, store, expected, limits):
+    """Tries a candidate; a list of `Check`.
+
+    Args:
+        export: Folder of a version.
+        store: `lca_keras.data.store.FeatureStore` of the songs.
+        expected: Dict from song key to float array `(classes,)`, the trainer's mean
+            probabilities.
+        limits: `pipelines.settings.Infra`.
+    """
+    try:
+        if not integrity.check(export):
+            return [Check("sums", False, f"no {integrity.SUMS}")]
+        about = files.read_json(pathlib.Path(export, METADATA))
+        config = Config.from_dict(about["config"])
+    except (UserError, OSError, ValueError, KeyError) as error:
+        return [Check("sums", False, str(error))]
+    checks = [Check("sums", True, "all files are as exported")]
+    keys = list(expected)[: limits.songs]
+    try:
+        found, probabilities = _ask(export, config, about, store, keys, limits)
+    except UserError as error:
+        return [*checks, Check("answers", False, str(error))]
+    for name, seconds, limit in (
+        ("loaded and warm", found["first_answer_seconds"], limits.first_answer_seconds),
+        ("an hour of song", found["lengths"]["an hour"], limits.seconds_per_hour),
+    ):
+        said = f"{seconds:.1f} s, {limit:g} s are allowed"
+        checks.append(Check(name, seconds <= limit, said))
+    memory = f"{found['memory_mb']:.0f} MB, {limits.memory_mb:g} MB are allowed"
+    checks.append(Check("memory", found["memory_mb"] <= limits.memory_mb, memory))
+    for name, difference in found["batches"].items():
+        said = f"differs by {difference:.1e} among batches of 1, 7 and 64"
+        checks.append(Check(f"signature {name}", difference <= _ROUNDING, said))
+    if keys:
+        wanted = np.stack([expected[key] for key in keys])
+        if wanted.shape == probabilities.shape:
+            difference = float(np.abs(wanted - probabilities).max())
+            said = (
+                f"{len(keys)} songs differ from the trainer's by up to "
+                f"{difference:.1e}, {limits.tolerance:g} is allowed"
+            )
+            passed = difference <= limits.tolerance
+        else:
+            passed = False
+            said = f"{probabilities.shape} probabilities, the trainer's {wanted.shape}"
+        checks.append(Check("the trainer's answers", passed, said))
+    return checks
+
+
+def _ask(export, config, about, store, keys, limits):
+    """Runs the probe; returns what it found, and probabilities `(songs, classes)`."""
+    features = config.served_features
+    melody = ["melody"] if config.model.name == "crnnm" else []
+    settings = {
+        "sample_rate": features.sample_rate,
+        "hop_length": features.hop_length,
+        "mel_bins": features.mel_bins,
+        "clip_frames": config.clip_frames,
+        "clip_seconds": about["clip_seconds"],
+        "signatures": {
+            "serving_default": ["waveform", *melody],
+            "mel": ["mel_spectrogram", *melody],
+            "clips": ["mel_spectrogram", *melody],
+            "embed": ["waveform", *melody],
+            "examples": [],
+        },
+    }
+    with tempfile.TemporaryDirectory(prefix="infra-") as folder:
+        requests, answers = pathlib.Path(folder, "in"), pathlib.Path(folder, "out.npz")
+        requests.mkdir()
+        for number, key in enumerate(keys):
+            arrays, record = store.read(key).arrays, store.records[key]
+            song = to_example(key, record, arrays, store.config)
+            (requests / f"{number:04d}.song").write_bytes(song)
+        files.write_json(requests / "settings.json", settings)
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        allowed = limits.first_answer_seconds + 2 * limits.seconds_per_hour
+        command = [sys.executable, "-I", _PROBE, os.path.abspath(export)]
+        try:
+            done = subprocess.run(
+                [*command, requests, answers],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=allowed,
+                cwd=folder,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise UserError(f"no answers within {allowed:g} s") from error
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
+            raise UserError(lines[-1])
+        with np.load(answers, allow_pickle=False) as arrays:
+            return json.loads(str(arrays["found"])), arrays["probabilities"]

@@ -1,0 +1,79 @@
+"""The page of an evaluation: its verdict, scores by slice, the confusion matrix."""
+
+import pathlib
+
+import numpy as np
+
+from lca_keras import pages, plots
+from lca_keras.evaluation import confusion_figure
+from pipelines import blessing
+
+PAGE = "results.html"
+
+
+def write(folder, name, judged, scores, rows, share, baseline):
+    """Writes `results.html`, a page without anything to load, and `confusion.png`.
+
+    Args:
+        folder: Folder of the artefact.
+        name: Name of the model.
+        judged: List of `pipelines.blessing.Judgement`.
+        scores: What `pipelines.blessing.analyse` returned.
+        rows: What `pipelines.blessing.decide` returned.
+        share: Share of decisions that follow the band, or why it is not known.
+        baseline: Folder of the pushed version, or `None`.
+    """
+    folder = pathlib.Path(folder)
+    blessed = all(each.passed for each in judged)
+    judgements = pages.table(
+        ["threshold", "value", "reached"],
+        [[j.threshold, j.describe(), "yes" if j.passed else "no"] for j in judged],
+    )
+    columns, table = blessing.table(scores)
+    own = [
+        row
+        for row in rows
+        if row["model"] == blessing.CANDIDATE and row["level"] == "song"
+    ]
+    whole = [row for row in own if row["heard"] == own[0]["heard"]]
+    plots.save_figure(_confusion(whole), folder / "confusion.png")
+    picture = (folder / "confusion.png").read_bytes()
+    wrong = [
+        [row["song"], row["heard"], row["said"] or "nobody"]
+        for row in own
+        if row["said"] != row["singer"]
+    ]
+    share = share if isinstance(share, str) else f"{share:.0%} of songs put together"
+    body = [
+        f"<p>{'Blessed' if blessed else 'Not blessed'}; compared with "
+        f"{pages.escape(baseline or 'nothing: nothing else is pushed')}.</p>",
+        "<h2>Thresholds</h2>",
+        judgements,
+        f"<p>Named after the band: {pages.escape(share)}.</p>",
+        "<h2>Scores on the test songs</h2>",
+        pages.table(columns, table),
+        "<p>"
+        + pages.link(
+            (folder / "decisions.csv").read_bytes(),
+            "text/csv",
+            "decisions.csv",
+            "every decision as CSV",
+        )
+        + "</p>",
+        "<h2>Confusion of songs</h2>",
+        f'<img alt="confusion matrix" src="{pages.data_uri(picture, "image/png")}">',
+        "<h2>Songs that are named wrongly</h2>",
+        pages.table(["song", "heard", "taken for"], wrong) if wrong else "<p>None.</p>",
+    ]
+    return pages.write(folder / PAGE, f"{name}: evaluation", "\n".join(body))
+
+
+def _confusion(rows):
+    """Song-level confusion matrix of decisions, a Matplotlib figure."""
+    names = sorted({row[column] for row in rows for column in ("singer", "said")})
+    number = {name: index for index, name in enumerate(names)}
+    shown = [name or "nobody" for name in names]
+    truth, said = (
+        np.array([number[row[column]] for row in rows]) for column in ("singer", "said")
+    )
+    return confusion_figure(truth, said, shown, "test songs")

@@ -1,0 +1,149 @@
+"""A model in a process of its own, as a server has it: what it needs and answers.
+
+A program, not a module: it must run where this package is not, and refuses to import
+it. `python -I probe.py EXPORT REQUESTS ANSWERS.npz` writes what it measured, and the
+probabilities of the songs in the folder of requests.
+"""
+
+import importlib.abc
+import json
+import os
+import resource
+import sys
+import time
+
+
+class _NotHere(importlib.abc.MetaPathFinder):
+    """Makes imports of this package fail, as they would on a server."""
+
+    def find_spec(self, name, path=None, target=None):
+        """Raises for what is ours; leaves the rest to others."""
+        if name.partition(".")[0] in ("lca_keras", "pipelines", "tuning"):
+            raise ModuleNotFoundError(f"the model needs {name}, which no server has")
+        return None
+
+
+def main(export, requests, answers):
+    """Loads the export, asks it all that it has to answer, and writes the answers."""
+    sys.meta_path.insert(0, _NotHere())
+    import numpy as np
+    import tensorflow as tf
+
+    with open(os.path.join(requests, "settings.json"), encoding="utf-8") as file:
+        settings = json.load(file)
+    start = time.monotonic()
+    model = tf.saved_model.load(export)
+    missing = sorted(set(settings["signatures"]) - set(model.signatures))
+    if missing:
+        raise ValueError(f"no signature {', '.join(missing)}")
+    warmed = _warm_up(tf, model, os.path.join(export, "assets.extra"))
+    found = {"first_answer_seconds": time.monotonic() - start, "warm_up": warmed}
+    found["batches"] = _batches(np, tf, model, settings)
+    found["lengths"] = _lengths(np, tf, model, settings)
+    start = time.monotonic()
+    probabilities, found["batches"]["examples"] = _songs(np, tf, model, requests)
+    found["songs_seconds"] = time.monotonic() - start
+    kilobyte = 1024 if sys.platform != "darwin" else 1
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte
+    found["memory_mb"] = most / 2**20
+    np.savez(answers, found=json.dumps(found), probabilities=probabilities)
+
+
+def _warm_up(tf, model, folder):
+    """Answers the warm-up requests as TF Serving does; returns their number."""
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    path, count = os.path.join(folder, "tf_serving_warmup_requests"), 0
+    if not os.path.exists(path):
+        raise ValueError("no warm-up requests")
+    for record in tf.data.TFRecordDataset(path):
+        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+        request = log.predict_log.request
+        signature = model.signatures[request.model_spec.signature_name]
+        signature(**{n: tf.make_ndarray(v) for n, v in request.inputs.items()})
+        count += 1
+    return count
+
+
+def _inputs(np, signature, count, settings, seconds):
+    """Noise for a signature: `count` songs of some seconds."""
+    random = np.random.default_rng(0)
+    samples = int(seconds * settings["sample_rate"])
+    frames = 1 + samples // settings["hop_length"]
+    bands = settings["mel_bins"]
+    if signature == "clips":
+        frames = settings["clip_frames"]
+    mel = random.uniform(-40.0, 40.0, (count, bands, frames, 1)).astype("float32")
+    arrays = {
+        "waveform": random.normal(0.0, 0.1, (count, samples)).astype("float32"),
+        "mel_spectrogram": mel,
+        "melody": np.zeros_like(mel),
+    }
+    return {name: arrays[name] for name in settings["signatures"][signature]}
+
+
+def _batches(np, tf, model, settings):
+    """Greatest difference between a song's answers alone and in batches."""
+    found = {}
+    for name in settings["signatures"]:
+        if name == "examples":
+            continue
+        signature = model.signatures[name]
+        inputs = _inputs(np, name, 64, settings, settings["clip_seconds"])
+        expected = None
+        worst = 0.0
+        for count in (1, 7, 64):
+            few = {key: tf.constant(value[:count]) for key, value in inputs.items()}
+            answer = signature(**few)
+            numbers = {k: v.numpy() for k, v in answer.items() if v.dtype.is_floating}
+            for key, value in numbers.items():
+                if not np.isfinite(value).all():
+                    raise ValueError(f"{name}, batch of {count}: {key} is not finite")
+            if expected is None:
+                expected = numbers
+            for key, value in numbers.items():
+                worst = max(worst, float(np.abs(value[0] - expected[key][0]).max()))
+        found[name] = worst
+    return found
+
+
+def _lengths(np, tf, model, settings):
+    """Seconds that songs of odd lengths take, by name."""
+    clip, found = settings["clip_seconds"], {}
+    lengths = {"one clip": clip, "short of two clips": 2 * clip - 1, "an hour": 3600.0}
+    for name, seconds in lengths.items():
+        inputs = _inputs(np, "serving_default", 1, settings, seconds)
+        start = time.monotonic()
+        answer = model.signatures["serving_default"](
+            **{key: tf.constant(value) for key, value in inputs.items()}
+        )
+        found[name] = time.monotonic() - start
+        clips = answer["frame_probabilities"].shape[1]
+        frames = 1 + int(seconds * settings["sample_rate"]) // settings["hop_length"]
+        if clips != frames // settings["clip_frames"]:
+            raise ValueError(f"{name}: {clips} clips of {seconds:.2f} s")
+    return found
+
+
+def _songs(np, tf, model, folder):
+    """Probabilities of the songs one by one, and their difference from batches'."""
+    songs = []
+    for name in sorted(os.listdir(folder)):
+        if name.endswith(".song"):
+            with open(os.path.join(folder, name), "rb") as file:
+                songs.append(file.read())
+    if not songs:
+        return np.zeros((0, 0)), 0.0
+    signature = model.signatures["examples"]
+    alone = [signature(tf.constant([s]))["probabilities"].numpy()[0] for s in songs]
+    worst = 0.0
+    for count in (7, 64):
+        order = np.arange(count) % len(songs)
+        together = signature(tf.constant([songs[index] for index in order]))
+        difference = together["probabilities"].numpy() - np.array(alone)[order]
+        worst = max(worst, float(np.abs(difference).max()))
+    return np.array(alone), worst
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,183 @@
+"""From songs to a pushed model: all stages, each done only if something has changed."""
+
+import argparse
+import importlib.util
+import pathlib
+import sys
+
+from lca_keras import console, options
+from lca_keras.config import get_preset
+from lca_keras.errors import UserError
+from pipelines import STAGES
+
+
+def parse_args(argv=None):
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.run", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--name", required=True, help="name of the pushed model")
+    options.add_data_options(parser.add_argument_group("data"))
+    what = parser.add_argument_group("what is done")
+    what.add_argument(
+        "--config",
+        metavar="FILE",
+        help="YAML of the training; its section `pipeline` has thresholds and limits",
+    )
+    options.add_preset_option(what)
+    what.add_argument("--seed", type=int, help="of everything; default: 0")
+    what.add_argument(
+        "--from",
+        dest="first",
+        type=stage,
+        metavar="STAGE",
+        help=f"do this stage anew, what comes before is there: {', '.join(STAGES)}",
+    )
+    what.add_argument(
+        "--to", dest="last", type=stage, metavar="STAGE", help="stop after this stage"
+    )
+    where = parser.add_argument_group("where")
+    where.add_argument(
+        "--artefacts", default="artefacts", help="folder of all pipelines' artefacts"
+    )
+    where.add_argument("--exports", default="saved_models", help="folder of exports")
+    where.add_argument("--workers", type=int, help="processes of the extraction")
+    console.add_debug_flag(parser)
+    return parser.parse_args(argv)
+
+
+def stage(name):
+    """The stage of a name in any case; for argparse."""
+    known = {each.lower(): each for each in STAGES}
+    if name.lower() not in known:
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(STAGES)}")
+    return known[name.lower()]
+
+
+def main(argv=None):
+    """Command line of the pipeline."""
+    args = parse_args(argv)
+    return console.guard(lambda: run(args), args.debug)
+
+
+def run(args):
+    """Runs the stages; returns an exit code."""
+    first, last = args.first or STAGES[0], args.last or STAGES[-1]
+    if STAGES.index(first) > STAGES.index(last):
+        raise UserError(f"--from {first} comes after --to {last}")
+    options.check_name(args.name)
+    if args.data is None and args.store is None:
+        raise UserError("give either --data or --store")
+    if importlib.util.find_spec("tensorflow_model_analysis") is None:
+        raise UserError(
+            "this pipeline needs Apache Beam and TensorFlow Model Analysis: pip "
+            "install 'lca-keras[pipelines]'"
+        )
+    if args.config and args.preset:
+        raise UserError("--config and --preset exclude each other")
+    console.quiet_tensorflow()
+    pipeline = _pipeline(args, first)
+    ends = STAGES.index(last)
+    try:
+        with console.resumable(["python", "-m", "pipelines.run", *sys.argv[1:]]):
+            return _sequence(pipeline, ends)
+    finally:
+        print_table(pipeline.workshop.made)
+
+
+def _pipeline(args, first):
+    """The `pipelines.stages.Pipeline` that the arguments describe."""
+    from pipelines import artefacts, extraction, stages
+    from pipelines.settings import Settings, load
+
+    if args.config:
+        config, settings = load(args.config)
+    else:
+        config, settings = get_preset(args.preset or "paper"), Settings()
+    config, source = options.resolve_data(args, config, train={"seed": args.seed})
+    root = pathlib.Path(args.artefacts, args.name)
+    root.mkdir(parents=True, exist_ok=True)
+    workshop = artefacts.Workshop(
+        root,
+        config,
+        anew=frozenset([args.first] if args.first else []),
+        fixed=frozenset(STAGES[: STAGES.index(first)]),
+    )
+    return stages.Pipeline(
+        name=args.name,
+        workshop=workshop,
+        config=config,
+        settings=settings,
+        source=source.absolute(),
+        exports=pathlib.Path(args.exports),
+        beam_options=tuple(extraction.local_options(args.workers)),
+    )
+
+
+def _sequence(pipeline, ends):
+    """Runs the stages up to that of a number; returns an exit code."""
+    from pipelines import page, stages
+
+    examples = stages.example_gen(pipeline)
+    options.print_reasons("left out", examples.unusable)
+    if ends < STAGES.index("StatisticsGen"):
+        return 0
+    measured = stages.statistics_gen(pipeline, examples)
+    if ends < STAGES.index("ExampleValidator"):
+        return 0
+    validated = stages.example_validator(pipeline, examples, measured)
+    if not validated.outcome["passed"]:
+        for anomaly in validated.outcome["anomalies"]:
+            print(f"  anomaly {anomaly}")
+        print(
+            "error: these songs are not as the schema wants them. Mend them, or change "
+            "the schema in --config: pipeline.schema, `accepted` names kinds that "
+            "don't count",
+            file=sys.stderr,
+        )
+        return 1
+    if ends < STAGES.index("Tuner"):
+        return 0
+    tuned = stages.tuner(pipeline, examples)
+    if ends < STAGES.index("Trainer"):
+        return 0
+    trained = stages.trainer(pipeline, examples, tuned, options.train)
+    if ends < STAGES.index("Evaluator"):
+        return 0
+    evaluated = stages.evaluator(pipeline, examples, trained)
+    print(f"results  {evaluated.folder / page.PAGE}")
+    if ends < STAGES.index("InfraValidator"):
+        return 0
+    tried = stages.infra_validator(pipeline, examples, trained)
+    if ends < STAGES.index("Pusher"):
+        return 0
+    stages.pusher(pipeline, examples, measured, trained, evaluated, tried)
+    return 0
+
+
+def print_table(made):
+    """Prints what became of each stage, of a list of `pipelines.artefacts.Artefact`."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not made:
+        return
+    out = Console()
+    if not out.is_terminal:
+        out = Console(width=200)
+    table = Table("stage", "", "seconds", "verdict", "artefact", box=box.SIMPLE)
+    for each in made:
+        table.add_row(
+            each.stage,
+            "reused" if each.reused else "run",
+            f"{each.seconds:.1f}",
+            Text(each.outcome["verdict"]),
+            Text(str(each.folder)),
+        )
+    out.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,583 @@
+"""The stages of a pipeline: functions from artefacts to an artefact.
+
+ExampleGen -> StatisticsGen -> ExampleValidator -> Tuner -> Trainer -> Evaluator ->
+InfraValidator -> Pusher, as TFX names them. Each takes what it depends on, and its
+settings name just that: of the songs a training depends on those of its parts, and
+an evaluation on the test songs.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import shutil
+import time
+
+import numpy as np
+
+from lca_keras import console, corpus, files, options, run
+from lca_keras.config import Config
+from lca_keras.corpora import doctor
+from lca_keras.corpus import DataSource
+from lca_keras.data.extraction import Extractor
+from lca_keras.errors import UserError
+from lca_keras.export import integrity, labels, versions
+from lca_keras.export.card import model_card
+from pipelines import artefacts, blessing, infra, page, statistics
+from pipelines.extraction import LOCAL_RUNNER, extract
+from pipelines.settings import Settings
+
+# Raised by whoever changes what a stage makes of the same settings.
+_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """What all stages share.
+
+    Attributes:
+        name: Name of the model.
+        workshop: `pipelines.artefacts.Workshop`.
+        config: `lca_keras.config.Config`.
+        settings: `pipelines.settings.Settings`.
+        source: `lca_keras.corpus.DataSource`.
+        exports: Folder of all exports.
+        beam_options: Beam's options of the extraction.
+    """
+
+    name: str
+    workshop: artefacts.Workshop
+    config: Config
+    settings: Settings
+    source: DataSource
+    exports: pathlib.Path
+    beam_options: tuple[str, ...] = (f"--runner={LOCAL_RUNNER}",)
+
+    @property
+    def model(self):
+        """Folder of the pushed versions."""
+        return pathlib.Path(self.exports, self.name)
+
+    @functools.cached_property
+    def blessings(self):
+        """What was pushed before, a list of dicts, the last one last."""
+        path = self.workshop.root / "blessed.json"
+        return files.read_json(path) if path.exists() else []
+
+    def artefact(self, stage, settings, make, **options):
+        """`pipelines.artefacts.Workshop.artefact` of this release's stages."""
+        return self.workshop.artefact(
+            stage, {"format": _FORMAT, **settings}, make, **options
+        )
+
+
+# === Examples ===
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Songs with features and parts.
+
+    Attributes:
+        artefact: `pipelines.artefacts.Artefact`, with `split.csv` and `songs.csv`.
+        corpus: `lca_keras.corpus.Corpus`.
+        division: `lca_keras.corpus.Division`.
+        unusable: Dict from path to the reason why a file is left out.
+    """
+
+    artefact: artefacts.Artefact
+    corpus: corpus.Corpus
+    division: corpus.Division
+    unusable: dict
+
+    def content(self, *parts):
+        """Dict for JSON that changes when something in these parts of songs does."""
+        of = self.division.part_of
+        records = self.corpus.store.records
+        songs = [
+            [song.artist, song.album, song.song, records[song.key].content_hash]
+            for song in sorted(self.corpus.songs)
+            if of.get(song.key) in parts
+        ]
+        return {"artists": self.division.artists, "songs": artefacts.digest(songs)}
+
+    def sources(self, config, *parts):
+        """Dict from part to `lca_keras.data.clips.ClipSource`."""
+        return corpus.clip_sources(
+            self.corpus, self.division.part_of, self.division.artists, config, parts
+        )
+
+
+def example_gen(pipeline):
+    """Lists the songs, computes what their features lack, divides them; `Examples`."""
+    start = time.monotonic()
+    source, config = pipeline.source, pipeline.config
+    unusable = {}
+    if source.data:
+        songs = source.songs(unusable)
+        folder = corpus.store_folder(source, config).absolute()
+        extractor = Extractor(config.features, source.separator)
+        statuses = extract(songs, folder, extractor, list(pipeline.beam_options))
+        for song in songs:
+            status, reason = statuses[song.key]
+            if status == "failed":
+                unusable[str(song.path)] = reason
+    else:
+        folder, statuses = pathlib.Path(source.store).absolute(), {}
+    usable = corpus.prepare(DataSource(store=str(folder)), config)
+    unusable |= usable.skipped
+    division = corpus.divide(config, usable)
+    records = usable.store.records
+    rows = [
+        [s.artist, s.album, s.song, division.part_of.get(s.key, ""), records[s.key]]
+        for s in sorted(usable.songs)
+    ]
+    settings = {
+        "features": dataclasses.asdict(config.features),
+        "songs": artefacts.digest([[*row[:4], row[4].content_hash] for row in rows]),
+        "unusable": unusable,
+    }
+
+    def make(folder):
+        corpus.keep_split(folder, usable, division)
+        columns = ["artist", "album", "song", "part", "content_hash", "path"]
+        songs = [[*row[:4], row[4].content_hash, row[4].path] for row in rows]
+        songs += [["", "", "", "left out", why, p] for p, why in unusable.items()]
+        files.write_csv(folder / "songs.csv", columns, songs)
+        verdict = f"{len(usable.songs)} songs of {len(division.artists)} artists"
+        if unusable:
+            verdict += f", {len(unusable)} files left out"
+        return {"verdict": verdict, "store": str(usable.store.folder)}
+
+    artefact = pipeline.artefact("ExampleGen", settings, make)
+    computed = any(status == "done" for status, _ in statuses.values())
+    artefact = dataclasses.replace(
+        artefact,
+        # Of songs that came back the store had lost the features.
+        reused=artefact.reused and not computed,
+        seconds=time.monotonic() - start,
+    )
+    pipeline.workshop.made[-1] = artefact
+    return Examples(artefact, usable, division, unusable)
+
+
+# === Statistics and what is wrong ===
+
+
+def statistics_gen(pipeline, examples):
+    """Statistics of the store, and the doctor's findings; an `Artefact`."""
+    schema, source = pipeline.settings.schema, pipeline.source
+    content = examples.content("train", "validation", "test")
+    settings = {"content": content, "doctor": bool(schema.doctor and source.data)}
+
+    def make(folder):
+        with console.progress("Statistics") as progress:
+            found = statistics.compute(examples.corpus, progress)
+        found.save(folder)
+        if settings["doctor"]:
+            with console.progress("Examining the recordings") as progress:
+                least = pipeline.config.least_seconds
+                summary, findings = doctor.run(source, least, progress=progress)
+            findings = [dataclasses.asdict(finding) for finding in findings]
+            files.write_json(folder / "doctor.json", [summary, findings])
+        seconds = sum(song["seconds"] for song in found.songs)
+        return {"verdict": f"{len(found.songs)} songs, {seconds / 3600:.2f} h"}
+
+    return pipeline.artefact("StatisticsGen", settings, make)
+
+
+def example_validator(pipeline, examples, measured):
+    """What is wrong with the store; an `Artefact` that says whether it may be used.
+
+    Its statistics are compared with the last ones that led to a pushed model.
+    """
+    schema = pipeline.settings.schema
+    before = [
+        each["statistics"]
+        for each in pipeline.blessings
+        if each["statistics"] != measured.folder.name
+    ]
+    last = before[-1] if before else None
+    settings = {
+        "statistics": measured.folder.name,
+        "before": last,
+        "unusable": len(examples.unusable),
+        "schema": dataclasses.asdict(schema),
+    }
+
+    def make(folder):
+        now = statistics.Statistics.load(measured.folder)
+        found = statistics.check(now, examples.unusable, schema)
+        there = last and (measured.folder.parent / last)
+        if there and (there / statistics.SONGS).exists():
+            found += statistics.drift(now, statistics.Statistics.load(there), schema)
+        elif last:
+            found.append(
+                statistics.Anomaly(
+                    "no baseline",
+                    f"{there}, the statistics of the last pushed model, are gone",
+                )
+            )
+        if (measured.folder / "doctor.json").exists():
+            _, findings = files.read_json(measured.folder / "doctor.json")
+            found += [
+                statistics.Anomaly(each["kind"], f"{each['where']}: {each['message']}")
+                for each in findings
+                # A file that cannot be used is among the unusable ones already.
+                if each["severity"] == doctor.ERROR
+                and each["path"] not in examples.unusable
+            ]
+        rows = [
+            [each.kind, each.message, int(each.kind in schema.accepted)]
+            for each in found
+        ]
+        files.write_csv(folder / "anomalies.csv", ["kind", "message", "accepted"], rows)
+        counted = [each for each in found if each.kind not in schema.accepted]
+        verdict = f"{len(counted)} anomalies" if counted else "as the schema wants it"
+        return {
+            "verdict": verdict,
+            "passed": not counted,
+            "anomalies": [f"{each.kind}: {each.message}" for each in counted],
+        }
+
+    return pipeline.artefact("ExampleValidator", settings, make)
+
+
+# === Training ===
+
+
+def tuner(pipeline, examples):
+    """Searches the loss weights, where the settings ask for it; `Artefact` or `None`.
+
+    Leaves `best.yaml`.
+    """
+    trials = pipeline.settings.trials
+    if not trials:
+        return None
+    from tuning import space as spaces
+    from tuning import study, work
+    from tuning import trials as tuning_trials
+    from tuning.journal import Journal
+
+    config = pipeline.config
+    space = spaces.load_space(None)
+    spaces.check(space, config)
+    search = study.Search(
+        "bayesian", trials, 1, spaces.to_json(space), config.to_dict()
+    )
+    settings = {
+        "content": examples.content("train", "validation"),
+        "config": config.to_dict(),
+        "trials": trials,
+    }
+
+    def make(folder):
+        study.open_folder(folder / "search", search)
+        sources = examples.sources(config, "train", "validation")
+        with (
+            study.worker_name(folder / "search") as worker,
+            console.progress("Searching loss weights") as progress,
+        ):
+
+            def count(event, past):
+                progress(len(_ended(folder / "search")), trials)
+
+            classes = len(examples.division.artists)
+            work.run_trials(
+                folder / "search", sources, classes, worker, lambda *_: [], count
+            )
+        events = Journal(folder / "search" / "events.jsonl").read()
+        rows = tuning_trials.results(folder / "search", events)
+        best, found = tuning_trials.best_of(folder, rows, search)
+        found.save(folder / "best.yaml")
+        verdict = f"{search.objective} {best.score:.3f} of {len(rows)} trials"
+        return {"verdict": verdict, "trial": best.trial}
+
+    return pipeline.artefact("Tuner", settings, make, essential=("best.yaml",))
+
+
+def _ended(folder):
+    from tuning.journal import Journal
+
+    events = Journal(folder / "events.jsonl").read()
+    return [event for event in events if event["event"] == "end"]
+
+
+def trainer(pipeline, examples, tuned, train):
+    """Trains, calibrates, scores validation songs and exports; an `Artefact`.
+
+    It is a run folder, named as the model, beside `candidate/`, the export; it does not
+    depend on test songs.
+
+    Args:
+        pipeline: `Pipeline`.
+        examples: `Examples`.
+        tuned: What `tuner` returned.
+        train: Function of a `lca_keras.run.Run`, sources and artists that trains it.
+    """
+    config = pipeline.config
+    if tuned is not None:
+        config = Config.load(tuned.folder / "best.yaml")
+    settings = {
+        "content": examples.content("train", "validation"),
+        "config": config.to_dict(),
+        "name": pipeline.name,
+    }
+
+    def make(folder):
+        source = DataSource(store=str(examples.corpus.store.folder))
+        job = run.Run(
+            folder=folder / pipeline.name,
+            config=config,
+            source=source,
+            exports=str(folder / "candidate"),
+        )
+        if not job.folder.exists():
+            job.save()
+        corpus.keep_split(job.folder, examples.corpus, examples.division)
+        artists = examples.division.artists
+        sources = examples.sources(config, "train", "validation")
+        with job.working(examples.corpus.store):
+            train(job, sources, artists)
+            with console.working("Calibrating"):
+                model = job.calibrate(sources["validation"], len(artists))
+            with console.working("Scoring validation songs"):
+                held_out = {"validation": sources["validation"]}
+                found = run.evaluate(job.folder, model, held_out, artists)["validation"]
+            if (folder / "candidate").exists():  # Of an export that was killed.
+                shutil.rmtree(folder / "candidate")
+            with console.working("Exporting the main branch"):
+                job.export(model, artists)
+        keys = list(found.main.predictions.songs)
+        np.savez(folder / "answers.npz", keys=keys, means=found.main.means)
+        f1 = found.scores["song"]["f1"]
+        return {"verdict": f"validation songs F1 {f1:.3f}"}
+
+    essential = ("answers.npz", "candidate/**/*", f"{pipeline.name}/model.keras")
+    return pipeline.artefact("Trainer", settings, make, essential=essential)
+
+
+def candidate(pipeline, trained):
+    """Folder of the version that `trainer` has exported."""
+    return versions.find_version(trained.folder / "candidate" / pipeline.name)
+
+
+# === Judgement ===
+
+
+def evaluator(pipeline, examples, trained):
+    """Scores the candidate beside the pushed version, and judges; an `Artefact`.
+
+    Leaves the decisions, TensorFlow Model Analysis' files, `scores.csv` and
+    `results.html`.
+    """
+    export = candidate(pipeline, trained)
+    baseline = pushed_before(pipeline, export)
+    thresholds = pipeline.settings.thresholds
+    may_drop = pipeline.settings.may_drop
+    settings = {
+        "content": examples.content("test"),
+        "candidate": identity(export),
+        "baseline": baseline and identity(baseline),
+        "thresholds": [dataclasses.asdict(each) for each in thresholds],
+        "may_drop": may_drop,
+    }
+
+    def make(folder):
+        part_of = examples.division.part_of
+        keys = [s.key for s in sorted(examples.corpus.songs)]
+        keys = [key for key in keys if part_of.get(key) == "test"]
+        if not keys:
+            raise UserError("no test songs: a candidate cannot be judged")
+        with console.working("Deciding about test songs"):
+            rows = blessing.decide(export, examples.corpus, keys)
+            if baseline:
+                rows += blessing.decide(
+                    baseline, examples.corpus, keys, blessing.BASELINE
+                )
+        blessing.write_decisions(folder / "decisions.csv", rows)
+        with console.working("Analysing"):
+            scores = blessing.analyse(rows, folder / "analysis")
+        share = _band_share(pipeline, examples, trained, thresholds)
+        judged = blessing.judge(thresholds, scores, share, bool(baseline))
+        if baseline:
+            judged.append(blessing.judge_artists(export, baseline, may_drop))
+        columns, table = blessing.table(scores)
+        files.write_csv(folder / "scores.csv", columns, table)
+        blessed = all(each.passed for each in judged)
+        broken = [each for each in judged if not each.passed]
+        page.write(folder, pipeline.name, judged, scores, rows, share, baseline)
+        verdict = (
+            "blessed"
+            if blessed
+            else "not blessed: "
+            + "; ".join(f"{each.threshold}, is {each.describe()}" for each in broken)
+        )
+        overall = {
+            level: scores[blessing.CANDIDATE, level, "", ""]
+            for level in ("song", "frame")
+        }
+        return {
+            "verdict": verdict,
+            "passed": blessed,
+            "baseline": baseline and baseline.name,
+            "judgements": [dataclasses.asdict(each) for each in judged],
+            "scores": overall,
+            "band_share": share,
+        }
+
+    return pipeline.artefact("Evaluator", settings, make)
+
+
+def pushed_before(pipeline, export):
+    """Folder of the newest pushed version that is another model, or `None`."""
+    own = identity(export)
+    for number in reversed(versions.versions(pipeline.model)):
+        folder = pipeline.model / str(number)
+        if identity(folder) != own:
+            return folder
+    return None
+
+
+def identity(export):
+    """What tells two models apart: a digest of the files that compute."""
+    computing = ("saved_model.pb", "variables/", "labels.txt")
+    sums = integrity.read_sums(export) or {}
+    named = {name: value for name, value in sums.items() if name.startswith(computing)}
+    # Versions of before have no sums: each is a model of its own.
+    return artefacts.digest(named or str(pathlib.Path(export).absolute()))
+
+
+def _band_share(pipeline, examples, trained, thresholds):
+    """Share of decisions that follow the band, or why it is not known."""
+    if all(each.metric != "band_share" for each in thresholds):
+        return "no threshold asks for it"
+    job = run.Run.load(trained.folder / pipeline.name)
+    try:
+        options.check_voice_report(job.config)
+        model, artists = job.load_model()
+        source = examples.sources(job.config, "test")["test"]
+        if job.config.features.source != "stems":
+            if not pipeline.source.separator and not _stems_at_hand(examples, source):
+                return "these songs have no stems, and no separator was named"
+            asked = dataclasses.replace(
+                pipeline.source, store=None, features=pipeline.source.features
+            )
+            songs = [s for s in examples.corpus.songs if s.key in source.labels]
+            with console.progress("Stems") as progress:
+                store, failed = corpus.stems_of(asked, job.config, songs, progress)
+            if failed:
+                path, reason = next(iter(failed.items()))
+                return f"{path} has no stems: {reason}"
+            source = dataclasses.replace(source, store=store)
+        with console.working("Listening for voices and bands"):
+            report = run.listen(job.folder, model, source, artists)
+    except UserError as error:
+        return str(error)
+    return report.shares["band"]
+
+
+def _stems_at_hand(examples, source):
+    songs = (song for song in examples.corpus.songs if song.key in source.labels)
+    stems = [song.vocals_path or song.accompaniment_path for song in songs]
+    return all(path and path.exists() for path in stems)
+
+
+def infra_validator(pipeline, examples, trained):
+    """Tries the candidate as a server would have it; an `Artefact`."""
+    export = candidate(pipeline, trained)
+    limits = pipeline.settings.infra
+    settings = {
+        "candidate": identity(export),
+        "sums": artefacts.digest(integrity.read_sums(export)),
+        "limits": dataclasses.asdict(limits),
+    }
+
+    def make(folder):
+        with np.load(trained.folder / "answers.npz", allow_pickle=False) as arrays:
+            expected = dict(zip(arrays["keys"].tolist(), arrays["means"], strict=True))
+        with console.working("Asking the candidate in a process of its own"):
+            checks = infra.validate(export, examples.corpus.store, expected, limits)
+        rows = [[check.what, int(check.passed), check.said] for check in checks]
+        files.write_csv(folder / "checks.csv", ["check", "passed", "said"], rows)
+        failed = [check for check in checks if not check.passed]
+        verdict = f"{len(checks)} checks passed"
+        if failed:
+            verdict = "; ".join(f"{check.what}: {check.said}" for check in failed)
+        return {"verdict": verdict, "passed": not failed}
+
+    return pipeline.artefact("InfraValidator", settings, make)
+
+
+# === Pushing ===
+
+
+def pusher(pipeline, examples, measured, trained, evaluated, tried):
+    """Pushes the candidate, unless it is pushed already; an `Artefact`.
+
+    The version's card carries the scores on the test songs.
+
+    Raises:
+        UserError: The candidate is not blessed, or cannot be served.
+    """
+    for artefact in (evaluated, tried):
+        if not artefact.outcome["passed"]:
+            raise UserError(
+                f"not pushed. {artefact.stage}: {artefact.outcome['verdict']}"
+            )
+    export = candidate(pipeline, trained)
+    # Not the evaluation: other test songs make no other model.
+    settings = {
+        "candidate": identity(export),
+        "exports": str(pipeline.exports.absolute()),
+    }
+    own = {"pipeline": pipeline.name, "candidate": identity(export)}
+
+    def make(folder):
+        # A push that was killed after its rename has pushed all the same.
+        pushed = _pushed(pipeline, own) or _push(pipeline, export, evaluated, own)
+        label = "canary" if pipeline.settings.canary else "stable"
+        labels.follow(pipeline.model, int(pushed.name), label)
+        blessed = {"version": int(pushed.name), "statistics": measured.folder.name}
+        files.write_json(
+            pipeline.workshop.root / "blessed.json", [*pipeline.blessings, blessed]
+        )
+        verdict = f"pushed as {pushed}"
+        if pipeline.settings.keep:
+            spare = labels.labels_of(pipeline.model).values()
+            gone, _ = versions.prune(pipeline.model, pipeline.settings.keep, spare)
+            if gone:
+                verdict += f", deleted {', '.join(map(str, gone))}"
+        return {"verdict": verdict, "version": str(pushed.absolute())}
+
+    def lost(outcome):
+        there = pathlib.Path(outcome["version"]).exists()
+        return None if there else f"{outcome['version']} is gone"
+
+    return pipeline.artefact("Pusher", settings, make, lost=lost)
+
+
+def _pushed(pipeline, own):
+    """The version that an earlier call has pushed, or `None`."""
+    for number in reversed(versions.versions(pipeline.model)):
+        folder = pipeline.model / str(number)
+        history = versions.history_of(folder)
+        if "restored" not in history and own.items() <= history.items():
+            return folder
+    return None
+
+
+def _push(pipeline, export, evaluated, own):
+    integrity.check(export)
+    with versions.staging(pipeline.model) as temporary:
+        shutil.copytree(export, temporary, dirs_exist_ok=True)
+        metadata = files.read_json(temporary / versions.METADATA)
+        outcome = evaluated.outcome
+        metadata["metrics"]["test"] = outcome["scores"]
+        metadata["evaluation"] = {
+            name: outcome[name] for name in ("judgements", "baseline", "band_share")
+        }
+        files.write_json(temporary / versions.METADATA, metadata)
+        card = model_card(metadata)
+        (temporary / "model_card.md").write_text(card, encoding="utf-8")
+        integrity.write_sums(temporary)
+        return versions.publish(temporary, pipeline.model, own)

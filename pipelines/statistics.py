@@ -1,0 +1,229 @@
+"""Statistics of a feature store, and what is wrong with it by a schema or by before."""
+
+import collections
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from lca_keras import files
+from lca_keras.saliency import centre_frequencies
+
+SONGS = "songs.csv"
+SPECTRA = "spectra.npz"
+_COLUMNS = ("artist", "album", "song", "content_hash", "seconds", "sound_seconds")
+_COLUMNS += ("range_db", "bandwidth_hz")
+# A band counts as heard that much above the floor of a song's spectrogram.
+_ABOVE_FLOOR_DB = 6.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """What a store has to be like; the section `schema` of a pipeline's settings.
+
+    Attributes:
+        least_artists: Number of artists.
+        least_songs: Number of usable songs of each artist.
+        most_unusable: Share of listed songs that may be unusable.
+        least_range_db: Between a song's quiet cells and loud ones, its 5th and 95th
+            percentile; silence and noise have less.
+        least_bandwidth_hz: Highest frequency with sound in a song.
+        most_outside: Share of songs that may miss one of the two last.
+        most_narrowed: Share of the bandwidth, the median over songs, that may be gone
+            since the last blessed statistics.
+        most_drift_db: Of the mean spectrum since then, root mean square over bands.
+        most_lost: Share of the artists of the last blessed statistics that may be gone.
+        doctor: Whether the recordings are examined as by `lca_keras.corpora.doctor`.
+        accepted: Kinds of anomalies that don't count.
+    """
+
+    least_artists: int = 2
+    least_songs: int = 3
+    most_unusable: float = 0.2
+    least_range_db: float = 10.0
+    least_bandwidth_hz: float = 2000.0
+    most_outside: float = 0.05
+    most_narrowed: float = 0.2
+    most_drift_db: float = 3.0
+    most_lost: float = 0.1
+    doctor: bool = True
+    accepted: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """What can be said of the songs of a store.
+
+    Attributes:
+        songs: List of dicts by `_COLUMNS`.
+        spectra: Float array `(songs, mel_bins)`, mean decibels over sounding frames.
+    """
+
+    songs: list
+    spectra: np.ndarray
+
+    @classmethod
+    def load(cls, folder):
+        """Reads what `save` wrote."""
+        folder, songs = pathlib.Path(folder), []
+        for row in files.read_csv(folder / SONGS, _COLUMNS):
+            numbers = {name: float(row[name]) for name in _COLUMNS[4:]}
+            songs.append({**{name: row[name] for name in _COLUMNS[:4]}, **numbers})
+        with np.load(folder / SPECTRA, allow_pickle=False) as arrays:
+            return cls(songs, arrays["spectra"])
+
+    def save(self, folder):
+        """Writes `songs.csv` and `spectra.npz`."""
+        folder = pathlib.Path(folder)
+        files.write_csv(folder / SONGS, _COLUMNS, self.songs)
+        with files.atomic_path(folder / SPECTRA) as temporary:
+            np.savez_compressed(temporary, spectra=self.spectra.astype("float32"))
+
+    @property
+    def artists(self):
+        """Dict from artist to the number of songs."""
+        return dict(collections.Counter(song["artist"] for song in self.songs))
+
+
+@dataclasses.dataclass(frozen=True)
+class Anomaly:
+    """Something that a store should not be like: its kind, and a sentence."""
+
+    kind: str
+    message: str
+
+
+def compute(corpus, progress=None):
+    """Statistics of the usable songs of a `lca_keras.corpus.Corpus`."""
+    store, songs, spectra = corpus.store, [], []
+    config = store.config
+    centres, second = centre_frequencies(config), config.sample_rate / config.hop_length
+    for number, song in enumerate(sorted(corpus.songs), 1):
+        record = store.records[song.key]
+        mel = store.read(song.key).arrays["mel"].astype("float32")
+        kept = mel[:, record.kept_frames(config)]
+        spectrum, floor = kept.mean(axis=1), mel.min()
+        low, high = np.percentile(kept, (5, 95))
+        heard = np.flatnonzero(
+            np.percentile(kept, 95, axis=1) > floor + _ABOVE_FLOOR_DB
+        )
+        songs.append(
+            {
+                "artist": song.artist,
+                "album": song.album,
+                "song": song.song,
+                "content_hash": record.content_hash,
+                "seconds": round(record.duration, 3),
+                "sound_seconds": round(kept.shape[1] / second, 3),
+                "range_db": round(float(high - low), 2),
+                "bandwidth_hz": round(
+                    float(centres[heard[-1]]) if heard.size else 0, 1
+                ),
+            }
+        )
+        spectra.append(spectrum)
+        if progress is not None:
+            progress(number, len(corpus.songs))
+    return Statistics(songs, np.stack(spectra))
+
+
+def check(statistics, unusable, schema):
+    """Compares statistics with a schema; a list of `Anomaly`.
+
+    Args:
+        statistics: `Statistics`.
+        unusable: Dict from path to the reason why a listed song is left out.
+        schema: `Schema`.
+    """
+    found, artists = [], statistics.artists
+    if len(artists) < schema.least_artists:
+        message = f"{len(artists)} artists, {schema.least_artists} are needed"
+        found.append(Anomaly("few artists", message))
+    few = {name: n for name, n in artists.items() if n < schema.least_songs}
+    if few:
+        listed = ", ".join(f"{name} ({n})" for name, n in few.items())
+        message = f"fewer than {schema.least_songs} songs: {listed}"
+        found.append(Anomaly("few songs", message))
+    total = len(statistics.songs) + len(unusable)
+    if len(unusable) > schema.most_unusable * total:
+        path, reason = next(iter(unusable.items()))
+        message = f"{len(unusable)} of {total} songs, the first is {path}: {reason}"
+        found.append(Anomaly("unusable songs", message))
+    for kind, column, least, unit in (
+        ("no dynamics", "range_db", schema.least_range_db, "dB"),
+        ("narrow band", "bandwidth_hz", schema.least_bandwidth_hz, "Hz"),
+    ):
+        outside = [song for song in statistics.songs if song[column] < least]
+        if len(outside) > schema.most_outside * len(statistics.songs):
+            first = outside[0]
+            message = (
+                f"{len(outside)} of {len(statistics.songs)} songs have less than "
+                f"{least:g} {unit}, the first is {_label(first)}: {first[column]:g} "
+                f"{unit}"
+            )
+            found.append(Anomaly(kind, message))
+    return found
+
+
+def drift(statistics, before, schema):
+    """Compares statistics with those of before; a list of `Anomaly`.
+
+    Args:
+        statistics: `Statistics`.
+        before: `Statistics` of the last blessed run.
+        schema: `Schema`.
+    """
+    found = []
+    lost = sorted(set(before.artists) - set(statistics.artists))
+    if len(lost) > schema.most_lost * len(before.artists):
+        message = f"{len(lost)} of {len(before.artists)} are gone: {', '.join(lost)}"
+        found.append(Anomaly("missing artists", message))
+    singer = {song["content_hash"]: song for song in before.songs}
+    swapped = [
+        (song, singer[song["content_hash"]])
+        for song in statistics.songs
+        if song["content_hash"] in singer
+        and singer[song["content_hash"]]["artist"] != song["artist"]
+    ]
+    if swapped:
+        song, was = swapped[0]
+        message = (
+            f"{len(swapped)} recordings are of another artist than before, the first "
+            f"is {_label(song)}: it was {_label(was)}"
+        )
+        found.append(Anomaly("swapped artists", message))
+    seconds = {_label(song): song["seconds"] for song in before.songs}
+    stretched = [
+        song
+        for song in statistics.songs
+        if abs(song["seconds"] - seconds.get(_label(song), song["seconds"]))
+        > 0.02 * song["seconds"]
+    ]
+    if len(stretched) > schema.most_outside * len(statistics.songs):
+        song = stretched[0]
+        message = (
+            f"{len(stretched)} songs last longer or shorter than before, the first is "
+            f"{_label(song)}: {song['seconds']:.1f} s, it was "
+            f"{seconds[_label(song)]:.1f} s. Of another sample rate?"
+        )
+        found.append(Anomaly("changed lengths", message))
+    width, wide = (
+        float(np.median([song["bandwidth_hz"] for song in each.songs]))
+        for each in (statistics, before)
+    )
+    if width < (1 - schema.most_narrowed) * wide:
+        message = f"songs reach up to {width:.0f} Hz, it was {wide:.0f} Hz"
+        found.append(Anomaly("narrowed band", message))
+    difference = statistics.spectra.mean(axis=0) - before.spectra.mean(axis=0)
+    moved = float(np.sqrt(np.mean(difference**2)))
+    if moved > schema.most_drift_db:
+        message = (
+            f"the mean spectrum has moved by {moved:.1f} dB, {schema.most_drift_db:g} "
+            "dB are allowed"
+        )
+        found.append(Anomaly("drift", message))
+    return found
+
+
+def _label(song):
+    return " / ".join(song[name] for name in ("artist", "album", "song"))
