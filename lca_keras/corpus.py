@@ -174,7 +174,9 @@ def _extract(source, config, progress):
     songs = source.songs(skipped)
     damaged = store.damaged_shards()
     extractor = Extractor(config.features, source.separator)
-    report = store.update(songs, progress, extractor, _others(store))
+    report = store.update(
+        songs, progress, extractor, neighbours(store.folder, store.config)
+    )
     failed = report.failed
     skipped |= {str(s.path): failed[s.key] for s in songs if s.key in failed}
     notes = [f"features: {report.computed} computed, {report.reused} reused"]
@@ -224,10 +226,10 @@ def learned_from(source, config, folder, corpus):
     return found
 
 
-def _others(store):
-    """Folders of the stores of the same features, beside this one."""
-    folders = store.folder.parent.glob(f"*-{store.config.digest}")
-    return sorted(folder for folder in folders if folder != store.folder)
+def neighbours(folder, features):
+    """Folders of the stores of a `FeatureConfig` beside a store's folder."""
+    folders = folder.parent.glob(f"*-{features.digest}")
+    return sorted(each for each in folders if each != folder)
 
 
 def stems_of(source, config, songs, progress=None):
@@ -257,7 +259,9 @@ def stems_of(source, config, songs, progress=None):
     name = f"voice-report-{tag}-{features.digest}"
     store = WritableStore(pathlib.Path(source.features, name), features)
     extractor = Extractor(features, source.separator)
-    report = store.update(songs, progress, extractor, _others(store))
+    report = store.update(
+        songs, progress, extractor, neighbours(store.folder, store.config)
+    )
     failed = report.failed
     reasons = {str(s.path): failed[s.key] for s in songs if s.key in failed}
     return store, reasons

@@ -33,11 +33,12 @@ def local_options(workers=None):
     return options
 
 
-def extract(songs, folder, extractor, beam_options):
+def extract(songs, folder, extractor, beam_options, others=()):
     """Brings a feature store up to date with a Beam pipeline.
 
     `folder` is the absolute path of the store, which all workers see;
-    `beam_options` are those of Beam's command line.
+    `beam_options` are those of Beam's command line; what the stores in the folders
+    `others` have of the same files is taken over.
 
     Returns:
         Dict from song key to status, `"done"`, `"reused"` or `"failed"`, and why it
@@ -51,6 +52,11 @@ def extract(songs, folder, extractor, beam_options):
     feature_store = WritableStore(folder, extractor.config)
     with feature_store.locked():
         plan = feature_store.plan(songs, extractor)
+        adopted = 0
+        if plan.pending and others:
+            adopted = feature_store.adopt(plan.pending, extractor, others)
+        if adopted:
+            plan = feature_store.plan(songs, extractor)
         extractor.check(plan.pending)
         new = {song.key for song in plan.pending}
         if plan.pending:

@@ -116,7 +116,10 @@ def example_gen(pipeline):
         songs = source.songs(unusable)
         folder = corpus.store_folder(source, config).absolute()
         extractor = Extractor(config.features, source.separator)
-        statuses = extract(songs, folder, extractor, list(pipeline.beam_options))
+        others = corpus.neighbours(folder, config.features)
+        statuses = extract(
+            songs, folder, extractor, list(pipeline.beam_options), others
+        )
         for song in songs:
             status, reason = statuses[song.key]
             if status == "failed":
@@ -526,10 +529,7 @@ def pusher(pipeline, examples, measured, trained, evaluated, tried):
             )
     export = candidate(pipeline, trained)
     # Not the evaluation: other test songs make no other model.
-    settings = {
-        "candidate": identity(export),
-        "exports": str(pipeline.exports.absolute()),
-    }
+    settings = {"candidate": identity(export)}
     own = {"pipeline": pipeline.name, "candidate": identity(export)}
 
     def make(folder):
@@ -547,11 +547,11 @@ def pusher(pipeline, examples, measured, trained, evaluated, tried):
             gone, _ = versions.prune(pipeline.model, pipeline.settings.keep, spare)
             if gone:
                 verdict += f", deleted {', '.join(map(str, gone))}"
-        return {"verdict": verdict, "version": str(pushed.absolute())}
+        return {"verdict": verdict, "version": int(pushed.name)}
 
     def lost(outcome):
-        there = pathlib.Path(outcome["version"]).exists()
-        return None if there else f"{outcome['version']} is gone"
+        pushed = pipeline.model / str(outcome["version"])
+        return None if pushed.exists() else f"{pushed} is gone"
 
     return pipeline.artefact("Pusher", settings, make, lost=lost)
 

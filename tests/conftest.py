@@ -7,7 +7,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # As many workers as cores: one for eac
     for _variable in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(_variable, "1")
 
-import keras
 import pytest
 
 from lca_keras.config import get_preset
@@ -18,6 +17,9 @@ TINY = synthesis.SynthesisConfig(artists=3, albums=3, songs=2, seconds=7.0, seed
 
 @pytest.fixture(autouse=True)
 def _seed():
+    # Not above: pytest-xdist's own process, which runs no test, needs no TensorFlow.
+    import keras
+
     keras.utils.set_random_seed(0)
 
 

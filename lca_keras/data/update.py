@@ -142,9 +142,12 @@ class SharedFeatures:
             if record.digests
         }
 
+    def __contains__(self, digests):
+        return digests in self._places
+
     def find(self, digests):
         """The `SongFeatures` of files with these hashes, or `None`."""
-        if digests not in self._places:
+        if digests not in self:
             return None
         store, key = self._places[digests]
         try:
@@ -232,6 +235,17 @@ class WritableStore(FeatureStore):
         reasons = {key: failure.reason for key, failure in plan.failed.items()}
         computed = sum(song.key in plan.records for song in pending) - shared.found
         return Report(computed, len(plan.records) - computed, reasons)
+
+    def adopt(self, songs, extractor, others):
+        """Takes over into `parts/` what other stores have of some songs' files.
+
+        The store has to be locked. Returns the number of songs.
+        """
+        shared = SharedFeatures(self._stores(others))
+        for song in songs:
+            if extractor.file_digests(song) in shared:
+                compute_part(self.folder, song, extractor, shared)
+        return shared.found
 
     def _stores(self, others):
         """Those of the folders that can be read, and this store."""
