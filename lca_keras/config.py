@@ -24,6 +24,8 @@ _LEAST_FRAMES = 16  # Four poolings by two.
 METHODS = ("none", "cal", "lca")
 CLASS_WEIGHTS = ("none", "balanced")
 OBJECTIVES = ("frame_f1", "song_f1")
+# How a training is spread over devices or processes.
+STRATEGIES = ("mirrored", "multiworker")
 
 LEVELS = ("song", "none")
 SOURCES = ("mixture", "vocals", "stems")

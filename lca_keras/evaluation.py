@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 
-from lca_keras import files, metrics, plots
+from lca_keras import distribution, files, metrics, plots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +124,10 @@ class Predictor:
 
     def __call__(self, model):
         """Returns the `ClipPredictions` of an `lca_keras.models.LCAModel`."""
-        outputs = model.predict(self._clips, verbose=0)
+        if distribution.is_spread(model):
+            outputs = distribution.predict(model, self._clips)
+        else:
+            outputs = model.predict(self._clips, verbose=0)
         return ClipPredictions(self._labels, self._songs, self._starts, outputs)
 
 

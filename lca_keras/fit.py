@@ -11,6 +11,7 @@ import os
 import pathlib
 import shlex
 import sys
+import time
 
 from lca_keras import console, options
 from lca_keras.config import (
@@ -95,6 +96,7 @@ def parse_args(argv=None):
         default=None,
         help="bit-identical repeats (slower)",
     )
+    options.add_strategy_option(what)
     where = parser.add_argument_group("where")
     where.add_argument("--name", help="name of the run and of the exported model")
     where.add_argument("--resume", metavar="RUN", help="continue a run that stopped")
@@ -169,10 +171,15 @@ def fit(args):
     if args.keep is not None and args.keep < 1:
         raise UserError(f"--keep must be at least 1, not {args.keep}")
     console.quiet_tensorflow()
-    from lca_keras import corpus, run
+    from lca_keras import corpus, distribution, run
     from lca_keras.data import split
     from lca_keras.training import TrainingState
 
+    strategy = distribution.start(args.strategy)
+    if args.strategy == "multiworker" and not (args.name or args.resume):
+        raise UserError("--strategy multiworker needs a --name that all processes know")
+    if not distribution.is_chief(strategy):
+        return assist(args, strategy)
     job = resumed(args) if args.resume else new_run(args)
     config = job.config
     for option, path in (("--exports", job.exports), ("--runs", job.folder.parent)):
@@ -196,8 +203,8 @@ def fit(args):
         sources = corpus.clip_sources(songs, division.part_of, artists, config)
         options.print_parts(division, sources)
         again = ["python", "-m", "lca_keras.fit", "--resume", str(job.folder)]
-        with console.resumable(again):
-            options.train(job, sources, artists)
+        with console.resumable(again), options.restarting(resume_command(job)):
+            options.train(job, sources, artists, strategy)
         state = TrainingState.load(job.checkpoints)
         print(
             f"best epoch {state.best_epoch} of {state.epoch}, by "
@@ -224,6 +231,31 @@ def fit(args):
     tested = (song for song in songs.songs if division.part_of[song.key] == "test")
     song = next((song for song in tested if song.path.exists()), None)
     show_export(job, exported, song)
+
+
+def assist(args, strategy):
+    """Trains along with the first process, which does all the rest.
+
+    They share the folders of the run and of its features.
+    """
+    from lca_keras.run import Run
+
+    if args.resume:
+        job = resumed(args)
+    else:
+        folder = pathlib.Path(args.runs, args.name)
+        print(f"waiting for the first process to begin {folder}", flush=True)
+        while not (folder / "split.csv").exists():
+            time.sleep(1)
+        job = Run.load(folder)
+    songs = options.prepare_corpus(job.source, job.config)
+    options.train_along(job, songs, strategy, resume_command(job))
+
+
+def resume_command(job):
+    """The words of a shell that continue a training on several processes."""
+    module = ["python", "-m", "lca_keras.fit"]
+    return [*module, "--resume", str(job.folder), "--strategy", "multiworker"]
 
 
 def new_run(args):
@@ -258,7 +290,7 @@ def resumed(args):
     given = {
         name: value
         for name, value in vars(args).items()
-        if value != usual[name] and name not in ("resume", "debug", "keep")
+        if value != usual[name] and name not in ("resume", "debug", "keep", "strategy")
     }
     # Where things are may change between two starts, and how long to train; what is
     # trained may not.

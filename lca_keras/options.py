@@ -3,7 +3,10 @@
 import collections
 import contextlib
 import dataclasses
+import os
 import re
+import shlex
+import sys
 
 import numpy as np
 
@@ -14,6 +17,7 @@ from lca_keras.config import (
     MELODIES,
     PRESETS,
     SOURCES,
+    STRATEGIES,
     Config,
     SplitConfig,
     get_preset,
@@ -399,8 +403,25 @@ def print_advice(state, train, evaluation, artists):
         print(f"note: no test song of {', '.join(never)} is named rightly")
 
 
-def train(job, sources, artists):
-    """Trains with a bar over the steps and a line for every epoch."""
+def add_strategy_option(parser):
+    """Adds `--strategy`."""
+    parser.add_argument(
+        "--strategy",
+        choices=STRATEGIES,
+        help="mirrored: all GPUs of this machine; multiworker: as many processes as "
+        "TF_CONFIG lists, each started with the same command",
+    )
+
+
+def train(job, sources, artists, strategy=None):
+    """Trains with a bar over the steps and a line for every epoch.
+
+    Args:
+        job: `lca_keras.run.Run`.
+        sources: Dict from part to `lca_keras.data.clips.ClipSource`.
+        artists: List of class names.
+        strategy: Optional `tf.distribute.Strategy`.
+    """
     from lca_keras.callbacks import EpochProgress
     from lca_keras.training import TrainingState
 
@@ -418,7 +439,53 @@ def train(job, sources, artists):
         print(f"resuming after epoch {done}")
     steps = sources["train"].steps(settings.batch_size)
     with EpochProgress(settings.epochs, steps, settings.warmup_epochs) as progress:
-        job.train(sources, len(artists), [progress])
+        job.train(sources, len(artists), [progress], strategy)
+
+
+def train_along(job, songs, strategy, again):
+    """Trains as another process than the first, which does all the rest.
+
+    Args:
+        job: `lca_keras.run.Run` that the first process has begun.
+        songs: `lca_keras.corpus.Corpus`.
+        strategy: `tf.distribute.Strategy`.
+        again: Words of the command that `restarting` starts.
+    """
+    from lca_keras import corpus, training
+
+    division = corpus.divide(job.config, songs, job.folder)
+    sources = corpus.clip_sources(
+        songs, division.part_of, division.artists, job.config, ("train", "validation")
+    )
+    classes = len(division.artists)
+    with restarting(again):
+        state = training.train(
+            job.config, sources, classes, job.checkpoints, strategy=strategy
+        )
+    print(f"trained along to epoch {state.epoch}; the first process does the rest")
+
+
+@contextlib.contextmanager
+def restarting(again):
+    """Where another process of the training ends, this one begins anew and waits.
+
+    TensorFlow cannot take a process into a cluster that has lost one.
+
+    Args:
+        again: Words of the command that goes on with the training, `python` first.
+    """
+    from lca_keras.distribution import WorkerGoneError
+
+    try:
+        yield
+    except WorkerGoneError as error:
+        print(
+            f"\n{error}. Start it again: {shlex.join(again)}. This process waits for "
+            "it, and all go on from the last epoch",
+            file=sys.stderr,
+            flush=True,
+        )
+        os.execv(sys.executable, [sys.executable, *again[1:]])
 
 
 def print_scores(evaluations):

@@ -9,11 +9,12 @@ import contextlib
 import dataclasses
 import pathlib
 import shutil
+import tempfile
 
 import keras
 import numpy as np
 
-from lca_keras import evaluation, files, metrics, plots
+from lca_keras import distribution, evaluation, files, metrics, plots
 from lca_keras.callbacks import EpochSeed, LossWeightLog, StopOnDivergence, WarmUp
 from lca_keras.errors import UserError
 from lca_keras.models.factory import build_training_model
@@ -174,19 +175,20 @@ def train(
         model = build(config, num_classes)
         if state.last:
             _restore(model, folder / state.last, config)
-    model.fit(
-        source.training(
-            settings.batch_size,
-            settings.seed,
-            state.epoch,
-            settings.epochs,
-            config.augment,
-        ),
-        steps_per_epoch=source.steps(settings.batch_size),
-        initial_epoch=state.epoch,
-        epochs=settings.epochs,
-        class_weight=_class_weights(settings, source, num_classes),
-        callbacks=[
+    batches = source.training(
+        settings.batch_size,
+        settings.seed,
+        state.epoch,
+        settings.epochs,
+        config.augment,
+    )
+    steps = source.steps(settings.batch_size)
+    class_weight = _class_weights(settings, source, num_classes)
+    with contextlib.ExitStack() as stack:
+        if not distribution.is_chief(strategy):
+            # Saving is done by all together; of the others nobody reads it.
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+        callbacks = [
             WarmUp(settings.warmup_epochs),
             EpochSeed(settings.seed),
             StopOnDivergence(),
@@ -194,10 +196,23 @@ def train(
             ValidationScores(sources["validation"]),
             Checkpoint(folder, state, settings),
             *callbacks,
-        ],
-        shuffle=False,  # The pipeline shuffles.
-        verbose=0,
-    )
+        ]
+        if strategy is not None:
+            course = state.epoch, settings.epochs
+            distribution.fit(
+                strategy, model, batches, steps, *course, class_weight, callbacks
+            )
+            return state
+        model.fit(
+            batches,
+            steps_per_epoch=steps,
+            initial_epoch=state.epoch,
+            epochs=settings.epochs,
+            class_weight=class_weight,
+            callbacks=callbacks,
+            shuffle=False,  # The pipeline shuffles.
+            verbose=0,
+        )
     return state
 
 

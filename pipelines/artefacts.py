@@ -59,6 +59,10 @@ class Workshop:
     tell: object = print
     made: list = dataclasses.field(default_factory=list)
 
+    def folder(self, stage, settings):
+        """Folder of the artefact of a stage, whether it is there or not."""
+        return self.root / stage / digest({"stage": stage, **settings})
+
     def artefact(self, stage, settings, make, essential=("**/*",), lost=None):
         """The artefact of a stage, from before or made now.
 
@@ -81,8 +85,8 @@ class Workshop:
             UserError: The stage is fixed and its artefact is not there; or its own.
         """
         start = time.monotonic()
+        folder = self.folder(stage, settings)
         settings = {"stage": stage, **settings}
-        folder = self.root / stage / digest(settings)
         record = read_record(folder)
         changed = record and problems(folder, record)
         if record and not changed and lost and (gone := lost(record["outcome"])):

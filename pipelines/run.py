@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import pathlib
 import sys
+import time
 
 from lca_keras import console, options
 from lca_keras.config import get_preset
@@ -25,6 +26,7 @@ def parse_args(argv=None):
         help="YAML of the training; its section `pipeline` has thresholds and limits",
     )
     options.add_preset_option(what)
+    options.add_strategy_option(what)
     what.add_argument("--seed", type=int, help="of everything; default: 0")
     what.add_argument(
         "--from",
@@ -76,11 +78,21 @@ def run(args):
     if args.config and args.preset:
         raise UserError("--config and --preset exclude each other")
     console.quiet_tensorflow()
-    pipeline = _pipeline(args, first)
-    ends = STAGES.index(last)
+    from lca_keras import distribution
+
+    strategy = distribution.start(args.strategy)
+    pipeline, ends = _pipeline(args, first), STAGES.index(last)
+    again = ["python", "-m", "pipelines.run", *sys.argv[1:]]
+
+    def train(job, sources, artists):
+        with options.restarting(again):
+            options.train(job, sources, artists, strategy)
+
+    if not distribution.is_chief(strategy):
+        return _assist(pipeline, strategy, again)
     try:
-        with console.resumable(["python", "-m", "pipelines.run", *sys.argv[1:]]):
-            return _sequence(pipeline, ends)
+        with console.resumable(again):
+            return _sequence(pipeline, ends, train)
     finally:
         print_table(pipeline.workshop.made)
 
@@ -114,7 +126,21 @@ def _pipeline(args, first):
     )
 
 
-def _sequence(pipeline, ends):
+def _assist(pipeline, strategy, again):
+    """Takes part in the training of the first process, which does all the rest."""
+    from pipelines import stages
+
+    examples = stages.example_gen(pipeline)
+    tuned = stages.tuner(pipeline, examples)
+    job = stages.training_run(pipeline, examples, tuned)
+    print(f"waiting for the first process to begin {job.folder}", flush=True)
+    while not (job.folder / "split.csv").exists():
+        time.sleep(1)
+    options.train_along(job, examples.corpus, strategy, again)
+    return 0
+
+
+def _sequence(pipeline, ends, train):
     """Runs the stages up to that of a number; returns an exit code."""
     from pipelines import page, stages
 
@@ -141,7 +167,7 @@ def _sequence(pipeline, ends):
     tuned = stages.tuner(pipeline, examples)
     if ends < STAGES.index("Trainer"):
         return 0
-    trained = stages.trainer(pipeline, examples, tuned, options.train)
+    trained = stages.trainer(pipeline, examples, tuned, train)
     if ends < STAGES.index("Evaluator"):
         return 0
     evaluated = stages.evaluator(pipeline, examples, trained)

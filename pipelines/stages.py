@@ -65,9 +65,12 @@ class Pipeline:
 
     def artefact(self, stage, settings, make, **options):
         """`pipelines.artefacts.Workshop.artefact` of this release's stages."""
-        return self.workshop.artefact(
-            stage, {"format": _FORMAT, **settings}, make, **options
-        )
+        settings = {"format": _FORMAT, **settings}
+        return self.workshop.artefact(stage, settings, make, **options)
+
+    def folder(self, stage, settings):
+        """`pipelines.artefacts.Workshop.folder` of this release's stages."""
+        return self.workshop.folder(stage, {"format": _FORMAT, **settings})
 
 
 # === Examples ===
@@ -317,23 +320,11 @@ def trainer(pipeline, examples, tuned, train):
         tuned: What `tuner` returned.
         train: Function of a `lca_keras.run.Run`, sources and artists that trains it.
     """
-    config = pipeline.config
-    if tuned is not None:
-        config = Config.load(tuned.folder / "best.yaml")
-    settings = {
-        "content": examples.content("train", "validation"),
-        "config": config.to_dict(),
-        "name": pipeline.name,
-    }
+    settings = _training(pipeline, examples, tuned)
 
     def make(folder):
-        source = DataSource(store=str(examples.corpus.store.folder))
-        job = run.Run(
-            folder=folder / pipeline.name,
-            config=config,
-            source=source,
-            exports=str(folder / "candidate"),
-        )
+        job = training_run(pipeline, examples, tuned)
+        config = job.config
         if not job.folder.exists():
             job.save()
         corpus.keep_split(job.folder, examples.corpus, examples.division)
@@ -357,6 +348,30 @@ def trainer(pipeline, examples, tuned, train):
 
     essential = ("answers.npz", "candidate/**/*", f"{pipeline.name}/model.keras")
     return pipeline.artefact("Trainer", settings, make, essential=essential)
+
+
+def _training(pipeline, examples, tuned):
+    """What decides a training, a dict for JSON."""
+    config = pipeline.config
+    if tuned is not None:
+        config = Config.load(tuned.folder / "best.yaml")
+    return {
+        "content": examples.content("train", "validation"),
+        "config": config.to_dict(),
+        "name": pipeline.name,
+    }
+
+
+def training_run(pipeline, examples, tuned):
+    """The `lca_keras.run.Run` of `trainer`, whether it has begun or not."""
+    settings = _training(pipeline, examples, tuned)
+    folder = pipeline.folder("Trainer", settings)
+    return run.Run(
+        folder=folder / pipeline.name,
+        config=Config.from_dict(settings["config"]),
+        source=DataSource(store=str(examples.corpus.store.folder)),
+        exports=str(folder / "candidate"),
+    )
 
 
 def candidate(pipeline, trained):

@@ -12,7 +12,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     these read and write memory again and again: the fused kernel makes a training
     step of CRNN_FGNL about a fifth faster on a CPU, with the same outputs to
     rounding (`benchmarks/train_step.py`). It also reads bfloat16 maps while keeping
-    the statistics in float32. On other backends the inherited layer runs.
+    the statistics in float32. On other backends the inherited layer runs, and where a
+    batch is spread over replicas, whose statistics are taken together.
 
     Args:
         **kwargs: As for `keras.layers.BatchNormalization`, always with scale and
@@ -41,6 +42,11 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training)
         import tensorflow as tf  # The one kernel that `keras.ops` does not offer.
 
+        context = tf.distribute.get_replica_context()
+        if training and self.trainable and context.num_replicas_in_sync > 1:
+            # The kernel knows its replica's part of the batch only.
+            self.synchronized = True
+            return super().call(inputs, training=training)
         # The kernel wants the normalised axis last.
         inputs = ops.moveaxis(inputs, self.axis, -1)
         training = bool(training) and self.trainable

@@ -77,6 +77,34 @@ def _constant(network):
     )
 
 
+def _over_replicas(value):
+    """Sum of a scalar over the replicas of a step."""
+    if keras.backend.backend() != "tensorflow":
+        return value
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def _share(sample_weight):
+    """Share of this replica's examples in those of all; 1 if it is alone.
+
+    An example of weight zero fills up a batch and is none.
+    """
+    if sample_weight is None:
+        return 1.0
+    count = ops.sum(ops.cast(_present(sample_weight), "float32"))
+    whole = _over_replicas(count)
+    return count / ops.maximum(whole, 1.0)
+
+
+def _present(sample_weight):
+    return ops.convert_to_tensor(sample_weight) > 0
+
+
 @keras.saving.register_keras_serializable(package="lca_keras")
 class LCAModel(keras.Model):
     """Trains a network with attention against a counterfactual of its attention.
@@ -284,8 +312,9 @@ class LCAModel(keras.Model):
         """
         terms = self.loss_terms(y, y_pred, sample_weight)
         if self.method != "none":
+            share = _share(sample_weight)
             for name, value in terms.items():
-                self.term_trackers[name].update_state(value)
+                self.term_trackers[name].update_state(value, share)
         total = self.weigh(terms)
         for penalty in self.losses:
             total = total + ops.cast(penalty, total.dtype)
@@ -307,7 +336,9 @@ class LCAModel(keras.Model):
             if sample_weight is None:
                 return ops.mean(values)
             weight = ops.cast(sample_weight, values.dtype)
-            return ops.sum(values * weight) / ops.maximum(ops.sum(weight), 1e-7)
+            # By the weights of all replicas; what follows weighs by their examples.
+            whole = _over_replicas(ops.sum(weight)) * _share(sample_weight)
+            return ops.sum(values * weight) / ops.maximum(whole, 1e-7)
 
         if self.method == "none":
             return {"main": mean(losses.cross_entropy(y, y_pred["logits"]))}
@@ -349,9 +380,13 @@ class LCAModel(keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates and returns the metrics; both branches' F1 among them."""
         target = ops.one_hot(y, self.backbone.num_classes)
-        self.f1.update_state(target, y_pred["logits"])
+        # Classes weigh in the loss; in the scores all clips are equal.
+        present = None
+        if sample_weight is not None:
+            present = ops.cast(_present(sample_weight), "float32")
+        self.f1.update_state(target, y_pred["logits"], present)
         if self.method != "none":
-            self.cf_f1.update_state(target, y_pred["cf_logits"])
+            self.cf_f1.update_state(target, y_pred["cf_logits"], present)
         return self.get_metrics_result()
 
     if keras.backend.backend() == "tensorflow":
@@ -364,14 +399,14 @@ class LCAModel(keras.Model):
             with tf.GradientTape() as tape:
                 y_pred = self(x, training=True)
                 loss = self.compute_loss(x, y, y_pred, sample_weight)
-                # Replicas' gradients are summed, the loss is a mean.
-                replicas = tf.distribute.get_strategy().num_replicas_in_sync
-                scaled = self.optimizer.scale_loss(loss / replicas)
+                # Replicas' gradients are summed, the loss is a mean of this one's.
+                share = _share(sample_weight)
+                scaled = self.optimizer.scale_loss(loss * share)
             weights = self.trainable_weights
             self.optimizer.apply_gradients(
                 zip(tape.gradient(scaled, weights), weights, strict=True)
             )
-            self.loss_tracker.update_state(loss)
+            self.loss_tracker.update_state(loss, share)
             return self.compute_metrics(x, y, y_pred, sample_weight)
 
         def test_step(self, data):
