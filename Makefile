@@ -20,7 +20,7 @@ test: $(VENV)/.installed-test
 
 # Whole jobs of minutes, pages in a browser (where Chromium is installed), the JAX
 # backend, and what needs torch (vocals, CREPE); what CI runs beside `make test`.
-test-slow: $(VENV)/.installed-slow
+test-slow: $(VENV)/.installed-slow $(VENV)-tfx/.installed
 	$(BIN)/python -m pytest -n auto --dist loadfile -m 'slow or torch'
 
 $(VENV)/bin/python:
@@ -41,5 +41,15 @@ $(VENV)/.installed-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[browser,jax,vocals,crepe]"
 	@touch $@
 
+# An environment of its own for TFX, which needs Python 3.10; without one its test is
+# skipped.
+PYTHON310 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10*/bin/python) 3.10)
+$(VENV)-tfx/.installed: setup.cfg | $(VENV)/.installed-test
+	@mkdir -p $(VENV)-tfx
+	$(BIN)/uv venv --quiet --allow-existing --python $(PYTHON310) $(VENV)-tfx && \
+	$(BIN)/uv pip install --quiet --python $(VENV)-tfx/bin/python -e ".[tfx]" || \
+	  echo "no Python 3.10, or no TFX for it: its pipeline is not tested"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-tfx build *.egg-info .pytest_cache .ruff_cache

@@ -234,7 +234,9 @@ def environment(config):
             text=True,
         ).stdout.strip()
     return {
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(
+            timespec="seconds"
+        ),
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -83,6 +83,32 @@ def parse_example(serialized, columns=("mel",)):
     return example
 
 
+def read_example(serialized):
+    """Reads `to_example`'s form outside of a graph.
+
+    Args:
+        serialized: Bytes.
+
+    Returns:
+        Dict with the features that are text, `"duration"`, and the dict `"arrays"` as
+        in `lca_keras.data.extraction.SongFeatures`.
+    """
+    import tensorflow as tf
+
+    features = tf.train.Example.FromString(serialized).features.feature
+    shape = tuple(features["mel_shape"].int64_list.value)
+    found, arrays = {"duration": features["duration"].float_list.value[0]}, {}
+    for name, feature in features.items():
+        if name in _COLUMNS:
+            dtype, by_band = _COLUMNS[name]
+            array = np.frombuffer(feature.bytes_list.value[0], dtype)
+            arrays[name] = array.reshape(shape) if by_band else array
+        elif feature.bytes_list.value:
+            content = feature.bytes_list.value[0]
+            found[name] = content.decode("utf-8", "surrogateescape")
+    return {**found, "arrays": arrays}
+
+
 def untuned(dataset):
     """A dataset without TensorFlow's tuning of its buffers and threads.
 

@@ -23,8 +23,14 @@ import shutil
 import numpy as np
 
 from lca_keras import console, files
+from lca_keras.audio import features
 from lca_keras.audio.decode import AccessError, AudioError
-from lca_keras.data.examples import parse_example, to_example, untuned
+from lca_keras.data.examples import (
+    parse_example,
+    read_example,
+    to_example,
+    untuned,
+)
 from lca_keras.data.extraction import STATE_SIZE, Extractor, file_state
 from lca_keras.data.store import (
     FORMAT,
@@ -113,7 +119,7 @@ def compute_part(folder, song, extractor, shared=None):
             digests,
         )
         with files.atomic_path(parts / f"{song.key}.npz") as temporary:
-            np.savez(temporary, allow_pickle=False, **extracted.arrays)
+            np.savez(temporary, **extracted.arrays)
     kind = "record" if isinstance(result, Record) else "failure"
     # The JSON comes last: where it is, the song is done.
     files.write_json(
@@ -246,6 +252,50 @@ class WritableStore(FeatureStore):
             if extractor.file_digests(song) in shared:
                 compute_part(self.folder, song, extractor, shared)
         return shared.found
+
+    def take_examples(self, examples):
+        """Makes the store hold the songs of some serialised records, and only these.
+
+        Args:
+            examples: Iterable of bytes, as `lca_keras.data.examples.to_example` writes.
+
+        Returns:
+            List of song keys, in the order of the records.
+
+        Raises:
+            StoreError: A record of other features.
+        """
+        plan, keys = Plan([]), []
+        with self.locked():
+            self._parts.mkdir(exist_ok=True)
+            for serialized in examples:
+                read = read_example(serialized)
+                if read["feature_config"] != self.config.digest:
+                    raise StoreError(
+                        f"{read['source_path']}: its record has the features "
+                        f"{read['feature_config']}, not {self.config.digest}, those of "
+                        "the configuration"
+                    )
+                mel = read["arrays"]["mel"].astype("float32")
+                sounding = features.sounding_frames(mel, self.config)
+                record = Record(
+                    *(read[name] for name in ("artist", "album", "song")),
+                    path=read["source_path"],
+                    frames=mel.shape[1],
+                    duration=read["duration"],
+                    content_hash=read["content_hash"],
+                    source=(),
+                    silence=tuple(features.silent_passages(sounding)),
+                )
+                key = read["key"]
+                with files.atomic_path(self._parts / f"{key}.npz") as temporary:
+                    np.savez(temporary, **read["arrays"])
+                plan.songs.append(record.as_song)
+                plan.records[key] = record
+                plan.parts.add(key)
+                keys.append(key)
+            self.commit(plan)
+        return keys
 
     def _stores(self, others):
         """Those of the folders that can be read, and this store."""

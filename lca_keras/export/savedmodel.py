@@ -63,6 +63,7 @@ class ServedNetwork:
             "clips": (self.from_clips, [mel, *melody]),
             "embed": (self.embed, [waveform, *melody]),
             "examples": (self.from_examples, [examples]),
+            "labels": (self.labels_of, [examples]),
         }
 
     # === Signatures ===
@@ -103,7 +104,11 @@ class ServedNetwork:
         }
 
     def from_examples(self, examples):
-        """`(batch,)` serialised records of a feature store -> probabilities, singer."""
+        """`(batch,)` serialised records of a feature store -> as `from_waveform`.
+
+        With `decision`, one-hot `(batch, classes)`, instead of `frame_probabilities`;
+        zeros where nobody is named.
+        """
 
         def one(serialized):
             columns = ("mel", "melody")[: self.channels]
@@ -121,9 +126,25 @@ class ServedNetwork:
         probabilities, singers = tf.map_fn(
             one, examples, fn_output_signature=(tf.float32, tf.string)
         )
-        return {"probabilities": probabilities, "singer": singers}
+        return {
+            "probabilities": probabilities,
+            "singer": singers,
+            "decision": self._one_hot(singers),
+        }
+
+    def labels_of(self, examples):
+        """`(batch,)` serialised records -> their true artists, one-hot.
+
+        For TensorFlow Model Analysis, which takes labels in the model's classes.
+        """
+        spec = {"artist": tf.io.FixedLenFeature([], tf.string)}
+        artists = tf.io.parse_example(examples, spec)["artist"]
+        return {"label": self._one_hot(artists)}
 
     # === Their parts ===
+
+    def _one_hot(self, singers):
+        return tf.cast(tf.equal(singers[:, None], self.names), tf.float32)
 
     def _mel_of(self, waveform):
         return self.front_end(tf.ensure_shape(waveform, (None, None)))

@@ -1,0 +1,134 @@
+"""What TFX calls: `run_fn` of its Trainer, `tuner_fn` of its Tuner.
+
+Use this file as `module_file`. Both take the records of a feature store
+(`pipelines.tfx_examples`), and a configuration as `custom_config["config"]`: a dict as
+`lca_keras.config.Config.to_dict` gives it.
+"""
+
+import pathlib
+import shutil
+
+import keras
+import keras_tuner
+
+from lca_keras import corpus, run, training
+from lca_keras.callbacks import EpochSeed, WarmUp
+from lca_keras.config import Config
+from lca_keras.corpus import DataSource
+from lca_keras.models.factory import build_training_model
+from pipelines.tfx_examples import read_splits
+from tuning import space as spaces
+
+_NAME = "singer"
+
+
+def run_fn(fn_args):
+    """Trains, calibrates and exports; the SavedModel lies in `serving_model_dir`.
+
+    Args:
+        fn_args: TFX's `FnArgs`. `custom_config["config"]` is a `Config`'s dict; what
+            its Tuner found comes as `hyperparameters`.
+    """
+    config = _config(fn_args)
+    if fn_args.hyperparameters:
+        values = fn_args.hyperparameters
+        if isinstance(values, dict):
+            values = values.get("values", values)
+        config = spaces.apply(values, config)
+    folder = pathlib.Path(fn_args.model_run_dir, _NAME)
+    songs, part_of, sources, artists = _data(fn_args, config, folder.parent)
+    source = DataSource(store=str(songs.store.folder))
+    exports = folder.parent / "exports"
+    job = run.Run(folder=folder, config=config, source=source, exports=str(exports))
+    if not folder.exists():
+        job.save()
+    division = corpus.Division(part_of, artists, None, [], [])
+    corpus.keep_split(folder, songs, division)
+    job.train(sources, len(artists))
+    model = job.calibrate(sources["validation"], len(artists))
+    run.evaluate(folder, model, {"validation": sources["validation"]}, artists)
+    exported = job.export(model, artists)
+    shutil.copytree(exported, fn_args.serving_model_dir, dirs_exist_ok=True)
+
+
+def tuner_fn(fn_args):
+    """A search of the loss weights for validation F1.
+
+    Args:
+        fn_args: TFX's `FnArgs`. `custom_config` has `"config"` as for `run_fn`, and
+            `"trials"`.
+
+    Returns:
+        A named tuple as TFX's `TunerFnResult`.
+    """
+    from tfx.components.tuner.component import TunerFnResult
+
+    config = _config(fn_args)
+    folder = pathlib.Path(fn_args.working_dir)
+    _, _, sources, artists = _data(fn_args, config, folder)
+    tuner = keras_tuner.BayesianOptimization(
+        LossWeightSearch(config, sources, len(artists)),
+        objective=keras_tuner.Objective("val_f1", "max"),
+        max_trials=int(fn_args.custom_config["trials"]),
+        seed=config.train.seed,
+        hyperparameters=spaces.hyperparameters(spaces.load_space(None)),
+        tune_new_entries=False,
+        directory=str(folder),
+        project_name="loss_weights",
+    )
+    return TunerFnResult(tuner=tuner, fit_kwargs={})
+
+
+class LossWeightSearch(keras_tuner.HyperModel):
+    """A trial of the search: trains with some loss weights.
+
+    Args:
+        config: `lca_keras.config.Config` of what is not searched.
+        sources: Dict from part to `lca_keras.data.clips.ClipSource`.
+        num_classes: Int, number of artists.
+    """
+
+    def __init__(self, config, sources, num_classes):
+        super().__init__()
+        self.config = config
+        self.sources = sources
+        self.num_classes = num_classes
+
+    def build(self, hp):
+        """Builds the model of a trial."""
+        keras.utils.set_random_seed(self.config.train.seed)
+        return build_training_model(
+            spaces.apply(hp.values, self.config), self.num_classes
+        )
+
+    def fit(self, hp, model, callbacks=(), **kwargs):
+        """Trains it; returns the history, with `val_f1`."""
+        settings = spaces.apply(hp.values, self.config).train
+        source, seed = self.sources["train"], settings.seed
+        batches = source.training(
+            settings.batch_size, seed, 0, settings.epochs, self.config.augment
+        )
+        own = [WarmUp(settings.warmup_epochs), EpochSeed(seed)]
+        own.append(training.ValidationScores(self.sources["validation"]))
+        return model.fit(
+            batches,
+            steps_per_epoch=source.steps(settings.batch_size),
+            epochs=settings.epochs,
+            callbacks=[*own, *callbacks],
+            shuffle=False,
+            verbose=0,
+        )
+
+
+def _config(fn_args):
+    return Config.from_dict(fn_args.custom_config["config"])
+
+
+def _data(fn_args, config, folder):
+    """Corpus, part of each song, clips by part, artists."""
+    patterns = {"train": fn_args.train_files, "eval": fn_args.eval_files}
+    songs, part_of = read_splits(patterns, config.features, folder / "store")
+    artists = sorted({song.artist for song in songs.songs})
+    parts = ("train", "validation")
+    sources = corpus.clip_sources(songs, part_of, artists, config, parts)
+    return songs, part_of, sources, artists
