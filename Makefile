@@ -16,12 +16,12 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # Whole jobs of minutes, pages in a browser (where Chromium is installed), the JAX
 # backend, and what needs torch (vocals, CREPE); what CI runs beside `make test`.
 test-slow: $(VENV)/.installed-slow $(VENV)-tfx/.installed
-	$(BIN)/python -m pytest -n auto --dist loadfile -m 'slow or torch'
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m 'slow or torch'
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 13); \

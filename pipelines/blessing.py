@@ -219,6 +219,7 @@ def _analyse(rows, folder):
             metric.splitlines()[-1].lstrip("_"): each["doubleValue"]
             for metric, each in outputs[""][""].items()
         }
+        values["count"] = int(values["count"])
         if name:  # Of one artist's songs alone F1 says nothing.
             values = {metric: values[metric] for metric in ("count", "accuracy")}
         found[name, value] = values

@@ -7,6 +7,7 @@ from lca_keras.corpus import Corpus
 from lca_keras.data import split
 from lca_keras.data.store import FeatureStore
 from lca_keras.data.update import WritableStore
+from lca_keras.errors import UserError
 
 # The parts of a corpus by the names of TFX's splits.
 SPLITS = {"train": "train", "eval": "validation", "test": "test"}
@@ -56,7 +57,7 @@ def read_splits(patterns, features, folder):
         `lca_keras.corpus.Corpus`, and a dict from song key to part.
 
     Raises:
-        lca_keras.data.store.StoreError: Records of other features.
+        UserError: Records of other features, or a song in two splits.
     """
     import tensorflow as tf
 
@@ -68,6 +69,9 @@ def read_splits(patterns, features, folder):
                 examples.append((record.numpy(), SPLITS[name]))
     store = WritableStore(pathlib.Path(folder), features)
     keys = store.take_examples([example for example, _ in examples])
-    part_of = dict(zip(keys, (part for _, part in examples), strict=True))
+    for key, (_, part) in zip(keys, examples, strict=True):
+        if part_of.setdefault(key, part) != part:
+            label = store.records[key].as_song.label
+            raise UserError(f"{label} is in two splits, {part_of[key]} and {part}")
     songs = sorted(record.as_song for record in store.records.values())
     return Corpus(store, songs, {}, {}, []), part_of

@@ -1,8 +1,8 @@
 """The pipeline as TFX's own components, for its orchestrators.
 
 `python -m pipelines.tfx_pipeline --examples SPLITS --config FILE --name NAME --root TFX
---serving MODELS` runs it on this machine, in an environment with tfx 1.16. `create` gives
-the same pipeline to the runners of Kubeflow and Vertex AI.
+--serving MODELS` runs it on this machine, in an environment with tfx 1.16. `create`
+gives the same pipeline to the runners of Kubeflow and Vertex AI.
 """
 
 import argparse

@@ -310,15 +310,21 @@ class LCAModel(keras.Model):
         Returns:
             Float scalar.
         """
+        return self._add_penalties(
+            self._loss_of_terms(y, y_pred, sample_weight), self.losses
+        )
+
+    def _loss_of_terms(self, y, y_pred, sample_weight):
+        """The loss without penalties; the terms are logged."""
         terms = self.loss_terms(y, y_pred, sample_weight)
         if self.method != "none":
             share = _share(sample_weight)
             for name, value in terms.items():
                 self.term_trackers[name].update_state(value, share)
-        total = self.weigh(terms)
-        for penalty in self.losses:
-            total = total + ops.cast(penalty, total.dtype)
-        return total
+        return self.weigh(terms)
+
+    def _add_penalties(self, loss, penalties):
+        return loss + sum(ops.cast(penalty, loss.dtype) for penalty in penalties)
 
     def loss_terms(self, y, y_pred, sample_weight=None):
         """The terms of the loss, each a mean over examples, without weights.
@@ -398,7 +404,12 @@ class LCAModel(keras.Model):
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
             with tf.GradientTape() as tape:
                 y_pred = self(x, training=True)
-                loss = self.compute_loss(x, y, y_pred, sample_weight)
+                # Replicas of one process share the layers, and these what they have
+                # added: taken before another replica has its turn.
+                penalties = list(self.losses)
+                self._clear_losses()
+                loss = self._loss_of_terms(y, y_pred, sample_weight)
+                loss = self._add_penalties(loss, penalties)
                 # Replicas' gradients are summed, the loss is a mean of this one's.
                 share = _share(sample_weight)
                 scaled = self.optimizer.scale_loss(loss * share)

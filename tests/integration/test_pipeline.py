@@ -183,11 +183,11 @@ def test_a_noised_model_is_not_blessed(place, tiny_config, monkeypatch, capsys):
     """The pushed one has learned its test songs by heart; then its weights shake."""
     from lca_keras import options
 
-    def by_heart(job, sources, artists):
+    def by_heart(job, sources, artists, strategy=None):
         test = run_sources(job, "test")["test"]
         job.train({"train": test, "validation": test}, len(artists))
 
-    def noised(job, sources, artists):
+    def noised(job, sources, artists, strategy=None):
         by_heart(job, sources, artists)
         state = files.read_json(job.checkpoints / "state.json")
         path = job.checkpoints / state["best"]

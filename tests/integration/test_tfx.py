@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from lca_keras import corpus
 from lca_keras.data.examples import read_example
+from lca_keras.errors import UserError
 from lca_keras.export import integrity, savedmodel, versions
 from pipelines.tfx_examples import read_splits, write_splits
 
@@ -41,9 +42,8 @@ def place(tmp_path_factory, tiny_corpus, tiny_config):
     )
     assert counts == {"train": 6, "eval": 6, "test": 6}
     # What it knows by heart it is asked, so that better and worse are no chance.
-    for part in ("eval", "test"):
-        target = folder / "splits" / part / "songs.tfrecord"
-        target.write_bytes((folder / "splits/train/songs.tfrecord").read_bytes())
+    known = (folder / "splits/train/songs.tfrecord").read_bytes()
+    (folder / "splits/test/songs.tfrecord").write_bytes(known)
     config.save(folder / "good.yaml")
     config.replace(train={"learning_rate": 1e-9, "seed": 3}).save(folder / "worse.yaml")
     return folder
@@ -88,18 +88,28 @@ def test_blessed_then_cached_then_not_blessed(place):
         decision = found["decision"][0].numpy()
         assert decision.tolist() == [float(name == singer) for name in names]
 
-    evaluations = place / "root" / "Evaluator" / "evaluation"
-    before = len(list(evaluations.iterdir()))
+    def made(component, output):
+        return len(list((place / "root" / component / output).iterdir()))
+
+    # The baseline is now the model itself, so it is judged anew; the rest was cached.
     run(place, "good.yaml")
-    assert len(list(evaluations.iterdir())) == before  # All of it was cached.
-    assert versions.versions(place / "models") == [first]
+    assert made("StatisticsGen", "statistics") == made("Trainer", "model") == 1
+    known = versions.versions(place / "models")
 
     run(place, "worse.yaml")
-    assert len(list(evaluations.iterdir())) == before + 1
+    assert made("StatisticsGen", "statistics") == 1
+    assert made("Trainer", "model") == 2
     blessings = place / "root" / "Evaluator" / "blessing"
     newest = max(blessings.iterdir(), key=lambda path: int(path.name))
     assert [path.name for path in newest.iterdir()] == ["NOT_BLESSED"]
-    assert versions.versions(place / "models") == [first]
+    assert versions.versions(place / "models") == known
+
+
+def test_a_song_in_two_splits_is_named(place, tiny_config):
+    patterns = {"train": [str(place / "splits/train/*")]}
+    patterns["eval"] = [str(place / "splits/test/*")]
+    with pytest.raises(UserError, match=r"Album \d+ / .* is in two splits, train and"):
+        read_splits(patterns, tiny_config.features, place / "twice")
 
 
 def test_records_become_the_store_that_they_were(place, tiny_config):
