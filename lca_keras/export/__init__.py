@@ -8,7 +8,6 @@ import pathlib
 
 from lca_keras import files
 from lca_keras.export import integrity, versions
-from lca_keras.export.card import model_card
 
 
 def export_model(network, artists, config, root, name, metrics, about=None):
@@ -35,6 +34,7 @@ def export_model(network, artists, config, root, name, metrics, about=None):
     """
     # TensorFlow loads here, not with those who only look for a version.
     from lca_keras.export import savedmodel, tflite
+    from lca_keras.export.card import model_card
 
     folder = pathlib.Path(root, name)
     features = config.features
