@@ -200,7 +200,7 @@ def test_a_noised_model_is_not_blessed(place, tiny_config, monkeypatch, capsys):
 
     change = [{"metric": "song_accuracy", "change_at_least": -0.05}]
     longer = tiny_config.replace(
-        train={"epochs": 30, "warmup_epochs": 29, "learning_rate": 5e-3}
+        train={"epochs": 16, "warmup_epochs": 15, "learning_rate": 5e-3}
     )
     write_config("good.yaml", longer, change)
     write_config("worse.yaml", longer, change, seed=1)
