@@ -97,6 +97,7 @@ def _ask(export, config, about, store, keys, limits):
             "clips": ["mel_spectrogram", *melody],
             "embed": ["waveform", *melody],
             "examples": [],
+            "labels": [],
         },
     }
     with tempfile.TemporaryDirectory(prefix="infra-") as folder:

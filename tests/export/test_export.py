@@ -218,6 +218,21 @@ def test_examples_of_the_feature_store(network, loaded, tiny_corpus):
             outputs["probabilities"][row], expected.mean(axis=0), atol=1e-4
         )
         assert outputs["singer"][row].numpy().decode() == ARTISTS[vote(expected)]
+        decision = np.arange(4) == vote(expected)
+        np.testing.assert_array_equal(outputs["decision"][row], decision)
+
+
+def test_labels_are_one_hot_in_the_models_classes(loaded):
+    def record(artist):
+        value = tf.train.BytesList(value=[artist.encode()])
+        feature = {"artist": tf.train.Feature(bytes_list=value)}
+        example = tf.train.Example(features=tf.train.Features(feature=feature))
+        return example.SerializeToString()
+
+    records = [record(name) for name in (ARTISTS[2], "a stranger", ARTISTS[0])]
+    label = loaded.signatures["labels"](examples=tf.constant(records))["label"]
+    expected = [[0, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]]
+    np.testing.assert_array_equal(label, expected)
 
 
 def test_too_short_is_an_error_that_says_so(loaded):
@@ -252,7 +267,8 @@ def test_loads_without_this_package(exported):
         outputs = model.signatures["serving_default"](
             waveform=tf.constant(np.random.randn(2, 80000).astype("float32")))
         assert sorted(model.signatures) == [
-            "clips", "embed", "examples", "mel", "serving_default"], model.signatures
+            "clips", "embed", "examples", "labels", "mel", "serving_default"
+        ], model.signatures
         print(outputs["probabilities"].shape)
     """
     done = subprocess.run(
@@ -317,7 +333,7 @@ def test_signatures_are_methods_that_can_be_called_one_by_one(network):
     assert served.embed(samples[None])["embedding"].shape == (1, 32)
     outputs = served.from_clips(clips_of(samples))
     np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-4)
-    names = {"serving_default", "mel", "clips", "embed", "examples"}
+    names = {"serving_default", "mel", "clips", "embed", "examples", "labels"}
     assert set(served.signatures()) == names
 
 

@@ -294,6 +294,23 @@ def test_stages_alone(place, capsys):
     assert "'Baker' is none of ExampleGen, " in capsys.readouterr().err
 
 
+def test_the_tuner_decides_what_is_trained(place, tiny_config, capsys):
+    write_config("tuned.yaml", tiny_config, trials=1)
+    assert pipeline("tuned.yaml", "--to", "Trainer") == 0
+    assert stages_of(capsys.readouterr().out)["Tuner"] == "run"
+    [found] = pathlib.Path("artefacts/m/Tuner").glob("*/best.yaml")
+    tuned = yaml.safe_load(found.read_text())["loss"]
+    trained = [
+        yaml.safe_load(path.read_text())["loss"]
+        for path in pathlib.Path("artefacts/m/Trainer").glob("*/m/config.yaml")
+    ]
+    assert len(trained) == 2
+    assert tuned in trained
+    assert pipeline("tuned.yaml", "--to", "Trainer") == 0
+    again = stages_of(capsys.readouterr().out)
+    assert again == dict.fromkeys([*ALL[:3], "Tuner", "Trainer"], "reused")
+
+
 def test_killed_ten_times_it_ends_as_if_undisturbed(place):
     """At moments drawn by chance; the weights are those of the first fixture's call."""
     expected = weights_of("saved_models/m/1")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lca_keras import corpus
+from lca_keras import corpus, files
 from lca_keras.data.examples import read_example
 from lca_keras.errors import UserError
 from lca_keras.export import integrity, savedmodel, versions
@@ -49,12 +49,13 @@ def place(tmp_path_factory, tiny_corpus, tiny_config):
     return folder
 
 
-def run(place, config):
-    """What a run of the pipeline prints."""
+def run(place, config, trials=0):
+    """Runs the pipeline, with so many trials of its Tuner."""
     thresholds = json.dumps([0.5, -0.02, 0.0, -0.5])
     command = [PYTHON, "-m", "pipelines.tfx_pipeline", "--examples", "splits"]
     command += ["--config", config, "--name", "t", "--root", "root"]
     command += ["--serving", "models", "--thresholds", thresholds]
+    command += ["--trials", str(trials)]
     done = subprocess.run(
         command,
         cwd=place,
@@ -63,15 +64,20 @@ def run(place, config):
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return done.stderr
 
 
 @pytest.mark.skipif(not TFX.exists(), reason="no environment with TFX: make test-slow")
 def test_blessed_then_cached_then_not_blessed(place):
-    run(place, "good.yaml")
+    run(place, "good.yaml", trials=1)
     [first] = versions.versions(place / "models")
     pushed = place / "models" / str(first)
     assert integrity.check(pushed)
+    # It was trained with what Tuner had found.
+    [found] = place.glob("root/Tuner/best_hyperparameters/*/*")
+    values = json.loads(found.read_text())["values"]
+    loss = files.read_json(pushed / "lca_keras.json")["config"]["loss"]
+    assert loss["main"] == values["main"]
+    assert loss["cf"] == pytest.approx(values["main"] * values["cf_ratio"])
     # Its answers are those of its weights here, with another TensorFlow and Keras.
     network = savedmodel.read_network(pushed)
     answer = tf.saved_model.load(str(pushed)).signatures["examples"]
@@ -92,7 +98,7 @@ def test_blessed_then_cached_then_not_blessed(place):
         return len(list((place / "root" / component / output).iterdir()))
 
     # The baseline is now the model itself, so it is judged anew; the rest was cached.
-    run(place, "good.yaml")
+    run(place, "good.yaml", trials=1)
     assert made("StatisticsGen", "statistics") == made("Trainer", "model") == 1
     known = versions.versions(place / "models")
 
