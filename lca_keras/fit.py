@@ -103,7 +103,10 @@ def parse_args(argv=None):
     where.add_argument("--runs", default="runs", help="folder of runs")
     where.add_argument("--exports", default="saved_models", help="folder of exports")
     where.add_argument(
-        "--keep", type=int, help="exports to keep, older ones go; default: all"
+        "--keep",
+        type=int,
+        help="exports to keep, older ones go once another has been newer for a minute; "
+        "default: all",
     )
     console.add_debug_flag(parser)
     return parser.parse_args(argv)

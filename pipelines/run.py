@@ -145,7 +145,16 @@ def _sequence(pipeline, ends, train):
     from pipelines import page, stages
 
     examples = stages.example_gen(pipeline)
+    for note in examples.corpus.notes[1:]:  # The first says where the features are.
+        print(note)
     options.print_reasons("left out", examples.unusable)
+    options.print_reasons("note", examples.corpus.doubtful)
+    unknown = examples.division.unknown
+    if unknown:
+        print(
+            f"note: {len(unknown)} lines of {examples.division.file} name no usable "
+            f"song of the corpus, the first is {unknown[0]}"
+        )
     if ends < STAGES.index("StatisticsGen"):
         return 0
     measured = stages.statistics_gen(pipeline, examples)

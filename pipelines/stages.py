@@ -131,6 +131,10 @@ def example_gen(pipeline):
         folder, statuses = pathlib.Path(source.store).absolute(), {}
     usable = corpus.prepare(DataSource(store=str(folder)), config)
     unusable |= usable.skipped
+    if source.strict and (unusable or usable.doubtful):
+        reasons = {**unusable, **usable.doubtful}
+        listed = [f"{path}: {reason}" for path, reason in reasons.items()]
+        raise UserError("\n  ".join(["--strict: unusable or doubtful files", *listed]))
     division = corpus.divide(config, usable)
     records = usable.store.records
     rows = [
@@ -559,9 +563,10 @@ def pusher(pipeline, examples, measured, trained, evaluated, tried):
         verdict = f"pushed as {pushed}"
         if pipeline.settings.keep:
             spare = labels.labels_of(pipeline.model).values()
-            gone, _ = versions.prune(pipeline.model, pipeline.settings.keep, spare)
-            if gone:
-                verdict += f", deleted {', '.join(map(str, gone))}"
+            found = versions.prune(pipeline.model, pipeline.settings.keep, spare)
+            for done, numbers in zip(("deleted", "spared"), found, strict=True):
+                if numbers:
+                    verdict += f", {done} {', '.join(map(str, numbers))}"
         return {"verdict": verdict, "version": int(pushed.name)}
 
     def lost(outcome):
