@@ -5,6 +5,7 @@ that it travels as YAML: `runs/<name>/config.yaml` is one, and `--config` takes 
 back. Presets are ordinary `Config` objects; `get_preset` returns one by name.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -525,15 +526,27 @@ class Config:
         Raises:
             ConfigError: The file is missing, not YAML, or not a valid config.
         """
-        try:
-            raw = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
+        with content(path) as raw:
             return cls.from_dict(raw)
-        except OSError as error:
-            raise ConfigError(f"cannot read config {path}: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"config {path} is not YAML: {error}") from error
-        except ConfigError as error:
-            raise ConfigError(f"config {path}: {error}") from error
+
+
+@contextlib.contextmanager
+def content(path):
+    """Gives the sections of a YAML file, a dict; names the file in what goes wrong.
+
+    Raises:
+        ConfigError: The file is missing or not YAML, or sections were not valid.
+    """
+    try:
+        raw = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
+        _require(isinstance(raw, dict), "a config must be a mapping of sections")
+        yield raw
+    except OSError as error:
+        raise ConfigError(f"cannot read config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path} is not YAML: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"config {path}: {error}") from error
 
 
 def section(name, section_type, raw):

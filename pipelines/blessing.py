@@ -235,9 +235,11 @@ def _quiet():
     """Keeps what its libraries print at their import off the screen."""
     logger, level = logging.getLogger(), logging.getLogger().level
     logger.setLevel(logging.ERROR)
-    with console.stderr_to(os.devnull):
-        yield
-    logger.setLevel(level)
+    try:
+        with console.stderr_to(os.devnull):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 # === Thresholds ===

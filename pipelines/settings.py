@@ -1,11 +1,8 @@
 """Settings of a pipeline: the section `pipeline` of its configuration file."""
 
 import dataclasses
-import pathlib
 
-import yaml
-
-from lca_keras.config import Config, ConfigError, section
+from lca_keras.config import Config, ConfigError, content, section
 from pipelines.statistics import Schema
 
 LEVELS = ("song", "frame")
@@ -147,15 +144,6 @@ def load(path):
     Raises:
         ConfigError: The file is missing, not YAML, or not valid.
     """
-    try:
-        raw = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
-        if not isinstance(raw, dict):
-            raise ConfigError("a config must be a mapping of sections")
+    with content(path) as raw:
         settings = Settings.from_dict(raw.pop("pipeline", None))
         return Config.from_dict(raw), settings
-    except OSError as error:
-        raise ConfigError(f"cannot read config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {path} is not YAML: {error}") from error
-    except ConfigError as error:
-        raise ConfigError(f"config {path}: {error}") from error

@@ -99,8 +99,10 @@ def songs_of(part):
 
 
 def weights_of(folder):
+    """Names and values. Keras numbers the dropouts' seeds through all of a process."""
     variables = tf.saved_model.load(str(folder)).variables
-    return {v.name: v.numpy() for v in variables}
+    names = [re.sub(r"^seed_generator_\d+", "seed", v.name) for v in variables]
+    return [(name, v.numpy()) for name, v in zip(names, variables, strict=True)]
 
 
 def test_one_command_pushes_and_the_next_reuses(place, capsys):
@@ -122,7 +124,7 @@ def test_the_pushed_model_is_the_trained_one(place):
     network = keras.saving.load_model(trained / "m" / "model.keras").main_branch()
     pushed = weights_of("saved_models/m/1")
     for weight in network.weights:
-        [value] = [v for name, v in pushed.items() if name.split(":")[0] == weight.path]
+        [value] = [v for name, v in pushed if name.split(":")[0] == weight.path]
         np.testing.assert_array_equal(value, np.array(weight))
 
 
@@ -294,6 +296,23 @@ def test_stages_alone(place, capsys):
     assert "'Baker' is none of ExampleGen, " in capsys.readouterr().err
 
 
+def test_what_is_left_out_is_told_and_under_strict_an_error(place, capsys):
+    songs = pathlib.Path("my 'songs'")
+    pathlib.Path(songs, "empty.flac").touch()
+    rows = files.read_csv(songs / "manifest.csv")
+    empty = {**rows[0], "path": "empty.flac", "song": "Empty", "album": "Other"}
+    files.write_csv(songs / "manifest.csv", list(rows[0]), [*rows, empty])
+    lines = files.read_csv(songs / "split.csv")
+    lines.append({**lines[0], "song": "Gone"})
+    files.write_csv(songs / "split.csv", list(lines[0]), lines)
+    assert pipeline("c.yaml", "--to", "ExampleGen") == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"left out .*empty\.flac", printed)
+    assert re.search(r"1 lines of .*\n?.*Gone", printed)
+    assert pipeline("c.yaml", "--to", "ExampleGen", "--strict") == 1
+    assert "empty.flac" in capsys.readouterr().err
+
+
 def test_the_tuner_decides_what_is_trained(place, tiny_config, capsys):
     write_config("tuned.yaml", tiny_config, trials=1)
     assert pipeline("tuned.yaml", "--to", "Trainer") == 0
@@ -335,6 +354,6 @@ def test_killed_ten_times_it_ends_as_if_undisturbed(place):
     assert done.returncode == 0, done.stderr
     assert versions.versions("saved_models/m") == [1]
     found = weights_of("saved_models/m/1")
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value)
+    assert [name for name, _ in found] == [name for name, _ in expected]
+    for (name, value), (_, same) in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(value, same, err_msg=name)
