@@ -93,11 +93,15 @@ def _ask(export, config, about, store, keys, limits):
         "clip_seconds": about["clip_seconds"],
         "signatures": {
             "serving_default": ["waveform", *melody],
+            "songs": ["waveform", "lengths", *melody],
             "mel": ["mel_spectrogram", *melody],
             "clips": ["mel_spectrogram", *melody],
             "embed": ["waveform", *melody],
+            # What takes strings: see `pipelines.probe`.
+            **({} if melody else {"audio_bytes": []}),
             "examples": [],
             "labels": [],
+            "about": [],
         },
     }
     with tempfile.TemporaryDirectory(prefix="infra-") as folder:

@@ -78,7 +78,7 @@ class Infra:
         songs: Test songs that are compared.
     """
 
-    memory_mb: float = 8192.0
+    memory_mb: float = 4096.0
     seconds_per_hour: float = 600.0
     first_answer_seconds: float = 120.0
     tolerance: float = 1e-4

@@ -21,7 +21,7 @@ from lca_keras.audio import decoder
 SILENCE_PEAK = 2e-5
 # A file that goes beyond full scale by so much has another scale, such as that of
 # integers; or it is damaged, if its loudest sample is 40 dB above the mean power.
-_LOUDEST, _LARGEST, _SPIKE = 10.0, 1e10, 1e-4
+LOUDEST, LARGEST, SPIKE = 10.0, 1e10, 1e-4
 # Channels that cancel out: their mean is so much softer than they are, as a power.
 CANCELLED = 1e-2
 # Samples that are kept in memory; longer recordings are kept in a temporary file.
@@ -218,7 +218,7 @@ class SoundCheck:
 
     def __init__(self):
         self._size, self._peak, self._energy = 0, 0.0, 0.0
-        self._finite = True
+        self._finite, self._sounding = True, False
 
     def add(self, samples):
         """Takes some more float32 samples, of any shape."""
@@ -228,6 +228,9 @@ class SoundCheck:
         self._finite &= bool(np.isfinite(samples).all())
         self._peak = max(self._peak, float(np.abs(samples).max()))
         self._energy += float(np.vdot(samples, samples))
+        # An offset is no sound.
+        swing = float(np.ptp(samples, axis=0).max()) / 2
+        self._sounding |= not swing < SILENCE_PEAK
 
     def finish(self):
         """Ends it.
@@ -239,11 +242,11 @@ class SoundCheck:
             raise AudioError("no audio in the file")
         if not self._finite:
             raise AudioError("samples are NaN or infinite")
-        if self._peak < SILENCE_PEAK:
+        if not self._sounding:
             raise AudioError("silent from beginning to end")
         # One sample of 1e20, say: all the rest would be silence beside it.
-        spike = self._energy < _SPIKE * self._size * self._peak**2
-        if self._peak > _LARGEST or (self._peak > _LOUDEST and spike):
+        spike = self._energy < SPIKE * self._size * self._peak**2
+        if self._peak > LARGEST or (self._peak > LOUDEST and spike):
             raise AudioError(
                 f"a sample of it is {self._peak:.3g}, full scale is 1: damaged"
             )

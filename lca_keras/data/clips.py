@@ -334,7 +334,7 @@ def _as_float32(clips):
     }
 
 
-def sound_first(mel, config):
+def sound_first(mel, config, frames=None):
     """Finds the frames that clips are cut from, inside a graph.
 
     As `lca_keras.audio.features.kept_frames`, for many songs.
@@ -342,6 +342,8 @@ def sound_first(mel, config):
     Args:
         mel: Float32 tensor `(songs, mel_bins, frames)`, decibels.
         config: `lca_keras.config.FeatureConfig`.
+        frames: Optional int tensor `(songs,)`, frames of each song; none of those that
+            follow them is kept.
 
     Returns:
         Int32 tensor `(songs, frames)`, each song's frames, first those that are kept
@@ -350,6 +352,10 @@ def sound_first(mel, config):
     """
     import tensorflow as tf
 
+    inside = tf.ones_like(mel[:, 0], tf.bool)
+    if frames is not None:
+        inside = tf.sequence_mask(frames, tf.shape(mel)[2])
+        mel = tf.where(inside[:, None], mel, mel.dtype.min)
     loudest = tf.reduce_max(mel, axis=1)
     peak = tf.reduce_max(loudest, axis=1, keepdims=True)
     least = peak - np.float32(features.silence_depth(config))
@@ -362,10 +368,11 @@ def sound_first(mel, config):
     pauses = _window_sums(tf.pad(begins, [[0, 0], [size - 1, 0]]), size)
     before = tf.cumsum(sounding, axis=1)
     after = tf.cumsum(sounding, axis=1, reverse=True)
-    left_out = tf.cast((pauses > 0) | (before == 0) | (after == 0), tf.int32)
+    left_out = (pauses > 0) | (before == 0) | (after == 0)
+    left_out = tf.cast(left_out & inside, tf.int32)
     edge = features.edge_frames(config)
     left_out = tf.pad(left_out, [[0, 0], [edge, edge]])
-    kept = _window_sums(left_out, 2 * edge + 1) == 0
+    kept = (_window_sums(left_out, 2 * edge + 1) == 0) & inside
     kept &= tf.reduce_all(tf.math.is_finite(mel), axis=(1, 2))[:, None]
     order = tf.argsort(tf.cast(~kept, tf.int32), axis=1, stable=True)
     return order, tf.math.count_nonzero(kept, axis=1, dtype=tf.int32)

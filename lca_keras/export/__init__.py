@@ -39,13 +39,7 @@ def export_model(network, artists, config, root, name, metrics, about=None):
     folder = pathlib.Path(root, name)
     features = config.features
     with versions.staging(folder) as temporary:
-        savedmodel.write(network, artists, config, temporary)
-        for file, convert in tflite.VARIANTS.items():
-            (temporary / file).write_bytes(convert(network))
-        (temporary / "labels.txt").write_text(
-            "".join(f"{artist}\n" for artist in artists), encoding="utf-8"
-        )
-        metadata = {
+        told = {
             "name": name,
             "artists": artists,
             "sample_rate": features.sample_rate,
@@ -54,8 +48,17 @@ def export_model(network, artists, config, root, name, metrics, about=None):
             * features.hop_length
             / features.sample_rate,
             "temperature": network.temperature,
-            "parameters": network.count_params(),
             "config": config.to_dict(),
+        }
+        savedmodel.write(network, artists, config, temporary, told)
+        for file, convert in tflite.VARIANTS.items():
+            (temporary / file).write_bytes(convert(network))
+        (temporary / "labels.txt").write_text(
+            "".join(f"{artist}\n" for artist in artists), encoding="utf-8"
+        )
+        metadata = {
+            **told,
+            "parameters": network.count_params(),
             "metrics": metrics,
             **(about or {}),
         }

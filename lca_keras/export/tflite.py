@@ -5,7 +5,7 @@ import tempfile
 import keras
 import tensorflow as tf
 
-from lca_keras.export.savedmodel import encoder_input
+from lca_keras.export.signatures import encoder_input
 
 
 def float32(network):

@@ -1,0 +1,119 @@
+"""Encoded audio to samples, inside a graph: what a server decodes for its clients."""
+
+import tensorflow as tf
+
+from lca_keras.audio.decode import CANCELLED
+
+# Where soxr's high quality filter lets half pass, relative to the end of the lower
+# rate's band, and the standard deviation of its step down: measured, to 0.02.
+_HALF, _STEP = 0.9565, 0.0112
+# Input samples of a block that is filtered at a time, and what comes in at its edges,
+# where a block is taken for periodic.
+_BLOCK, _MARGIN = 1 << 17, 4096
+
+
+def attempt(function, element, otherwise):
+    """What a function makes of a tensor, or something else where it fails.
+
+    An operation that fails would take the whole request down, and those that a server
+    has put together with it.
+
+    Args:
+        function: From a tensor to a tuple of tensors.
+        element: Tensor.
+        otherwise: Tuple of tensors of the same types and ranks.
+    """
+    found = tf.data.Dataset.from_tensors(element).map(function).ignore_errors()
+    found = found.concatenate(tf.data.Dataset.from_tensors(otherwise))
+    return found.take(1).get_single_element()
+
+
+def decode_wav(content, sample_rate):
+    """Decodes a WAV file of 16-bit samples.
+
+    As `lca_keras.audio.decode.decode`: channels are averaged, but of channels that
+    cancel out only the first is taken; then resampled.
+
+    Args:
+        content: String tensor, scalar.
+        sample_rate: Int, samples per second to return.
+
+    Returns:
+        Float32 tensor `(samples,)`, empty if it is no such file.
+    """
+
+    def read(content):
+        return tuple(tf.audio.decode_wav(content))
+
+    channels, rate = attempt(read, content, (tf.zeros((0, 1)), sample_rate))
+    mixed = tf.reduce_mean(channels, axis=1)
+    single = tf.reduce_mean(tf.reduce_sum(tf.square(channels), axis=0))
+    cancelled = tf.reduce_sum(tf.square(mixed)) < CANCELLED * single
+    mixed = tf.cond(cancelled, lambda: channels[:, 0], lambda: mixed)
+    # No music has fewer, and nothing can be made of none.
+    mixed = mixed[: tf.where(rate < 1000, 0, tf.size(mixed))]
+    return resample(mixed, tf.maximum(rate, 1), sample_rate)
+
+
+def resample(samples, rate, new_rate):
+    """Resamples by Fourier transforms, block by block.
+
+    Args:
+        samples: Float32 tensor `(samples,)`.
+        rate: Int32 tensor, scalar, their rate.
+        new_rate: Int, the rate to return.
+
+    Returns:
+        Float32 tensor of `ceil(samples * new_rate / rate)` samples.
+    """
+    return tf.cond(
+        tf.equal(rate, new_rate) | tf.equal(tf.size(samples), 0),
+        lambda: samples,
+        lambda: _resampled(samples, rate, new_rate),
+    )
+
+
+def _resampled(samples, rate, new_rate):
+    # As many samples become whole ones: `down` of the old rate, `up` of the new.
+    common = _greatest_common_divisor(rate, new_rate)
+    down, up = rate // common, new_rate // common
+    margin, kept = -(-_MARGIN // down), -(-_BLOCK // down)
+    length = kept + 2 * margin
+    count = tf.size(samples)
+    blocks = -(-count // (kept * down))
+    behind = blocks * kept * down - count + margin * down
+    padded = tf.pad(samples, [[margin * down, behind]])
+    low = tf.minimum(length * down, length * up) // 2 + 1
+    # Hertz of the spectrum's bins, relative to the end of the lower rate's band.
+    place = 2 * tf.cast(tf.range(low), tf.float32) / tf.cast(length, tf.float32)
+    place /= tf.cast(tf.minimum(up, down), tf.float32)
+    passed = tf.math.erfc((place - _HALF) / (2**0.5 * _STEP)) / 2
+    passed = tf.cast(passed, tf.complex64)
+    gain = tf.cast(up, tf.float32) / tf.cast(down, tf.float32)
+
+    def block(number):
+        start = number * kept * down
+        spectrum = tf.signal.rfft(padded[start : start + length * down])
+        spectrum = spectrum[:low] * passed
+        spectrum = tf.pad(spectrum, [[0, length * up // 2 + 1 - low]])
+        samples = gain * tf.signal.irfft(spectrum, [length * up])
+        return samples[margin * up : (margin + kept) * up]
+
+    found = tf.map_fn(
+        block,
+        tf.range(blocks),
+        fn_output_signature=tf.TensorSpec((None,), tf.float32),
+        parallel_iterations=1,
+    )
+    exact = tf.cast(count, tf.int64) * tf.cast(up, tf.int64)
+    return tf.reshape(found, (-1,))[: -(-exact // tf.cast(down, tf.int64))]
+
+
+def _greatest_common_divisor(first, second):
+    """Euclid's algorithm, of int32 scalars."""
+    found, _ = tf.while_loop(
+        lambda _, rest: rest > 0,
+        lambda larger, rest: (rest, larger % rest),
+        (tf.convert_to_tensor(first), tf.convert_to_tensor(second)),
+    )
+    return found
