@@ -493,7 +493,10 @@ class Config:
 
     @classmethod
     def from_dict(cls, raw):
-        """Builds a `Config` from `to_dict`'s form; missing fields take defaults.
+        """Builds a `Config` from `to_dict`'s form.
+
+        Missing fields are those of the preset that an entry `preset` names, or the
+        defaults, the paper's.
 
         Raises:
             ConfigError: Unknown or ill-typed fields, or another version.
@@ -509,9 +512,19 @@ class Config:
             "this release reads. Write the fields you need into a new file "
             f"that begins with 'version: {CONFIG_VERSION}'.",
         )
+        preset = raw.pop("preset", None)
         sections = {field.name: field.type for field in dataclasses.fields(cls)}
-        unknown = sorted(set(raw) - set(sections))
-        _require(not unknown, f"unknown sections {unknown}; known: {list(sections)}")
+        unknown, known = sorted(set(raw) - set(sections)), ", ".join(sections)
+        _require(
+            not unknown,
+            f"unknown sections {unknown}; known: version, preset, {known}, and for "
+            "pipelines.run also pipeline",
+        )
+        if preset is not None:
+            for name, values in get_preset(preset).to_dict().items():
+                own = raw.get(name, {})
+                if name in sections and isinstance(own, dict):
+                    raw[name] = {**values, **own}
         return cls(**{name: section(name, sections[name], raw[name]) for name in raw})
 
     def save(self, path):

@@ -11,7 +11,7 @@ from pipelines import blessing
 PAGE = "results.html"
 
 
-def write(folder, name, judged, scores, rows, share, baseline):
+def write(folder, name, judged, scores, rows, share, baseline, known=0):
     """Writes `results.html`, a page without anything to load, and `confusion.png`.
 
     Args:
@@ -22,12 +22,20 @@ def write(folder, name, judged, scores, rows, share, baseline):
         rows: What `pipelines.blessing.decide` returned.
         share: Share of decisions that follow the band, or why it is not known.
         baseline: Folder of the pushed version, or `None`.
+        known: Int, test songs that the pushed version was trained on or chosen by.
     """
     folder = pathlib.Path(folder)
     blessed = all(each.passed for each in judged)
     judgements = pages.table(
         ["threshold", "value", "reached"],
-        [[j.threshold, j.describe(), "yes" if j.passed else "no"] for j in judged],
+        [
+            [
+                j.threshold,
+                j.describe(),
+                "" if j.value is None else "yes" if j.passed else "no",
+            ]
+            for j in judged
+        ],
     )
     columns, table = blessing.table(scores)
     own = [
@@ -43,14 +51,24 @@ def write(folder, name, judged, scores, rows, share, baseline):
         for row in own
         if row["said"] != row["singer"]
     ]
-    share = share if isinstance(share, str) else f"{share:.0%} of songs put together"
+    if not isinstance(share, str):
+        share = f"{share:.0%} of songs put together from one's voice and another's band"
+    note = ""
+    if known:
+        note = (
+            f"<p><strong>{known} of these test songs the pushed version knows from its "
+            "own training: beside it the candidate looks worse than it is.</strong></p>"
+        )
     body = [
         f"<p>{'Blessed' if blessed else 'Not blessed'}; compared with "
         f"{pages.escape(baseline or 'nothing: nothing else is pushed')}.</p>",
+        note,
         "<h2>Thresholds</h2>",
         judgements,
         f"<p>Named after the band: {pages.escape(share)}.</p>",
         "<h2>Scores on the test songs</h2>",
+        "<p>“frame” are clips, “heard” is what of a song was played to the model: the "
+        "mixture, or the voice alone where it is at hand.</p>",
         pages.table(columns, table),
         "<p>"
         + pages.link(

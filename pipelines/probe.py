@@ -88,9 +88,11 @@ def _batches(np, tf, model, settings):
     found = {}
     for name in settings["signatures"]:
         signature = model.signatures[name]
-        inputs = _inputs(np, name, 64, settings, settings["clip_seconds"])
+        seconds = settings["clip_seconds"]
+        inputs = _inputs(np, name, 64, settings, seconds)
         if name == "audio_bytes":
-            inputs = {name: _files(np, tf, inputs["waveform"], settings)}
+            songs = _inputs(np, "serving_default", 64, settings, seconds)["waveform"]
+            inputs = {name: _files(np, tf, songs, settings)}
         elif not inputs:  # It takes records: see `_songs`.
             continue
         expected = None

@@ -77,6 +77,13 @@ def run(args):
         )
     if args.config and args.preset:
         raise UserError("--config and --preset exclude each other")
+    if args.config:  # What is wrong with it is said before anything slow begins.
+        from pipelines import settings
+
+        settings.load(args.config)
+    for path in filter(None, (args.data, args.store)):
+        if not pathlib.Path(path).exists():
+            raise UserError(f"{path}: no such folder or manifest")
     console.quiet_tensorflow()
     from lca_keras import distribution
 
@@ -164,10 +171,11 @@ def _sequence(pipeline, ends, train):
     if not validated.outcome["passed"]:
         for anomaly in validated.outcome["anomalies"]:
             print(f"  anomaly {anomaly}")
+        kinds = {each.partition(":")[0] for each in validated.outcome["anomalies"]}
         print(
             "error: these songs are not as the schema wants them. Mend them, or change "
-            "the schema in --config: pipeline.schema, `accepted` names kinds that "
-            "don't count",
+            "the schema in --config: pipeline.schema, where "
+            f"`accepted: [{', '.join(sorted(kinds))}]` lets this pass",
             file=sys.stderr,
         )
         return 1
@@ -181,6 +189,13 @@ def _sequence(pipeline, ends, train):
         return 0
     evaluated = stages.evaluator(pipeline, examples, trained)
     print(f"results  {evaluated.folder / page.PAGE}")
+    known = evaluated.outcome.get("known_to_baseline", 0)
+    if known:
+        print(
+            f"note: version {evaluated.outcome['baseline']} knows {known} of the test "
+            "songs from its own training, so beside it the candidate looks worse than "
+            "it is. Another --seed divides the songs anew; --split-file keeps them"
+        )
     if ends < STAGES.index("InfraValidator"):
         return 0
     tried = stages.infra_validator(pipeline, examples, trained)
@@ -202,7 +217,8 @@ def print_table(made):
     out = Console()
     if not out.is_terminal:
         out = Console(width=200)
-    table = Table("stage", "", "seconds", "verdict", "artefact", box=box.SIMPLE)
+    table = Table("stage", "", "seconds", "verdict", box=box.SIMPLE)
+    table.add_column("artefact", overflow="fold")
     for each in made:
         table.add_row(
             each.stage,

@@ -49,6 +49,12 @@ class Threshold:
             raise ConfigError(
                 f"{self.metric}: give one of at_least, at_most and change_at_least"
             )
+        [limit] = [limit for limit in limits if limit is not None]
+        least = 0 if self.change_at_least is None else -1
+        if not least <= limit <= 1:
+            raise ConfigError(
+                f"{self.metric}: {limit:g} is not in its range, {least} to 1"
+            )
         if self.metric == "band_share" and self.change_at_least is not None:
             raise ConfigError("band_share has no change: give at_most")
 

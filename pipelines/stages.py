@@ -420,6 +420,7 @@ def evaluator(pipeline, examples, trained):
         with console.working("Analysing"):
             scores = blessing.analyse(rows, folder / "analysis")
         share = _band_share(pipeline, examples, trained, thresholds)
+        known = _known_to(baseline, examples, keys) if baseline else 0
         judged = blessing.judge(thresholds, scores, share, bool(baseline))
         if baseline:
             judged.append(blessing.judge_artists(export, baseline, may_drop))
@@ -427,7 +428,7 @@ def evaluator(pipeline, examples, trained):
         files.write_csv(folder / "scores.csv", columns, table)
         blessed = all(each.passed for each in judged)
         broken = [each for each in judged if not each.passed]
-        page.write(folder, pipeline.name, judged, scores, rows, share, baseline)
+        page.write(folder, pipeline.name, judged, scores, rows, share, baseline, known)
         verdict = (
             "blessed"
             if blessed
@@ -442,12 +443,27 @@ def evaluator(pipeline, examples, trained):
             "verdict": verdict,
             "passed": blessed,
             "baseline": baseline and baseline.name,
+            "known_to_baseline": known,
             "judgements": [dataclasses.asdict(each) for each in judged],
             "scores": overall,
             "band_share": share,
         }
 
     return pipeline.artefact("Evaluator", settings, make)
+
+
+def _known_to(baseline, examples, keys):
+    """How many of these songs a pushed version was trained on or chosen by.
+
+    As far as its run is still there.
+    """
+    about = files.read_json(baseline / versions.METADATA)
+    try:
+        job = run.Run.load(about.get("run", ""))
+    except UserError:
+        return 0
+    learned = corpus.learned_from(job.source, job.config, job.folder, examples.corpus)
+    return len(set(learned) & set(keys))
 
 
 def pushed_before(pipeline, export):
@@ -534,17 +550,21 @@ def infra_validator(pipeline, examples, trained):
 
 
 def pusher(pipeline, examples, measured, trained, evaluated, tried):
-    """Pushes the candidate, unless it is pushed already; an `Artefact`.
+    """Pushes the candidate, unless it was pushed already; an `Artefact`.
 
-    The version's card carries the scores on the test songs.
+    The version's card carries the scores on the test songs. What was pushed once, and
+    another version has followed, after a roll-back say, is not pushed again unasked.
 
     Raises:
         UserError: The candidate is not blessed, or cannot be served.
     """
     for artefact in (evaluated, tried):
         if not artefact.outcome["passed"]:
+            live = _live(pipeline)
             raise UserError(
-                f"not pushed. {artefact.stage}: {artefact.outcome['verdict']}"
+                f"not pushed, {f'{live} stays live' if live else 'nothing is'}. "
+                f"{artefact.stage}: {artefact.outcome['verdict']}. See "
+                f"{artefact.folder}"
             )
     export = candidate(pipeline, trained)
     # Not the evaluation: other test songs make no other model.
@@ -553,7 +573,9 @@ def pusher(pipeline, examples, measured, trained, evaluated, tried):
 
     def make(folder):
         # A push that was killed after its rename has pushed all the same.
-        pushed = _pushed(pipeline, own) or _push(pipeline, export, evaluated, own)
+        pushed = _live(pipeline)
+        if not pushed or identity(pushed) != own["candidate"]:
+            pushed = _push(pipeline, export, evaluated, own)
         label = "canary" if pipeline.settings.canary else "stable"
         labels.follow(pipeline.model, int(pushed.name), label)
         blessed = {"version": int(pushed.name), "statistics": measured.folder.name}
@@ -570,20 +592,29 @@ def pusher(pipeline, examples, measured, trained, evaluated, tried):
         return {"verdict": verdict, "version": int(pushed.name)}
 
     def lost(outcome):
-        pushed = pipeline.model / str(outcome["version"])
-        return None if pushed.exists() else f"{pushed} is gone"
+        return None if _live(pipeline) else f"{pipeline.model} has no version"
 
-    return pipeline.artefact("Pusher", settings, make, lost=lost)
+    artefact = pipeline.artefact("Pusher", settings, make, lost=lost)
+    live = _live(pipeline)
+    if artefact.reused and int(live.name) != artefact.outcome["version"]:
+        verdict = artefact.outcome["verdict"]
+        if identity(live) == own["candidate"]:
+            verdict = f"live as {live}"
+        else:
+            verdict += (
+                f", NOT LIVE: {live} is, which has followed it. --from Pusher pushes "
+                "it again"
+            )
+        outcome = {**artefact.outcome, "verdict": verdict}
+        artefact = dataclasses.replace(artefact, outcome=outcome)
+        pipeline.workshop.made[-1] = artefact
+    return artefact
 
 
-def _pushed(pipeline, own):
-    """The version that an earlier call has pushed, or `None`."""
-    for number in reversed(versions.versions(pipeline.model)):
-        folder = pipeline.model / str(number)
-        history = versions.history_of(folder)
-        if "restored" not in history and own.items() <= history.items():
-            return folder
-    return None
+def _live(pipeline):
+    """Folder of the newest version, or `None`."""
+    numbers = versions.versions(pipeline.model)
+    return pipeline.model / str(numbers[-1]) if numbers else None
 
 
 def _push(pipeline, export, evaluated, own):

@@ -21,6 +21,22 @@ def test_presets_round_trip(name, tmp_path):
     assert Config.load(tmp_path / "config.yaml") == config
 
 
+def test_a_file_may_begin_with_a_preset(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("version: 2\npreset: demo\ntrain: {epochs: 3}\n")
+    demo = get_preset("demo")
+    assert demo.train.epochs != 3
+    assert Config.load(path) == demo.replace(train={"epochs": 3})
+    for text, message in (
+        ("preset: x", "unknown preset 'x'; known: "),
+        ("presets: demo", r"unknown sections \['presets'\]; known: version, preset, "),
+        ("preset: demo\ntrain: 3", "train: expected a mapping, received 3"),
+    ):
+        path.write_text(f"version: 2\n{text}\n")
+        with pytest.raises(ConfigError, match=message):
+            Config.load(path)
+
+
 def test_paper_preset_is_the_published_training():
     train = get_preset("paper").train
     assert (train.learning_rate, train.batch_size) == (1e-4, 16)

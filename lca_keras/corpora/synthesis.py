@@ -12,6 +12,7 @@ by the artist's own band instead, or by another artist's.
 import argparse
 import dataclasses
 import pathlib
+import shlex
 import sys
 
 import numpy as np
@@ -355,7 +356,11 @@ def main(argv=None):
         corpus = SynthesisConfig(**{f.name: getattr(args, f.name) for f in fields})
         with console.progress("Synthesising songs") as progress:
             rows = write_corpus(corpus, args.out, args.stems, args.jobs, progress)
-        print(f"{len(rows)} songs of {corpus.artists} artists in {args.out}")
+        listed = shlex.quote(str(pathlib.Path(args.out, "manifest.csv")))
+        print(
+            f"{len(rows)} songs of {corpus.artists} artists in {args.out}; for other "
+            f"commands: --data {listed}"
+        )
 
     return console.guard(run, args.debug)
 

@@ -13,6 +13,8 @@ from lca_keras import files
 from lca_keras.audio.decode import EXTENSIONS
 from lca_keras.errors import UserError
 
+# Of a corpus that `lca_keras.corpora.synthesis` has written, say.
+_MANIFEST = "manifest.csv"
 _COLUMNS = ("path", "artist", "album", "song")
 # A disc of an album: its folder, or the end of the album's name.
 _DISC = re.compile(r"(cd|dis[ck]|dvd|lp|side)[ _.-]*(\d{1,2}|[a-f]|[ivx]{1,4})", re.I)
@@ -127,7 +129,9 @@ class _NoSong(Exception):
 
 def _scan(root, name, left_out):
     """Yields the songs of a folder. `name` gives artist, album and song of a file."""
-    named = collections.defaultdict(list)
+    named, listed = collections.defaultdict(list), ""
+    if name is _placed and (root / _MANIFEST).is_file():
+        listed = f". The songs are listed in {root / _MANIFEST}: give that as --data"
     for path in audio_files(root, left_out):
         place = path.relative_to(root)
         try:
@@ -137,7 +141,7 @@ def _scan(root, name, left_out):
             if not all(names):
                 raise _NoSong("a name of it is blank")
         except _NoSong as error:
-            left_out[str(path)] = str(error)
+            left_out[str(path)] = f"{error}{listed}"
         else:
             named[names].append(path)
     for (artist, album, song), paths in named.items():

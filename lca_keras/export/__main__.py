@@ -197,7 +197,10 @@ def push(args):
         print(f"pushed to {remote.push(source, f'{args.exports}/{args.name}')}")
         return
     folder = pathlib.Path(args.exports, args.name)
+    sums, before = integrity.read_sums(source), versions.versions(folder)
     pushed = versions.push(source, folder)
+    if before and sums and sums == integrity.read_sums(folder / str(before[-1])):
+        print(f"note: it is the same as version {before[-1]}")
     said = "canary" if args.canary else "stable"
     now = labels.follow(folder, int(pushed.name), said, args.base_path)
     print(f"pushed to {pushed}, {_labels(now)} in {folder.parent / labels.CONFIG}")
@@ -244,7 +247,9 @@ def _prune(folder, keep, grace):
     deleted, spared = versions.prune(folder, keep, labelled, grace)
     print(f"deleted {', '.join(map(str, deleted)) or 'none'}")
     for number in spared:
-        why = "it has a label" if number in labelled else "it was live just now"
+        why = f"it was live within the last {grace:g} s; --grace says how long"
+        if number in labelled:
+            why = "it has a label"
         print(f"kept {number}: {why}")
 
 
@@ -259,10 +264,18 @@ def sign(args):
 
 
 def verify(args):
-    """Verifies a version's sums and signature."""
-    if bool(args.key) == bool(args.chain):
-        raise UserError("say by what to verify: --key PUBLIC.pem, or --chain CA.pem")
+    """Verifies a version's sums and, with a key or certificates, its signature."""
+    if args.key and args.chain:
+        raise UserError("--key and --chain exclude each other")
     folder = versions.find_version(_folder(args), args.version)
+    if not args.key and not args.chain:
+        if not integrity.check(folder):
+            raise UserError(f"{folder} has no {integrity.SUMS}")
+        signed = "was not checked: give --key PUBLIC.pem, or --chain CA.pem"
+        if not (folder / integrity.SIGNATURE).exists():
+            signed = "there is none"
+        print(f"{folder}: whole by its sums; its signature: {signed}")
+        return
     integrity.verify(folder, args.key, args.chain)
     print(f"{folder}: whole, and signed by that key or certificate")
 

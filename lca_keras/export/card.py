@@ -33,6 +33,18 @@ def _listens_to(metrics):
     return [said, ""]
 
 
+def _calibration(test):
+    """How far probabilities are from how often they are right."""
+    if "calibration_error_before" not in test:
+        return []
+    return [
+        "Expected calibration error on test clips: "
+        f"{test['calibration_error_before']:.3f} before, "
+        f"{test['calibration_error_after']:.3f} after the temperature.",
+        "",
+    ]
+
+
 def _hearings(metrics):
     """A table of what it makes of the test songs' parts."""
     report = metrics.get("voice_report")
@@ -99,11 +111,7 @@ def model_card(metadata):
             "| --- | --- | --- | --- | --- |",
             *rows,
             "",
-            "Expected calibration error on test clips: "
-            f"{test.get('calibration_error_before', float('nan')):.3f} before, "
-            f"{test.get('calibration_error_after', float('nan')):.3f} after the "
-            "temperature.",
-            "",
+            *_calibration(test),
             *_hearings(metadata["metrics"]),
             "## Artists",
             "",

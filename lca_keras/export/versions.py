@@ -50,6 +50,9 @@ def find_version(folder, version=None):
     if not available and (folder / "metrics.json").exists():
         exported = files.read_json(folder / "metrics.json").get("export")
         raise UserError(f"{folder} is a run; its exported model is {exported}")
+    inside = [p for p in sorted(folder.glob("*")) if versions(p)]
+    if not available and len(inside) == 1:
+        raise UserError(f"{folder}: no exported model, but there is one in {inside[0]}")
     if not available:
         raise UserError(
             f"{folder}: no exported model. Expected saved_models/NAME, as printed at "
@@ -177,12 +180,20 @@ def roll_back(folder, version=None):
     """
     live = find_version(folder)
     if version is None:
-        restored = history_of(live).get("restored", int(live.name))
+        history = history_of(live)
+        restored = history.get("restored", int(live.name))
         older = [number for number in versions(folder) if number < restored]
         if not older:
+            others = [str(n) for n in versions(folder) if n != int(live.name)]
+            name = f"what version {restored} was" if "restored" in history else "it"
             raise UserError(
-                f"{folder}: nothing to roll back to; version {live.name} is live, and "
-                f"of what came before {restored} nothing is left"
+                f"{folder}: version {live.name} is live, and nothing older than {name} "
+                "is left"
+                + (
+                    f". To take another, say which: {', '.join(others)}"
+                    if others
+                    else ""
+                )
             )
         version = older[-1]
     source = find_version(folder, version)

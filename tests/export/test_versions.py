@@ -195,7 +195,10 @@ def test_rolling_back_goes_a_step_further_each_time(here):
     assert (path.name, version, content(path)) == ("4", 2, "b")
     path, version = versions.roll_back(model)
     assert (path.name, version, content(path)) == ("5", 1, "a")
-    with pytest.raises(UserError, match="nothing to roll back to; version 5 is live"):
+    with pytest.raises(
+        UserError,
+        match=r"version 5 is live, and nothing older .* 1 was.* which: 1, 2, 3, 4",
+    ):
         versions.roll_back(model)
     path, version = versions.roll_back(model, 4)
     assert (path.name, content(path)) == ("6", "b")

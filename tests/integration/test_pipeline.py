@@ -19,7 +19,7 @@ import yaml
 
 from lca_keras import files
 from lca_keras.corpora import synthesis
-from lca_keras.export import integrity, versions
+from lca_keras.export import integrity, labels, versions
 from pipelines import run
 
 pytestmark = pytest.mark.slow
@@ -158,13 +158,13 @@ def test_results_are_a_page_without_anything_to_load(place):
 
 
 def test_a_threshold_that_is_missed_blocks(place, tiny_config, capsys):
-    high = [{"metric": "song_accuracy", "slice": "artist", "at_least": 1.1}]
+    high = [{"metric": "song_accuracy", "slice": "artist", "at_least": 1.0}]
     write_config("high.yaml", tiny_config, high)
     assert pipeline("high.yaml") == 1
     printed = capsys.readouterr()
     assert re.search(
-        r"not pushed\. Evaluator: not blessed: song_accuracy by artist, at least 1\.1, "
-        r"is \d\.\d+ \(.+\)",
+        r"not pushed, saved_models/m/1 stays live\. Evaluator: not blessed: "
+        r"song_accuracy by artist, at least 1, is \d\.\d+ \(.+\)\. See artefacts/m/Eva",
         printed.err,
     )
     assert stages_of(printed.out)["Trainer"] == "reused"
@@ -281,6 +281,30 @@ def test_a_full_disk_in_pusher_leaves_nothing_half_pushed(place, monkeypatch, ca
     assert pipeline("c.yaml") == 0
     assert stages_of(capsys.readouterr().out)["Pusher"] == "run"
     assert versions.versions("saved_models/m") == [1]
+
+
+def test_what_was_rolled_back_is_not_pushed_again_unasked(place, tiny_config, capsys):
+    """Neither by a run that finds nothing new, nor once its version is pruned."""
+    from lca_keras.export import __main__ as export
+
+    write_config("other.yaml", tiny_config, seed=1)
+    assert pipeline("other.yaml") == 0
+    assert export.main(["rollback", "m"]) == 0
+    assert versions.versions("saved_models/m") == [1, 2, 3]
+    for _ in range(2):
+        capsys.readouterr()
+        assert pipeline("other.yaml") == 0
+        said = capsys.readouterr().out
+        assert stages_of(said)["Pusher"] == "reused"
+        assert re.search(r"NOT LIVE: saved_models/m/\d is, which has followed it", said)
+        assert max(versions.versions("saved_models/m")) == 3
+        assert export.main(["prune", "m", "--keep", "1", "--grace", "0"]) == 0
+    # What is live is the first model, if under another number.
+    assert pipeline("c.yaml") == 0
+    assert "live as saved_models/m/3" in capsys.readouterr().out
+    assert pipeline("other.yaml", "--from", "Pusher") == 0
+    assert versions.versions("saved_models/m") == [3, 4]
+    assert labels.labels_of("saved_models/m") == {"stable": 4}
 
 
 def test_stages_alone(place, capsys):

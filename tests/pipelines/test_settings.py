@@ -74,6 +74,14 @@ pipeline:
             "{thresholds: [{metric: band_share, change_at_least: 0}]}",
             "band_share has no change: give at_most",
         ),
+        (
+            "{thresholds: [{metric: song_f1, at_least: 30}]}",
+            "song_f1: 30 is not in its range, 0 to 1",
+        ),
+        (
+            "{thresholds: [{metric: song_f1, change_at_least: -1.5}]}",
+            "song_f1: -1.5 is not in its range, -1 to 1",
+        ),
         ("{thresholds: [{at_least: 1}]}", "pipeline.thresholds[0]: metric is needed"),
     ],
 )
