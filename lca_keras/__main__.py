@@ -10,6 +10,7 @@ from lca_keras import console
 COMMANDS = {
     "fit": "lca_keras.fit",
     "predict": "lca_keras.predict",
+    "client": "lca_keras.client",
     "evaluate": "lca_keras.evaluate",
     "explain": "lca_keras.explain",
     "experiments": "lca_keras.experiments.__main__",

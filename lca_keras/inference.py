@@ -2,24 +2,28 @@
 
 import collections
 import dataclasses
+import hashlib
+import importlib
 import itertools
+import json
 import pathlib
+import threading
 
 import numpy as np
 
-from lca_keras import console, files, metrics, plots
-from lca_keras.audio import features
+from lca_keras import files, metrics, plots, runtimes
+from lca_keras.audio import decode, features
 from lca_keras.audio.decode import AudioError
 from lca_keras.audio.melody import contour
 from lca_keras.config import Config
 from lca_keras.data.catalogue import Song
 from lca_keras.data.extraction import Extractor
 from lca_keras.errors import UserError
-from lca_keras.export import integrity, versions
+from lca_keras.export import integrity, tflite_file, versions
 from lca_keras.export.versions import METADATA
 
-# Clips in one call of the model; bounds memory for long songs.
-_CLIPS_AT_ONCE = 64
+# Clips that are cut out together; bounds memory for long songs.
+_CLIPS_AT_ONCE = 256
 _UNSURE = "not sure"
 # Seconds of silence that are told; songs fade in and out.
 _WORTH_A_WORD = 3.0
@@ -135,71 +139,80 @@ class Identifier:
     """An exported model, ready to identify singers.
 
     Args:
-        folder: Folder of a model, whose newest version is taken, or of a version.
+        model: Folder of a model, whose newest version is taken, or of a version; or a
+            TFLite file of one.
         separator: Optional folder of the separator that the model was trained with.
+        runtime: Optional, one of `lca_keras.runtimes.RUNTIMES`; default is LiteRT where
+            it is installed.
+        threads: Optional int, threads of LiteRT and of what computes features.
 
     Attributes:
         artists: List of class names.
-        metadata: Dict; what `lca_keras.json` beside the model says.
+        metadata: Dict; what `lca_keras.json` beside the model says, or the server.
+        runtime: What computes: see `lca_keras.runtimes`.
         has_sums: Whether its files are those of its `SHA256SUMS`; exports of before
             have none.
+        digest: String that tells models apart: its name, and of what it is told.
 
     Raises:
-        UserError: It is no export, not a whole one, or one that was changed.
+        UserError: It is no export, not a whole one, or one that was changed; or the
+            runtime is not installed.
     """
 
-    def __init__(self, folder, separator=None):
-        console.quiet_tensorflow()
-        import soxr  # noqa: F401  Loaded now, not with the first song.
-        import tensorflow as tf
-
-        folder = pathlib.Path(folder)
-        if versions.versions(folder):
-            folder = versions.find_version(folder)
+    def __init__(self, model, separator=None, runtime=None, threads=None):
+        path = pathlib.Path(model)
         try:
-            self.has_sums = integrity.check(folder)
-            self.metadata = files.read_json(folder / METADATA)
-            config = Config.from_dict(self.metadata["config"])
-            self._model = tf.saved_model.load(str(folder))
+            if path.is_file():
+                self.has_sums = True
+                metadata = tflite_file.about(path)
+                computes = runtimes.open_file(path, runtime, threads)
+            else:
+                if versions.versions(path):
+                    path = versions.find_version(path)
+                self.has_sums = integrity.check(path)
+                metadata = files.read_json(path / METADATA)
+                computes = runtimes.open_runtime(path, runtime, threads)
+            self._start(computes, metadata, separator, threads)
         except (OSError, ValueError) as error:
-            raise UserError(f"{folder}: not a whole export ({error})") from error
-        self.artists = self.metadata["artists"]
-        # Exports of before had no `clips`; their `mel` takes a clip as a song.
-        signatures = self._model.signatures
-        self._serve = signatures.get("clips") or signatures["mel"]
+            raise UserError(f"{path}: not a whole export ({error})") from error
+
+    @classmethod
+    def of_server(cls, server, separator=None):
+        """The same for a model that a server computes, of `lca_keras.serving`."""
+        self = cls.__new__(cls)
+        self.has_sums = True
+        self._start(server, server.metadata, separator, None)
+        return self
+
+    def _start(self, runtime, metadata, separator, threads):
+        # Loaded now, not with the first song, and while its decoder starts and works.
+        decode.prepare()
+        import soxr  # noqa: F401
+
+        threading.Thread(target=importlib.import_module, args=("scipy.fft",)).start()
+        config = Config.from_dict(metadata["config"])
+        self.runtime, self.metadata = runtime, metadata
+        self.artists = metadata["artists"]
+        told = json.dumps(metadata, sort_keys=True).encode()
+        sum_of = hashlib.sha256(told).hexdigest()[:8]
+        self.digest = f"{metadata['name']} {sum_of}"
         self._config = config
         served = config.served_features
-        self._extractor = Extractor(served, separator, threads=None)
-        # The first call optimises the graph and takes memory: part of starting up,
-        # not of a song.
+        self._extractor = Extractor(served, separator, threads=threads)
         features.mel_filters(served)
-        frames = 9 * config.clip_frames
-        silence = np.zeros((served.mel_bins, frames), "float32")
-        starts = config.clip_frames * np.arange(9)
-        melody = silence if self.takes_melody else None
-        kept = np.arange(frames)
-        self._classify(HeardSong(silence, melody, kept, starts, 1.0, frames, []))
+        silence = np.zeros((1, served.mel_bins, config.clip_frames, 1), "float32")
+        names = ["mel_spectrogram", "melody"][: 1 + runtime.takes_melody]
+        runtime.warm_up(dict.fromkeys(names, silence))
 
     def _classify(self, song):
-        """Probabilities (clips, classes) of a `HeardSong`.
-
-        A few clips pass at once, however long it is.
-        """
-        import tensorflow as tf
-
-        results, starts = [], song.starts
-        for few in np.array_split(starts, -(-len(starts) // _CLIPS_AT_ONCE)):
+        """Probabilities (clips, classes) of a `HeardSong`."""
+        found = []
+        for few in np.array_split(song.starts, -(-len(song.starts) // _CLIPS_AT_ONCE)):
             clips = song.clips(self._config.clip_frames, few)
-            if not self.takes_melody:
+            if song.melody is None:
                 clips = {"mel_spectrogram": clips}
-            batch = {name: tf.constant(array) for name, array in clips.items()}
-            results.append(self._serve(**batch)["probabilities"].numpy())
-        return np.concatenate(results)
-
-    @property
-    def takes_melody(self):
-        """Whether the model takes the melody beside the waveform."""
-        return "melody" in self._serve.structured_input_signature[1]
+            found.append(self.runtime.probabilities(clips))
+        return np.concatenate(found)
 
     def check(self, vocals):
         """Raises early if vocals have to be separated and cannot be.

@@ -38,3 +38,36 @@ def tiny_config():
         model={"filters": (4, 8, 8, 8), "reduction": 4, "gru_units": 8},
         train={"epochs": 2, "warmup_epochs": 1, "precision": "float32"},
     )
+
+
+@pytest.fixture(scope="session")
+def network():
+    """Small, of random weights; clips of 94 frames, four artists."""
+    from lca_keras.models import CRNNFGNL
+    from tests.models.test_networks import randomize
+
+    model = CRNNFGNL(4, 94, filters=(4, 8, 8, 8), reduction=4, temperature=0.5)
+    randomize(model, seed=2)
+    return model
+
+
+@pytest.fixture(scope="session")
+def exported(network, tmp_path_factory):
+    """Its export, `…/my model/1`."""
+    from lca_keras.config import get_preset
+    from lca_keras.export import export_model
+    from tests.export.material import ARTISTS
+
+    own = {"filters": network.filters, "reduction": network.reduction}
+    config = get_preset("demo").replace(model=own)
+    return export_model(
+        network, ARTISTS, config, tmp_path_factory.mktemp("root"), "my model", {}
+    )
+
+
+@pytest.fixture(scope="session")
+def loaded(exported):
+    """The SavedModel of it."""
+    import tensorflow as tf
+
+    return tf.saved_model.load(str(exported))

@@ -151,7 +151,8 @@ def _to_mono(path, sample_rate, mix):
         for rate, block in read_blocks(path, sound.notes):
             mono = mix(block)
             check.add(block)
-            energies += np.vdot(mono, mono), np.vdot(block, block) / block.shape[1]
+            flat = block.ravel("K")
+            energies += np.vdot(mono, mono), np.vdot(flat, flat) / block.shape[1]
             yield rate, mono
 
     for samples in resampled(mixed(), sample_rate):
@@ -225,12 +226,14 @@ class SoundCheck:
         if not samples.size:
             return
         self._size += samples.size
-        self._finite &= bool(np.isfinite(samples).all())
-        self._peak = max(self._peak, float(np.abs(samples).max()))
-        self._energy += float(np.vdot(samples, samples))
+        # Of what is not a number, neither is a number.
+        high, low = samples.max(axis=0), samples.min(axis=0)
+        self._finite &= bool(np.isfinite(high).all() and np.isfinite(low).all())
+        self._peak = max(self._peak, float(high.max()), -float(low.min()))
+        flat = samples.ravel("K")
+        self._energy += float(np.vdot(flat, flat))
         # An offset is no sound.
-        swing = float(np.ptp(samples, axis=0).max()) / 2
-        self._sounding |= not swing < SILENCE_PEAK
+        self._sounding |= not np.max(high - low) / 2 < SILENCE_PEAK
 
     def finish(self):
         """Ends it.
@@ -294,7 +297,7 @@ def read_blocks(path, notes=None):
             if kind != decoder.BLOCK:
                 whole = True
                 break
-            yield rate, np.frombuffer(data, "float32").reshape(-1, channels)
+            yield rate, data.view("float32").reshape(channels, -1).T
     finally:
         if whole:
             _idle.append(process)
@@ -302,16 +305,24 @@ def read_blocks(path, notes=None):
             process.end()
     if kind == decoder.END:
         if notes is not None:
-            notes += json.loads(data)
+            notes += json.loads(data.tobytes())
         return
     error = {decoder.UNUSABLE: AudioError, decoder.NO_ACCESS: AccessError}[kind]
-    raise error(data.decode("utf-8", "replace"))
+    raise error(data.tobytes().decode("utf-8", "replace"))
 
 
+# Bytes in a pipe; with few, two processes wait for each other at every turn.
+_PIPE = 1 << 20
 # Processes that wait for a file.
 _idle = []
 # Another process must not read the answers to this one's questions.
 os.register_at_fork(after_in_child=_idle.clear)
+
+
+def prepare():
+    """Starts a process that waits for a file, while the caller does other things."""
+    if not _idle:
+        _idle.append(_Process())
 
 
 def _ask(path):
@@ -337,13 +348,14 @@ class _Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+            bufsize=0,
             start_new_session=True,  # Ctrl-C is for us.
+            pipesize=_PIPE,
         )
 
     def ask(self, path):
         """Asks for a file, bytes."""
         self._process.stdin.write(path.hex().encode() + b"\n")
-        self._process.stdin.flush()
 
     def receive(self):
         """Kind, rate, channels and bytes of the next message.
@@ -356,8 +368,14 @@ class _Process:
         return kind, rate, channels, self._read(size)
 
     def _read(self, size):
-        data = self._process.stdout.read(size)
-        if len(data) == size:
+        data = np.empty(size, "uint8")
+        rest = memoryview(data)
+        while len(rest):
+            count = self._process.stdout.readinto(rest)
+            if not count:
+                break
+            rest = rest[count:]
+        if not len(rest):
             return data
         code = self._process.wait()
         if code == -signal.SIGALRM:

@@ -51,16 +51,18 @@ def main():
     import resource
 
     import av
-    import numpy  # noqa: F401  Loaded before memory is limited.
 
     av.logging.set_level(None)
     with contextlib.suppress(ValueError, OSError):  # Not every system has it.
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     out = sys.stdout.buffer
 
-    def send(kind, rate, channels, data):
+    def send(kind, rate, parts):
         signal.alarm(0)  # Whoever reads it may take their time.
-        out.write(HEADER.pack(kind, rate, channels, len(data)) + data)
+        size = sum(map(len, parts))
+        out.write(HEADER.pack(kind, rate, len(parts), size))
+        for part in parts:
+            out.write(part)
         out.flush()
         signal.alarm(PATIENCE_SECONDS)
 
@@ -69,8 +71,8 @@ def main():
         signal.alarm(PATIENCE_SECONDS)
         try:
             notes = []
-            for rate, block in read(path, notes):
-                send(BLOCK, rate, block.shape[1], block.tobytes())
+            for rate, channels in read(path, notes):
+                send(BLOCK, rate, channels)
             kind, said = END, json.dumps(notes)
         except Unusable as error:
             kind, said = UNUSABLE, str(error)
@@ -78,7 +80,7 @@ def main():
             kind, said = UNUSABLE, "damaged: decoding it takes too much memory"
         except OSError as error:
             kind, said = NO_ACCESS, f"cannot be read: {error.strerror or error}"
-        send(kind, 0, 0, said.encode())
+        send(kind, 0, [said.encode()])
         signal.alarm(0)
 
 
@@ -90,8 +92,8 @@ def read(path, notes):
         notes: List that takes sentences for people, of what may be missing.
 
     Yields:
-        Tuples of sample rate and a float32 array `(samples, channels)`. Both may change
-        within a file of several that were joined.
+        Tuples of sample rate and a list with the bytes of each channel, its samples in
+        float32. Rate and channels may change within a file of several that were joined.
     """
     import av
 
@@ -182,9 +184,9 @@ def _not_opened(start):
 def _blocks(container, stream, heard):
     """Yields what `read` yields; passages that cannot be decoded are left out."""
     import av
-    import numpy as np
 
-    waiting, count, form, resampler = [], 0, None, None
+    # Frames are short: converted one by one they take longer than to be decoded.
+    waiting, form = None, None
     packets = container.demux(stream)
     while True:
         try:
@@ -202,20 +204,36 @@ def _blocks(container, stream, heard):
         for frame in frames:
             now = (frame.sample_rate, frame.layout.name, frame.format.name)
             # Files that were joined may change in all of these.
-            if now != form or count >= _SAMPLES:
-                if waiting:
-                    yield form[0], np.concatenate(waiting)
-                waiting, count = [], 0
+            full = waiting and waiting.samples * waiting.layout.nb_channels >= _SAMPLES
+            if now != form or full:
+                yield from _floats(waiting)
             if now != form:
                 _check_form(frame)
-                form, resampler = now, av.AudioResampler(format="flt")
+                form, waiting = now, av.AudioFifo()
             heard.seconds += frame.samples / frame.sample_rate
-            for converted in resampler.resample(frame):
-                channels = converted.layout.nb_channels
-                waiting.append(converted.to_ndarray().reshape(-1, channels))
-                count += waiting[-1].size
-    if waiting:
-        yield form[0], np.concatenate(waiting)
+            frame.pts = None  # Gaps are not filled.
+            waiting.write(frame)
+    yield from _floats(waiting)
+
+
+def _floats(waiting):
+    """Yields what is in an `av.AudioFifo` or `None`, as `_blocks` does; empties it."""
+    import av
+
+    frame = waiting and waiting.read()
+    if not frame:
+        return
+    # PyAV finds the end of eight planes and more by reading beyond them.
+    planar = frame.layout.nb_channels < 8
+    resampler = av.AudioResampler(format="fltp" if planar else "flt")
+    for found in [*resampler.resample(frame), *resampler.resample(None)]:
+        if planar:
+            # Planes are as long as memory likes to have them.
+            planes = [memoryview(plane)[: 4 * found.samples] for plane in found.planes]
+        else:
+            samples = found.to_ndarray().reshape(found.samples, -1)
+            planes = [channel.tobytes() for channel in samples.T]
+        yield found.sample_rate, planes
 
 
 def _check_form(frame):

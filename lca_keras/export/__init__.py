@@ -7,7 +7,7 @@ package's code.
 import pathlib
 
 from lca_keras import files
-from lca_keras.export import integrity, versions
+from lca_keras.export import integrity, tflite_file, versions
 
 
 def export_model(network, artists, config, root, name, metrics, about=None):
@@ -52,7 +52,8 @@ def export_model(network, artists, config, root, name, metrics, about=None):
         }
         savedmodel.write(network, artists, config, temporary, told)
         for file, convert in tflite.VARIANTS.items():
-            (temporary / file).write_bytes(convert(network))
+            content = tflite_file.packed(convert(network), artists, told)
+            (temporary / file).write_bytes(content)
         (temporary / "labels.txt").write_text(
             "".join(f"{artist}\n" for artist in artists), encoding="utf-8"
         )

@@ -1,0 +1,69 @@
+"""Names the singer of songs, with a model that TF Serving serves."""
+
+import argparse
+import concurrent.futures
+import sys
+
+from lca_keras import answers, console
+from lca_keras.errors import UserError
+
+
+def main(argv=None):
+    """Command line of the client."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lca_keras.client", description=__doc__
+    )
+    server = parser.add_mutually_exclusive_group(required=True)
+    server.add_argument("--grpc", metavar="HOST:PORT", help="of its gRPC port")
+    server.add_argument("--rest", metavar="URL", help="of its REST port")
+    parser.add_argument(
+        "--model", required=True, metavar="NAME", help="as it is served"
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--version", type=int, help="default: the server's choice")
+    which.add_argument("--label", help="of a version, such as stable or canary")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="that an answer may take; default: %(default)g",
+    )
+    parser.add_argument(
+        "--parallel",
+        type=int,
+        default=4,
+        metavar="N",
+        help="songs that are asked about at a time; default: %(default)d",
+    )
+    answers.add_options(parser)
+    args = parser.parse_args(argv)
+    return console.guard(lambda: ask(args), args.debug)
+
+
+def ask(args):
+    """Runs the job that the parsed arguments describe; returns an exit code."""
+    from lca_keras import inference, serving
+
+    answers.check_options(args)
+    for option, value in (("--timeout", args.timeout), ("--parallel", args.parallel)):
+        if not value > 0:
+            raise UserError(f"{option} must be above 0, not {value:g}")
+    songs, errors = answers.listed(args.songs)
+    kind = serving.GrpcServer if args.grpc else serving.RestServer
+    address = args.grpc or args.rest
+    server = kind(address, args.model, args.version, args.label, args.timeout)
+    identifier = inference.Identifier.of_server(server, args.separator)
+    identifier.check([song if args.vocals else None for song in songs])
+    if len(songs) == 1:
+        identify = answers.one_by_one(identifier, args)
+    else:
+        identify = answers.side_by_side(
+            lambda: concurrent.futures.ThreadPoolExecutor(args.parallel),
+            lambda song: answers.identified(identifier, song, args),
+        )
+    return answers.answer(identify, identifier.digest, args, songs, errors)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

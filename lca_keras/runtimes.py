@@ -1,0 +1,154 @@
+"""What computes an exported network on clips: TensorFlow, or LiteRT."""
+
+import importlib.util
+import os
+import pathlib
+
+import numpy as np
+
+from lca_keras import console
+from lca_keras.errors import UserError
+from lca_keras.export import tflite_file
+
+RUNTIMES = ("litert", "tensorflow")
+# Clips in one call of a SavedModel; bounds memory for long songs.
+_CLIPS_AT_ONCE = 64
+
+
+class SavedModelRuntime:
+    """The signature `clips` of a SavedModel, in this process.
+
+    Args:
+        folder: Folder of a version.
+
+    Attributes:
+        name: "tensorflow".
+        takes_melody: Whether the model takes the melody beside the spectrogram.
+
+    Raises:
+        OSError: It is not there.
+        ValueError: It is no SavedModel.
+    """
+
+    name = "tensorflow"
+
+    def __init__(self, folder):
+        console.quiet_tensorflow()
+        import tensorflow as tf
+
+        self._model = tf.saved_model.load(os.fspath(folder))
+        # Exports of before had no `clips`; their `mel` takes a clip as a song.
+        signatures = self._model.signatures
+        self._serve = signatures.get("clips") or signatures["mel"]
+        self.takes_melody = "melody" in self._serve.structured_input_signature[1]
+
+    def warm_up(self, inputs):
+        """The first call optimises the graph and takes memory: not of a song's time."""
+        for count in (1, 9):
+            clips = {k: np.repeat(v[:1], count, axis=0) for k, v in inputs.items()}
+            self.probabilities(clips)
+
+    def probabilities(self, inputs):
+        """Probabilities `(clips, classes)` of clips.
+
+        Args:
+            inputs: Dict of float32 arrays `(clips, mel_bins, clip_frames, 1)`:
+                `mel_spectrogram`, and `melody` where the model takes it.
+        """
+        import tensorflow as tf
+
+        found, count = [], len(inputs["mel_spectrogram"])
+        for start in range(0, count, _CLIPS_AT_ONCE):
+            few = {n: v[start : start + _CLIPS_AT_ONCE] for n, v in inputs.items()}
+            batch = {name: tf.constant(array) for name, array in few.items()}
+            found.append(self._serve(**batch)["probabilities"].numpy())
+        return np.concatenate(found)
+
+
+class LiteRTRuntime:
+    """A TFLite file of one clip's spectrogram; neither TensorFlow nor Keras is needed.
+
+    Args:
+        path: The file.
+        threads: Number of threads; default is that of cores.
+
+    Attributes:
+        name: "litert".
+        takes_melody: Whether the model takes the melody beside the spectrogram.
+
+    Raises:
+        OSError: It is not there.
+        ValueError: It is no TFLite file, or not one of clips' spectrograms.
+    """
+
+    name = "litert"
+
+    def __init__(self, path, threads=None):
+        content = pathlib.Path(path).read_bytes()
+        self._runner = tflite_file.runner(content, threads or os.cpu_count())
+        inputs = self._runner.get_input_details()
+        if "mel_spectrogram" not in inputs:
+            raise ValueError(f"it takes {', '.join(inputs)}, not spectrograms")
+        self.takes_melody = "melody" in inputs
+
+    def warm_up(self, inputs):
+        """Nothing: its first call is as fast as the others."""
+
+    def probabilities(self, inputs):
+        """As `SavedModelRuntime.probabilities`."""
+        rows = []
+        for number in range(len(inputs["mel_spectrogram"])):
+            clip = {name: v[number : number + 1] for name, v in inputs.items()}
+            rows.append(self._runner(**clip)["probabilities"][0].copy())
+        return np.stack(rows)
+
+
+def open_runtime(folder, runtime=None, threads=None):
+    """What computes an export: LiteRT where it is installed, or TensorFlow.
+
+    Args:
+        folder: Folder of a version.
+        runtime: Optional, one of `RUNTIMES`.
+        threads: Optional int, threads of LiteRT.
+
+    Raises:
+        UserError: The runtime is not installed, or the export has no file for it.
+        OSError: The export is not whole.
+        ValueError: The same.
+    """
+    path = pathlib.Path(folder, tflite_file.DEFAULT)
+    if runtime is None:
+        there = installed("litert") and path.exists()
+        runtime = "litert" if there else "tensorflow"
+    if not installed(runtime):
+        extra = {"litert": "runtime", "tensorflow": "train"}[runtime]
+        raise UserError(
+            f"the runtime {runtime} is not installed: pip install 'lca-keras[{extra}]'"
+        )
+    if runtime == "tensorflow":
+        return SavedModelRuntime(folder)
+    if not path.exists():
+        raise UserError(f"{path} is not there: take --runtime tensorflow")
+    return LiteRTRuntime(path, threads)
+
+
+def open_file(path, runtime=None, threads=None):
+    """What computes a TFLite file.
+
+    Raises:
+        UserError: LiteRT is not installed, or another runtime was asked for.
+        ValueError: It is no such file.
+    """
+    if runtime not in (None, "litert"):
+        raise UserError(f"{path} is for the runtime litert, not for {runtime}")
+    if not installed("litert"):
+        raise UserError(
+            f"{path} needs the runtime litert: pip install 'lca-keras[runtime]'"
+        )
+    return LiteRTRuntime(path, threads)
+
+
+def installed(runtime):
+    """Whether a runtime's package can be imported."""
+    package = {"litert": "ai_edge_litert", "tensorflow": "tensorflow"}[runtime]
+    return importlib.util.find_spec(package) is not None

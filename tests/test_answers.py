@@ -1,0 +1,222 @@
+"""Many songs: a table that goes on where it was left, in several processes."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from lca_keras import answers, files, inference, predict, runtimes
+from lca_keras.errors import UserError
+from tests.export.material import song
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Twelve songs, the last of them none, in a folder."""
+    monkeypatch.chdir(tmp_path)
+    place = pathlib.Path("the 'songs'")
+    place.mkdir()
+    for seed in range(11):
+        soundfile.write(place / f"Ж {seed:02d}.wav", song(6.0, seed), 16000)
+    (place / "Ж 11.wav").write_bytes(b"RIFF")
+    return place
+
+
+def table_of(path):
+    if path.endswith(".csv"):
+        return files.read_csv(path)
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(path).to_pylist()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_table_goes_on_where_it_was_left(exported, folder, capsys, kind, workers):
+    command = ["--model", str(exported), str(folder), "--workers", workers]
+    out = f"o.{kind}"
+    assert predict.main([*command, "--out", out]) == 1
+    said = capsys.readouterr().err
+    assert "12 songs, 0 not sure, 1 failed" in said
+    assert "Ж 11.wav: " in said
+    rows = table_of(out)
+    assert [row["song"] for row in rows] == sorted(map(str, folder.iterdir()))
+    for row in rows[:3]:
+        alone = inference.Identifier(exported).identify(row["song"])
+        assert row["singer"] == alone.singer
+        assert int(row["votes"]) == alone.votes[alone.singer]
+        assert int(row["clips"]) == len(alone.clips)
+        probability = alone.probabilities[alone.singer]
+        assert float(row["probability"]) == pytest.approx(probability, abs=2e-6)
+    assert not rows[11]["singer"]
+    assert rows[11]["error"]
+    # One is mended, one has changed, one is new: those are heard, and no other.
+    soundfile.write(folder / "Ж 11.wav", song(6.0, 11), 16000)
+    soundfile.write(folder / "Ж 03.wav", song(9.0, 3), 16000)
+    soundfile.write(folder / "Я.wav", song(6.0, 12), 16000)
+    assert predict.main([*command, "--out", out]) == 0
+    assert "10 of 13 songs are in o." in capsys.readouterr().err
+    again = table_of(out)
+    assert len(again) == 13
+    assert again[:3] == rows[:3]
+    assert int(again[3]["clips"]) == 2 + 1
+    assert again[11]["singer"]
+    # A folder less: what was said before stays in the table.
+    (folder / "Я.wav").unlink()
+    assert predict.main([*command, "--out", out]) == 0
+    assert table_of(out) == again
+    assert not list(pathlib.Path().glob("*.part"))
+
+
+def test_answers_of_another_model_or_way_are_not_mixed(exported, folder, capsys):
+    one = str(folder / "Ж 01.wav")
+    command = ["--model", str(exported), one, "--out", "o.csv"]
+    assert predict.main(command) == 0
+    for other in (["--overlap", "0.5"], ["--min-confidence", "0.9"], ["--vocals"]):
+        assert predict.main([*command, *other]) == 1
+        assert "take another file, or delete it" in capsys.readouterr().err
+    pathlib.Path("list.csv").write_text("a,b\n1,2\n")
+    assert predict.main([*command[:-1], "list.csv"]) == 1
+    assert "list.csv is no table of answers" in capsys.readouterr().err
+    assert pathlib.Path("list.csv").read_text() == "a,b\n1,2\n"
+    for wrong, message in (
+        (["--out", "o.txt"], "expected a .csv or a .parquet"),
+        (["--out", "no/o.csv"], "no such folder"),
+        (["--workers", "0"], "--workers must be at least 1"),
+    ):
+        assert predict.main([*command[:-2], *wrong]) == 1
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on_and_ends_as_if_undisturbed(exported, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = pathlib.Path("songs")
+    place.mkdir()
+    for seed in range(40):
+        soundfile.write(place / f"{seed:02d}.wav", song(30.0, seed), 16000)
+    command = [sys.executable, "-m", "lca_keras.predict", "--model", str(exported)]
+    command += ["songs", "--out"]
+    for seconds in (2.5, 3, 4):
+        process = subprocess.Popen(
+            [*command, "o.csv"], stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert pathlib.Path("o.csv.part").exists() or pathlib.Path("o.csv").exists()
+    subprocess.run([*command, "o.csv"], check=True, stderr=subprocess.DEVNULL)
+    subprocess.run([*command, "whole.csv"], check=True, stderr=subprocess.DEVNULL)
+    assert files.read_csv("o.csv") == files.read_csv("whole.csv")
+    assert not pathlib.Path("o.csv.part").exists()
+
+
+def test_a_line_that_was_cut_off_is_asked_again(tmp_path):
+    path = str(tmp_path / "o.csv")
+    songs = [str(tmp_path / name) for name in ("a.wav", "b.wav")]
+    for name in songs:
+        pathlib.Path(name).write_bytes(b"x")
+    said = inference.Identification("A", {"A": 1.0}, {"A": 2}, 3.0, [], ["a, 'note'"])
+    with answers.Table(path, "m") as table:
+        for name in songs:
+            table.add(name, said)
+    part = pathlib.Path(path + ".part")
+    part.write_bytes(part.read_bytes()[:-25])
+    table = answers.Table(path, "m")
+    assert table.has(songs[0])
+    assert not table.has(songs[1])
+    with table:
+        table.add(songs[1], said)
+    table.finish(songs, {})
+    rows = files.read_csv(path)
+    assert [row["song"] for row in rows] == songs
+    assert all(row["notes"] == "a, 'note'" for row in rows)
+
+
+def _die_of(song):
+    if song == "bad":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return f"fine {song}"
+
+
+def test_a_song_that_brings_its_process_down_is_one_song_less():
+    import concurrent.futures
+    import multiprocessing
+
+    def pool(workers=2):
+        spawn = multiprocessing.get_context("spawn")
+        return concurrent.futures.ProcessPoolExecutor(workers, spawn)
+
+    identify = answers.side_by_side(pool, _die_of, lambda: pool(1))
+    found = dict(identify(["a", "bad", "b", "c"]))
+    assert found.pop("bad").startswith("brings its process down")
+    assert found == {name: f"fine {name}" for name in "abc"}
+
+
+# === Runtimes ===
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.75])
+def test_litert_says_what_tensorflow_says(exported, folder, overlap):
+    light = inference.Identifier(exported)
+    heavy = inference.Identifier(exported, runtime="tensorflow")
+    alone = inference.Identifier(exported / "model.tflite")
+    assert light.runtime.name == alone.runtime.name == "litert"
+    assert heavy.runtime.name == "tensorflow"
+    for path in sorted(folder.iterdir())[:3]:
+        expected = heavy.identify(path, overlap=overlap)
+        for each in (light, alone):
+            found = each.identify(path, overlap=overlap)
+            assert found.singer == expected.singer
+            assert found.votes == expected.votes
+            ours, theirs = (
+                np.array([list(c["probabilities"].values()) for c in said.clips])
+                for said in (found, expected)
+            )
+            np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_predict_needs_neither_tensorflow_nor_keras(exported, folder):
+    """Nor what else takes seconds to load."""
+    program = """
+import sys
+from lca_keras import predict
+code = predict.main(["--model", sys.argv[1], sys.argv[2]])
+heavy = {"tensorflow", "keras", "librosa", "numba", "sklearn", "torch", "matplotlib"}
+print(code, heavy & set(sys.modules))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, exported, next(folder.glob("*.wav"))],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines()[-1] == "0 set()", done
+    assert done.stderr == ""
+
+
+def test_runtimes_that_are_not_there(exported, monkeypatch, tmp_path):
+    def absent(name):
+        return None if name == missing else object()
+
+    monkeypatch.setattr(runtimes.importlib.util, "find_spec", absent)
+    missing = "ai_edge_litert"
+    with pytest.raises(UserError, match=r"litert is not installed: .*\[runtime\]"):
+        inference.Identifier(exported, runtime="litert")
+    with pytest.raises(UserError, match=r"needs the runtime litert"):
+        inference.Identifier(exported / "model.tflite")
+    assert inference.Identifier(exported).runtime.name == "tensorflow"
+    missing = "tensorflow"
+    with pytest.raises(UserError, match=r"tensorflow is not installed: .*\[train\]"):
+        inference.Identifier(exported, runtime="tensorflow")
+    with pytest.raises(UserError, match="is for the runtime litert"):
+        inference.Identifier(exported / "model.tflite", runtime="tensorflow")
+    (tmp_path / "x.tflite").write_bytes(b"no")
+    with pytest.raises(UserError, match="no TFLite file of this package"):
+        inference.Identifier(tmp_path / "x.tflite")

@@ -1,0 +1,232 @@
+"""The client against servers that speak TF Serving's protocol."""
+
+import concurrent.futures
+import json
+import pathlib
+
+import grpc
+import numpy as np
+import pytest
+import soundfile
+import tensorflow as tf
+from tensorflow_serving.apis import (
+    model_pb2,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from lca_keras import client, serving
+from lca_keras.errors import UserError
+from lca_keras.inference import Identifier
+from tests import prediction_service
+from tests.export.material import song
+
+
+@pytest.fixture(scope="module")
+def model(loaded):
+    return prediction_service.Model(loaded, versions=(1, 7), labels={"stable": 7})
+
+
+@pytest.fixture(scope="module")
+def grpc_address(model):
+    with prediction_service.grpc_server({"my model": model}) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def rest_url(model):
+    with prediction_service.rest_server({"my%20model": model}) as url:
+        yield url
+
+
+@pytest.fixture(params=["grpc", "rest"])
+def server(request):
+    """What `serving` has for it, and its address."""
+    kind = {"grpc": serving.GrpcServer, "rest": serving.RestServer}[request.param]
+    name = {"grpc": "grpc_address", "rest": "rest_url"}[request.param]
+    return kind, request.getfixturevalue(name)
+
+
+@pytest.fixture
+def songs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["a.wav", "b 'x'.wav", "日本.wav"]
+    for seed, name in enumerate(names):
+        soundfile.write(name, song(8.0 + 3 * seed, seed), 16000)
+    return names
+
+
+def test_a_server_answers_as_python_does(server, exported, songs):
+    kind, address = server
+    remote = Identifier.of_server(kind(address, "my model"))
+    local = Identifier(exported)
+    for path in songs:
+        for overlap in (0, 0.5):
+            expected = local.identify(path, overlap=overlap)
+            found = remote.identify(path, overlap=overlap)
+            assert found.singer == expected.singer
+            assert found.votes == expected.votes
+            assert found.probabilities == pytest.approx(
+                expected.probabilities, abs=1e-5
+            )
+            assert [c["start"] for c in found.clips] == [
+                c["start"] for c in expected.clips
+            ]
+
+
+def test_long_songs_go_in_messages_below_the_limit(server, songs, monkeypatch):
+    """An hour, in clips of 48 kB, where a message may have 4 MiB."""
+    kind, address = server
+    remote = kind(address, "my model")
+    clips = np.random.default_rng(0).normal(-20, 9, (200, 128, 94, 1))
+    inputs = {"mel_spectrogram": clips.astype("float32").round(4)}
+    found = remote.probabilities(inputs)
+    assert found.shape == (200, 4)
+    few = {"mel_spectrogram": inputs["mel_spectrogram"][150:153]}
+    np.testing.assert_allclose(remote.probabilities(few), found[150:153], atol=1e-5)
+    for message in serving._messages(inputs, serving._MESSAGE):
+        assert message["mel_spectrogram"].nbytes < 4 << 20
+
+
+def test_versions_and_labels(server):
+    kind, address = server
+    if kind is serving.RestServer:
+        asked = serving.RestServer.__new__(serving.RestServer)
+        for given, place in (
+            ({"version": 7}, "/v1/models/my%20model/versions/7:predict"),
+            ({"label": "stable"}, "/v1/models/my%20model/labels/stable:predict"),
+        ):
+            asked.__init__(address, "my model", **given)
+            assert asked._url == address + place
+        return
+    kind(address, "my model", version=7)
+    kind(address, "my model", label="stable")
+    for wrong in ({"version": 3}, {"label": "canary"}):
+        with pytest.raises(UserError, match="NOT_FOUND.*--version"):
+            kind(address, "my model", **wrong)
+
+
+def test_only_a_server_that_is_down_is_asked_again(server, model):
+    kind, address = server
+    model.down = 3
+    assert kind(address, "my model").metadata["artists"]
+    assert model.down == 0
+    model.down = 100
+    with pytest.raises(UserError, match="UNAVAILABLE: not yet .*5 times asked"):
+        kind(address, "my model")
+    assert model.down == 95
+    model.down = 0
+    with pytest.raises(UserError, match="NOT_FOUND: Servable not found"):
+        kind(address, "other")
+
+
+def test_nobody_there_and_nobody_in_time(server, model):
+    kind, address = server
+    free = "127.0.0.1:9"
+    nowhere = free if kind is serving.GrpcServer else f"http://{free}"
+    with pytest.raises(UserError, match=r"127.0.0.1:9.*UNAVAILABLE"):
+        kind(nowhere, "my model")
+    model.slow = 1.0
+    try:
+        with pytest.raises(UserError, match="DEADLINE_EXCEEDED.*--timeout"):
+            kind(address, "my model", timeout=0.2)
+    finally:
+        model.slow = 0.0
+    with pytest.raises(UserError, match="expected http://HOST:PORT"):
+        serving.RestServer("localhost:8501", "my model")
+
+
+# === The command ===
+
+
+def test_the_command_over_both(grpc_address, rest_url, songs, capsys):
+    said = {}
+    for option, address in (("--grpc", grpc_address), ("--rest", rest_url)):
+        command = [option, address, "--model", "my model", "--json", *songs]
+        assert client.main(command) == 0
+        answers = json.loads(capsys.readouterr().out)
+        said[option] = {answer.pop("song"): answer for answer in answers}
+    assert set(said["--grpc"]) == set(songs)
+    for name, answer in said["--grpc"].items():
+        other = said["--rest"][name]
+        assert answer["singer"] == other["singer"]
+        assert answer["probabilities"] == pytest.approx(
+            other["probabilities"], abs=1e-5
+        )
+
+
+def test_the_command_keeps_a_table(grpc_address, songs, capsys):
+    command = ["--grpc", grpc_address, "--model", "my model", *songs, "no.mp3"]
+    assert client.main([*command, "--out", "o.csv"]) == 1
+    said = capsys.readouterr().err
+    assert "4 songs, 0 not sure, 1 failed" in said
+    assert "error: no.mp3: cannot be read" in said
+    assert client.main(["--grpc", grpc_address, "--model", "none", *songs]) == 1
+    assert "NOT_FOUND" in capsys.readouterr().err
+    assert client.main([*command, "--parallel", "0"]) == 1
+    assert "--parallel must be above 0" in capsys.readouterr().err
+
+
+# === The protocol, without our client ===
+
+
+def ask(stub, signature, **inputs):
+    request = predict_pb2.PredictRequest(
+        model_spec=model_pb2.ModelSpec(name="my model", signature_name=signature),
+        inputs={k: tf.make_tensor_proto(v) for k, v in inputs.items()},
+    )
+    answer = stub.Predict(request, timeout=60)
+    return {k: tf.make_ndarray(v) for k, v in answer.outputs.items()}
+
+
+@pytest.fixture(scope="module")
+def stub(grpc_address):
+    limit = [("grpc.max_send_message_length", -1)]
+    channel = grpc.insecure_channel(grpc_address, limit)
+    return prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+
+def test_files_of_many_clients_share_batches_and_nothing_else(stub, model, songs):
+    """Among them a picture, at the same time as the others."""
+    contents = [pathlib.Path(path).read_bytes() for path in songs]
+    contents[1] = b"\x89PNG\r\n\x1a\n" + bytes(5000)
+    arrays = [np.array([content], object) for content in contents]
+    expected = [ask(stub, "audio_bytes", audio_bytes=array) for array in arrays]
+    model.batches.clear()
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        futures = [
+            pool.submit(
+                ask,
+                stub,
+                "audio_bytes",
+                audio_bytes=np.array([contents[n % 3]], object),
+            )
+            for n in range(12)
+        ]
+        found = [future.result() for future in futures]
+    assert max(model.batches) > 1
+    for n, answer in enumerate(found):
+        np.testing.assert_allclose(
+            answer["probabilities"], expected[n % 3]["probabilities"], atol=1e-5
+        )
+        assert answer["status"][0] == expected[n % 3]["status"][0]
+    assert found[1]["status"][0] == b"no WAV file of 16-bit samples"
+    assert found[0]["status"][0] == b"ok"
+
+
+def test_what_is_wrong_is_said_and_the_server_stays(stub):
+    samples = song(6.0)[None]
+    expected = ask(stub, "serving_default", waveform=samples)
+    for signature, inputs in (
+        ("serving_default", {"waveform": samples[0]}),
+        ("serving_default", {"waveform": samples.astype("float64")}),
+        ("serving_default", {"wave": samples}),
+        ("no such", {"waveform": samples}),
+        ("songs", {"waveform": samples, "lengths": np.array([1, 2], "int32")}),
+    ):
+        with pytest.raises(grpc.RpcError) as error:
+            ask(stub, signature, **inputs)
+        assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert error.value.details()
+    again = ask(stub, "serving_default", waveform=samples)
+    np.testing.assert_array_equal(again["probabilities"], expected["probabilities"])
