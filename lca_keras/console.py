@@ -53,6 +53,13 @@ def guard(job, debug=False):
     except BrokenPipeError:  # Who reads has had enough, `head` say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except ModuleNotFoundError as error:
+        print(
+            f"error: this needs {error.name}: pip install 'lca-keras[train]' (--debug "
+            "shows where)",
+            file=sys.stderr,
+        )
+        return 1
     except (ValueError, OSError) as error:
         print(f"error: {error} (--debug shows where)", file=sys.stderr)
         return 1

@@ -33,6 +33,7 @@ from lca_keras.config import Config, SplitConfig, TrainConfig
 from lca_keras.corpus import DataSource, clip_sources, divide, prepare
 from lca_keras.errors import UserError
 from lca_keras.export import versions
+from lca_keras.export.__main__ import main as export_command
 from lca_keras.inference import Identifier
 from tests.audio import signals
 from tests.audio.signals import music
@@ -837,6 +838,49 @@ def test_runs_of_earlier_versions_are_named(elsewhere, capsys):
 def test_evaluate_refuses_other_folders(elsewhere, capsys):
     assert evaluate.main(["--run", "nowhere"]) == 1
     assert "not a run folder" in capsys.readouterr().err
+
+
+# === TFLite files ===
+
+
+@pytest.mark.slow
+def test_files_for_phones_come_with_what_they_are_worth(
+    workplace, tiny_corpus, tmp_path, capsys
+):
+    run = "runs/first try"
+    out = tmp_path / "for phones"
+    forms = ["--tflite", "float32", "int8-dynamic", "--out", str(out)]
+    assert export_command(["--run", run, *forms]) == 0
+    printed = capsys.readouterr().out
+    rows = files.read_json(out / "card.json")
+    assert [row["file"] for row in rows] == [
+        "SavedModel",
+        "model-float32.tflite",
+        "model-float32-waveform.tflite",
+        "model-int8-dynamic.tflite",
+        "model-int8-dynamic-waveform.tflite",
+    ]
+    first, plain, waveform, small, _ = rows
+    scores = files.read_json(f"{run}/metrics.json")["validation"]
+    for row in (first, plain):
+        assert row["clip_f1"] == pytest.approx(scores["frame"]["f1"], abs=1e-6)
+        assert row["song_f1"] == pytest.approx(scores["song"]["f1"], abs=1e-6)
+    assert plain["largest_difference"] < 1e-4
+    assert 0.5 < waveform["same_clips"] <= 1
+    assert small["bytes"] < plain["bytes"]
+    assert small["bytes"] == (out / small["file"]).stat().st_size
+    assert f"| {plain['file']} | {plain['bytes'] / 1000:.0f} |" in printed
+    song = str(next(tiny_corpus.glob("*/*/*.flac")))
+    assert predict.main(["--model", str(out / plain["file"]), song, "--json"]) == 0
+    [said] = json.loads(capsys.readouterr().out)
+    assert said["singer"] == Identifier("models/first try").identify(song).singer
+    assert predict.main(["--model", str(out / waveform["file"]), song]) == 1
+    assert "takes waveform, not spectrograms" in capsys.readouterr().err
+    for wrong in (["--run", run], ["--run", run, "--tflite", "int4"], []):
+        with pytest.raises(SystemExit):
+            export_command(wrong)
+    assert export_command(["--run", "nowhere", *forms]) == 1
+    assert "nowhere" in capsys.readouterr().err
 
 
 # === Explanations ===

@@ -51,9 +51,8 @@ def export_model(network, artists, config, root, name, metrics, about=None):
             "config": config.to_dict(),
         }
         savedmodel.write(network, artists, config, temporary, told)
-        for file, convert in tflite.VARIANTS.items():
-            content = tflite_file.packed(convert(network), artists, told)
-            (temporary / file).write_bytes(content)
+        content = tflite_file.packed(tflite.convert(network), artists, told)
+        (temporary / tflite_file.DEFAULT).write_bytes(content)
         (temporary / "labels.txt").write_text(
             "".join(f"{artist}\n" for artist in artists), encoding="utf-8"
         )

@@ -8,6 +8,7 @@ import sys
 from lca_keras import console, files
 from lca_keras.errors import UserError
 from lca_keras.export import integrity, labels, remote, versions
+from lca_keras.export.tflite_file import FORMS
 
 
 def main(argv=None):
@@ -15,7 +16,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m lca_keras.export", description=__doc__
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_tflite(parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _add_list(commands)
     _add_push(commands)
     _add_rollback(commands)
@@ -24,7 +26,26 @@ def main(argv=None):
     _add_signatures(commands)
     console.complete(parser)
     args = parser.parse_args(argv)
+    if (args.command is None) == (args.run is None):
+        parser.error("give a command, or --run RUN and --tflite FORMAT …")
+    if args.run is not None and not args.tflite:
+        parser.error("--run needs --tflite FORMAT …")
     return console.guard(lambda: args.job(args), args.debug)
+
+
+def _add_tflite(parser):
+    group = parser.add_argument_group("TFLite files of a run, without a command")
+    group.add_argument("--run", metavar="RUN", help="folder of a finished run")
+    group.add_argument(
+        "--tflite",
+        nargs="+",
+        choices=FORMS,
+        metavar="FORMAT",
+        help=f"some of {', '.join(FORMS)}",
+    )
+    group.add_argument("--out", metavar="FOLDER", help="default: RUN/tflite")
+    group.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.set_defaults(job=convert)
 
 
 def _command(commands, name, job, what, needs_name=True):
@@ -134,6 +155,20 @@ def _folder(args):
     folder = pathlib.Path(args.exports, args.name)
     own = pathlib.Path(args.name)
     return own if len(own.parts) > 1 and not folder.exists() else folder
+
+
+def convert(args):
+    """Writes TFLite files of a run, and what they are worth."""
+    console.quiet_tensorflow()
+    from lca_keras import phone
+    from lca_keras.run import Run
+
+    job = Run.load(args.run)
+    folder = pathlib.Path(args.out or job.folder / "tflite")
+    forms = list(dict.fromkeys(args.tflite))
+    phone.convert(job, forms, folder, console.working)
+    print((folder / phone.CARD).read_text(encoding="utf-8"))
+    print(f"written to {folder}")
 
 
 def show(args):

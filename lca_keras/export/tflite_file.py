@@ -12,6 +12,7 @@ import zipfile
 from lca_keras import console
 
 DEFAULT = "model.tflite"
+FORMS = ("float32", "float16", "int8-dynamic", "int8")
 LABELS, ABOUT = "labels.txt", "lca_keras.json"
 
 

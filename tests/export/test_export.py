@@ -272,9 +272,9 @@ def test_versions_count_up_and_appear_whole(network, tmp_path, monkeypatch):
     config = get_preset("demo")
     (tmp_path / "m" / "7").mkdir(parents=True)
     monkeypatch.setattr(savedmodel, "write", lambda *args: None)
-    monkeypatch.setitem(tflite.VARIANTS, "model.tflite", lambda network: b"x")
+    monkeypatch.setattr(tflite, "convert", lambda network: b"x")
     assert export_model(network, ARTISTS, config, tmp_path, "m", {}).name == "8"
-    monkeypatch.setitem(tflite.VARIANTS, "model.tflite", lambda network: 1 / 0)
+    monkeypatch.setattr(tflite, "convert", lambda network: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export_model(network, ARTISTS, config, tmp_path, "m", {})
     assert sorted(os.listdir(tmp_path / "m")) == [".lock", "7", "8"]
