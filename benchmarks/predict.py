@@ -1,12 +1,12 @@
-"""Times `predict`: start-up, and a song from the file to the singer.
+"""Times `predict`: one song in a fresh process, and many songs.
 
-Run `python -m benchmarks.predict`. It exports the paper's network with random weights
-(time does not depend on them), writes songs as MP3 and WAV, and starts fresh
-processes: one that only imports TensorFlow, and one that does what `predict` does.
+Run `python -m benchmarks.predict`. It exports networks with random weights (time does
+not depend on them), writes songs as MP3, and starts the command as a user does, once
+for each runtime; then it asks about many songs, in a process for each core, and once
+step by step to see where the time goes.
 """
 
 import argparse
-import json
 import pathlib
 import subprocess
 import sys
@@ -14,91 +14,110 @@ import tempfile
 import time
 
 
-def worker(folder, songs):
-    """Start-up and identification, timed from the inside; prints JSON."""
-    start = time.perf_counter()
-    from lca_keras import console
-
-    console.quiet_tensorflow()
-    imported = time.perf_counter()
-    from lca_keras.inference import Identifier
-
-    identifier = Identifier(folder)
-    loaded = time.perf_counter()
-    seconds = {}
-    for song in songs:
-        begin = time.perf_counter()
-        identifier.identify(song)
-        seconds[song] = time.perf_counter() - begin
-    result = {
-        "import": imported - start,
-        "load": loaded - imported,
-        "identify": seconds,
-    }
-    print(json.dumps(result))
-
-
 def main(argv=None):
-    """Prepares model and songs, runs the workers, prints the table."""
+    """Prepares models and songs, runs the command, prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--songs", type=int, default=24)
     args = parser.parse_args(argv)
-    if args.worker:
-        worker(args.worker[0], args.worker[1:])
-        return
 
     import numpy as np
     import soundfile
 
     from lca_keras.config import get_preset
     from lca_keras.export import export_model
-    from lca_keras.models import CRNNFGNL
+    from lca_keras.models.factory import build_network
 
     with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
         names = [f"artist {i}" for i in range(20)]
-        export = export_model(
-            CRNNFGNL(20), names, get_preset("paper"), folder, "paper", {}
-        )
+        exports = {}
+        for preset in ("demo", "paper"):
+            config = get_preset(preset)
+            network = build_network(config.model, 20, config.clip_frames)
+            exports[preset] = export_model(network, names, config, folder, preset, {})
+        (folder / "songs").mkdir()
         rng = np.random.default_rng(0)
-        sound = rng.normal(0, 0.1, (int(args.minutes * 60 * 44100), 2))
-        songs = [
-            str(pathlib.Path(folder, name)) for name in ("a.mp3", "b.mp3", "c.wav")
-        ]
-        for song in songs:
-            soundfile.write(song, sound, 44100)
-        rows = []
-        for _ in range(args.rounds):
+        for number in range(args.songs):
+            sound = rng.normal(0, 0.1, (int(args.minutes * 60 * 44100), 2))
+            soundfile.write(folder / "songs" / f"{number:03d}.mp3", sound, 44100)
+        song = folder / "songs" / "000.mp3"
+        print(f"{args.minutes:g}-minute songs, MP3, 44.1 kHz stereo, 20 artists\n")
+        print("one song, from the start of the process to its end")
+        for preset, export in exports.items():
+            for runtime in ("litert", "tensorflow"):
+                rows = [_cold(export, runtime, song) for _ in range(args.rounds)]
+                seconds, memory = min(s for s, _ in rows), max(m for _, m in rows)
+                print(
+                    f"  {preset:<6} {runtime:<11} {seconds:6.2f} s  {memory:6.0f} MiB"
+                )
+        print(f"\n{args.songs} songs, a process for each core")
+        for preset, export in exports.items():
             start = time.perf_counter()
-            subprocess.run(
-                [sys.executable, "-c", "import tensorflow"],
-                check=True,
-                stderr=subprocess.DEVNULL,
-            )
-            bare = time.perf_counter() - start
-            command = [sys.executable, "-m", "benchmarks.predict", "--worker"]
-            done = subprocess.run(
-                [*command, str(export), *songs],
-                check=True,
-                capture_output=True,
-                text=True,
-            )
-            rows.append((bare, json.loads(done.stdout.splitlines()[-1])))
-        print(
-            f"{args.minutes:g}-minute song, 44.1 kHz stereo, 20 artists, paper network"
-        )
-        best = {
-            "import tensorflow alone": min(bare for bare, _ in rows),
-            "start-up beyond that": min(
-                row["import"] + row["load"] - bare for bare, row in rows
-            ),
-            "first song (mp3)": min(r["identify"][songs[0]] for _, r in rows),
-            "next song (mp3)": min(r["identify"][songs[1]] for _, r in rows),
-            "next song (wav)": min(r["identify"][songs[2]] for _, r in rows),
+            _predict(export, "litert", folder / "songs", "--out", folder / "o.csv")
+            seconds = time.perf_counter() - start
+            (folder / "o.csv").unlink()
+            print(f"  {preset:<6} {args.songs / seconds:6.2f} songs/s, start included")
+            _shares(export, song)
+
+
+def _predict(export, runtime, *arguments):
+    command = [sys.executable, "-m", "lca_keras.predict", "--model", export]
+    subprocess.run(
+        [*command, "--runtime", runtime, *arguments],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def _cold(export, runtime, song):
+    """Seconds and MiB of a process that names one song."""
+    # What the resources of a process count begins with those of its parent.
+    program = (
+        "import re, sys; from lca_keras import predict; predict.main(sys.argv[1:]); "
+        "status = open('/proc/self/status').read(); "
+        "print(re.search(r'VmHWM:\\s+(\\d+)', status)[1], file=sys.stderr)"
+    )
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--model", export, "--runtime", runtime, song],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return time.perf_counter() - start, float(done.stderr.split()[-1]) / 1024
+
+
+def _shares(export, song):
+    """Prints what one core does with a song: decode, features, network."""
+    from lca_keras.audio import features
+    from lca_keras.audio.decode import decode
+    from lca_keras.inference import Identifier
+
+    identifier = Identifier(export, threads=1)
+    config = identifier._config
+    for _ in range(3):
+        start = time.perf_counter()
+        sound = decode(song, config.features.sample_rate)
+        decoded = time.perf_counter()
+        mel = features.mel_spectrogram(sound, config.features)
+        heard = time.perf_counter()
+        count = mel.shape[1] // config.clip_frames
+        clips = mel[:, : count * config.clip_frames]
+        clips = clips.reshape(config.features.mel_bins, count, -1).swapaxes(0, 1)
+        identifier.runtime.probabilities({"mel_spectrogram": clips[..., None]})
+        done = time.perf_counter()
+        # The first decoder has to start, the first spectrogram to load.
+        times = {
+            "decode": decoded - start,
+            "features": heard - decoded,
+            "network": done - heard,
         }
-        for title, seconds in best.items():
-            print(f"{title:<26} {seconds:6.2f} s")
+    total = sum(times.values())
+    shares = ", ".join(f"{k} {v / total:.0%} ({v:.2f} s)" for k, v in times.items())
+    print(f"         one core, a song: {shares}")
 
 
 if __name__ == "__main__":
