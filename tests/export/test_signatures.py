@@ -263,3 +263,83 @@ def test_what_clients_have_to_know_can_be_asked_for(loaded, exported):
     about = json.loads((exported / "lca_keras.json").read_text(encoding="utf-8"))
     assert first == {name: about[name] for name in first}
     assert {"artists", "config", "clip_frames", "sample_rate"} <= set(first)
+
+
+# === Anything at all ===
+
+
+def _resident():
+    """MiB of this process's memory."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if "VmRSS" in line) / 1024
+
+
+@pytest.mark.slow
+def test_thousands_of_requests_of_anything(loaded):
+    """An answer or an error for each, the good song beside it untouched, no memory."""
+    import gc
+
+    from hypothesis import HealthCheck, given, settings
+    from hypothesis import strategies as st
+
+    good = song(3.2, seed=1)
+    file = wav(good)
+    ask = loaded.signatures["audio_bytes"]
+    expected = ask(audio_bytes=tf.constant([file]))["probabilities"][0].numpy()
+    alone = loaded.signatures["serving_default"](waveform=good[None])
+    count, resident = 0, []
+    numbers = st.one_of(
+        st.floats(width=32, allow_nan=True, allow_infinity=True),
+        st.sampled_from([0.0, -0.0, 1e-30, 1e30, 3.4e38, -3.4e38, 1.0]),
+    )
+
+    def check(answer, at, expected):
+        status = answer["status"].numpy()
+        assert np.isfinite(answer["probabilities"].numpy()).all()
+        for said, singer in zip(status, answer["singer"].numpy(), strict=True):
+            assert (said == OK) == bool(singer)
+        assert status[at] == OK
+        np.testing.assert_allclose(answer["probabilities"][at], expected, atol=1e-5)
+
+    @settings(
+        max_examples=3000,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.data())
+    def one(data):
+        nonlocal count
+        count += 1
+        if data.draw(st.booleans()):
+            # A file with some of its bytes changed, or any bytes.
+            content = bytearray(file)
+            for place, byte in data.draw(
+                st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=5)
+            ):
+                content[place] = byte
+            content = content[: data.draw(st.integers(0, len(file)))]
+            if data.draw(st.booleans()):
+                content = data.draw(st.binary(max_size=200))
+            files = tf.constant([bytes(content), file])
+            check(ask(audio_bytes=files), 1, expected)
+        else:
+            length = data.draw(st.integers(-3, good.size + 3))
+            rows = np.zeros((2, good.size), "float32")
+            rows[0], rows[1] = good * data.draw(numbers), good
+            for place, number in data.draw(
+                st.lists(st.tuples(st.integers(0, good.size - 1), numbers), max_size=5)
+            ):
+                rows[0, place] = number
+            lengths = np.array([length, good.size], "int32")
+            answer = loaded.signatures["songs"](waveform=rows, lengths=lengths)
+            check(answer, 1, alone["probabilities"][0])
+        if count % 600 == 0:
+            gc.collect()
+            resident.append(_resident())
+
+    with np.errstate(all="ignore"):
+        one()
+    assert count >= 3000
+    # After the first thousands nothing more is kept.
+    assert resident[-1] < resident[1] + 100
