@@ -58,9 +58,15 @@ class ServedNetwork:
         self.channels = 2 if network.takes_melody else 1
         self.clip_shape = (self.mel_bins, self.clip_frames, self.channels)
         self._about = json.dumps(about or {}, ensure_ascii=False)
+        # Each is traced once, for all signatures that need it.
         clips = tf.TensorSpec((None, *self.clip_shape), tf.float32)
         self._embed_clips = tf.autograph.experimental.do_not_convert(
             tf.function(self._embed_in_pieces, input_signature=[clips])
+        )
+        waveform = tf.TensorSpec((None, None), tf.float32)
+        lengths = tf.TensorSpec((None,), tf.int32)
+        self._spectrograms = tf.autograph.experimental.do_not_convert(
+            tf.function(self.front_end.__call__, input_signature=[waveform, lengths])
         )
 
     def signatures(self):
@@ -231,8 +237,7 @@ class ServedNetwork:
                 [f"too much: at most {MOST_HOURS:g} h in a request, samples:", total],
             )
         ]
-        whole = lengths is None
-        if whole:
+        if lengths is None:
             lengths = tf.fill([batch], samples)
         else:
             lengths = tf.ensure_shape(lengths, (None,))
@@ -245,8 +250,7 @@ class ServedNetwork:
         with tf.control_dependencies(checks):
             inside = tf.sequence_mask(lengths, samples)
         status, sound = self._judge(tf.where(inside, waveform, 0.0), lengths, inside)
-        known = None if whole else tf.clip_by_value(lengths, 0, samples)
-        return self.front_end(sound, known), status
+        return self._spectrograms(sound, tf.clip_by_value(lengths, 0, samples)), status
 
     def _judge(self, sound, lengths, inside):
         """Status of each song, and sound without what cannot be computed with.
