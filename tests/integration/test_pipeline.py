@@ -99,10 +99,9 @@ def songs_of(part):
 
 
 def weights_of(folder):
-    """Names and values. Keras numbers the dropouts' seeds through all of a process."""
+    """Names and values, but for the seeds of dropouts, which an export does not use."""
     variables = tf.saved_model.load(str(folder)).variables
-    names = [re.sub(r"^seed_generator_\d+", "seed", v.name) for v in variables]
-    return [(name, v.numpy()) for name, v in zip(names, variables, strict=True)]
+    return {v.name: v.numpy() for v in variables if "seed_generator" not in v.name}
 
 
 def test_one_command_pushes_and_the_next_reuses(place, capsys):
@@ -124,7 +123,7 @@ def test_the_pushed_model_is_the_trained_one(place):
     network = keras.saving.load_model(trained / "m" / "model.keras").main_branch()
     pushed = weights_of("saved_models/m/1")
     for weight in network.weights:
-        [value] = [v for name, v in pushed if name.split(":")[0] == weight.path]
+        [value] = [v for name, v in pushed.items() if name.split(":")[0] == weight.path]
         np.testing.assert_array_equal(value, np.array(weight))
 
 
@@ -378,6 +377,6 @@ def test_killed_ten_times_it_ends_as_if_undisturbed(place):
     assert done.returncode == 0, done.stderr
     assert versions.versions("saved_models/m") == [1]
     found = weights_of("saved_models/m/1")
-    assert [name for name, _ in found] == [name for name, _ in expected]
-    for (name, value), (_, same) in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(value, same, err_msg=name)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
