@@ -11,7 +11,10 @@ import json
 import multiprocessing
 import os
 import pathlib
+import signal
 import sys
+import threading
+import time
 
 from lca_keras import console, files, inference
 from lca_keras.data import catalogue
@@ -101,6 +104,12 @@ def listed(paths):
             songs.append(path)
             continue
         found = [os.fspath(song) for song in catalogue.audio_files(path, errors)]
+        if os.path.exists(os.path.join(path, "manifest.csv")):
+            print(
+                f"note: {path} has a manifest.csv; every audio file below is heard, "
+                "stems too",
+                file=sys.stderr,
+            )
         if not found and path not in errors:
             errors[path] = "no audio files in it"
         songs += found
@@ -143,7 +152,9 @@ def answer(identify, model, args, songs, errors):
         if table:
             stack.enter_context(table)
             progress = stack.enter_context(console.progress("Songs"))
-        for done, (song, result) in enumerate(identify(asked), 1):
+        # Closed, whatever happens: nobody waits for what is not asked any more.
+        found = stack.enter_context(contextlib.closing(identify(asked)))
+        for done, (song, result) in enumerate(found, 1):
             if progress is not None:
                 progress(done, len(asked))
             if isinstance(result, str):
@@ -219,8 +230,10 @@ def side_by_side(pool, ask, again=None):
             except concurrent.futures.process.BrokenProcessPool:
                 if again is None:
                     raise
-            except BaseException:
+            except BaseException:  # Ctrl-C, or its like.
                 workers.shutdown(wait=False, cancel_futures=True)
+                for child in multiprocessing.active_children():
+                    child.terminate()
                 raise
         # Each alone: the one that brings its process down is one song less.
         while left:
@@ -254,7 +267,16 @@ _here = {}
 
 
 def _open(opened, args):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Whoever asks ends it.
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     _here["identifier"], _here["args"] = opened(), args
+
+
+def _end_with(parent):
+    """Ends this process when the one that started it is gone, without a word."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def identify_here(song):
@@ -387,10 +409,11 @@ class Table:
 
 
 def _read_csv(path):
-    rows = files.read_csv(path)
-    if rows and set(_COLUMNS) - set(rows[0]):
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        header = next(csv.reader(file), [])
+    if path.suffix == ".csv" and set(_COLUMNS) - set(header):
         raise UserError(f"{path} is no table of answers: take another file")
-    return rows
+    return files.read_csv(path) if header else []
 
 
 def _cut_to_lines(path):

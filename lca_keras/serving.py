@@ -5,6 +5,7 @@ clips: 20 times less than samples, and a song of hours goes in pieces.
 """
 
 import contextlib
+import http.client
 import json
 import time
 import urllib.error
@@ -46,6 +47,8 @@ class GrpcServer:
     name = "grpc"
 
     def __init__(self, address, model, version=None, label=None, timeout=30.0):
+        if "/" in address or ":" not in address:
+            raise UserError(f"--grpc {address}: expected HOST:PORT")
         console.quiet_tensorflow()
         import grpc
         from tensorflow_serving.apis import prediction_service_pb2_grpc
@@ -169,8 +172,9 @@ class RestServer:
                 code, said = "UNAVAILABLE", str(error.reason)
                 if isinstance(error.reason, TimeoutError):
                     code = "DEADLINE_EXCEEDED"
-            except (ValueError, KeyError, OSError) as error:
-                code, said = "no answer of TF Serving", str(error)
+            except (ValueError, KeyError, OSError, http.client.HTTPException) as error:
+                code = "no answer of a REST server (or is it the gRPC port?)"
+                said = type(error).__name__
             if code != "UNAVAILABLE" or attempt == _ATTEMPTS:
                 raise UserError(_explained(self._url, code, said))
             time.sleep(_BACKOFF_SECONDS * 2 ** (attempt - 1))

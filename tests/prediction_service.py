@@ -6,6 +6,7 @@ in all but the first dimension are put together, whoever sent them; one whose an
 an error takes the others of its batch with it.
 """
 
+import base64
 import concurrent.futures
 import contextlib
 import http.server
@@ -146,10 +147,10 @@ def rest_server(models):
                 model.down -= 1
                 return self._send(503, {"error": "not yet"})
             signature = body.get("signature_name", "serving_default")
-            specs = model.signatures[signature].structured_input_signature[1]
             try:
+                specs = model.signatures[signature].structured_input_signature[1]
                 inputs = {
-                    name: np.array(value, specs[name].dtype.as_numpy_dtype)
+                    name: np.array(_decoded(value), specs[name].dtype.as_numpy_dtype)
                     for name, value in body["inputs"].items()
                 }
                 outputs = model.answer(signature, inputs)
@@ -175,6 +176,13 @@ def rest_server(models):
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
+
+
+def _decoded(value):
+    """A value of JSON, with bytes for `{"b64": …}`."""
+    if isinstance(value, list):
+        return [_decoded(each) for each in value]
+    return base64.b64decode(value["b64"]) if isinstance(value, dict) else value
 
 
 def _plain(value):

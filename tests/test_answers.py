@@ -5,6 +5,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -80,10 +81,11 @@ def test_answers_of_another_model_or_way_are_not_mixed(exported, folder, capsys)
     for other in (["--overlap", "0.5"], ["--min-confidence", "0.9"], ["--vocals"]):
         assert predict.main([*command, *other]) == 1
         assert "take another file, or delete it" in capsys.readouterr().err
-    pathlib.Path("list.csv").write_text("a,b\n1,2\n")
-    assert predict.main([*command[:-1], "list.csv"]) == 1
-    assert "list.csv is no table of answers" in capsys.readouterr().err
-    assert pathlib.Path("list.csv").read_text() == "a,b\n1,2\n"
+    for text in ("a,b\n1,2\n", "a,b\n"):
+        pathlib.Path("list.csv").write_text(text)
+        assert predict.main([*command[:-1], "list.csv"]) == 1
+        assert "list.csv is no table of answers" in capsys.readouterr().err
+        assert pathlib.Path("list.csv").read_text() == text
     for wrong, message in (
         (["--out", "o.txt"], "expected a .csv or a .parquet"),
         (["--out", "no/o.csv"], "no such folder"),
@@ -116,6 +118,48 @@ def test_killed_it_goes_on_and_ends_as_if_undisturbed(exported, tmp_path, monkey
     subprocess.run([*command, "whole.csv"], check=True, stderr=subprocess.DEVNULL)
     assert files.read_csv("o.csv") == files.read_csv("whole.csv")
     assert not pathlib.Path("o.csv.part").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_goes_on_after_its_end(exported, tmp_path, monkeypatch, how):
+    """Neither after Ctrl-C, which reaches the workers too, nor when it is killed."""
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("songs").mkdir()
+    samples = song(120.0)
+    for number in range(60):
+        soundfile.write(f"songs/{number:02d}.wav", samples, 16000)
+    command = [sys.executable, "-m", "lca_keras.predict", "--model", str(exported)]
+    process = subprocess.Popen(
+        [*command, "songs", "--out", "o.csv"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    part = pathlib.Path("o.csv.part")
+    while process.poll() is None and not (part.exists() and part.stat().st_size > 999):
+        time.sleep(0.05)
+    if how == signal.SIGINT:
+        os.killpg(process.pid, how)
+    else:
+        process.kill()
+    start = time.monotonic()
+    _, said = process.communicate(timeout=30)
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "Interrupted." in said
+        assert "Traceback" not in said
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.2)
+    else:
+        raise AssertionError("processes of it are still there")
+    assert time.monotonic() - start < 30
+    assert len(part.read_text().splitlines()) < 60
 
 
 def test_a_line_that_was_cut_off_is_asked_again(tmp_path):

@@ -247,6 +247,7 @@ def test_the_exported_epoch_is_the_best_after_the_warm_up(workplace):
     assert (logs["val_f1"], logs["val_song_f1"]) == pytest.approx((frame, song))
 
 
+@pytest.mark.slow
 def test_steps_can_be_called_one_by_one(workplace, tiny_corpus):
     """Evaluation and export of a run by another program, values in and out."""
     job = run.Run.load("runs/first try")

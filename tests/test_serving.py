@@ -1,8 +1,10 @@
 """The client against servers that speak TF Serving's protocol."""
 
+import base64
 import concurrent.futures
 import json
 import pathlib
+import urllib.request
 
 import grpc
 import numpy as np
@@ -78,10 +80,10 @@ def test_long_songs_go_in_messages_below_the_limit(server, songs, monkeypatch):
     """An hour, in clips of 48 kB, where a message may have 4 MiB."""
     kind, address = server
     remote = kind(address, "my model")
-    clips = np.random.default_rng(0).normal(-20, 9, (200, 128, 94, 1))
+    clips = np.random.default_rng(0).normal(-20, 9, (160, 128, 94, 1))
     inputs = {"mel_spectrogram": clips.astype("float32").round(4)}
     found = remote.probabilities(inputs)
-    assert found.shape == (200, 4)
+    assert found.shape == (160, 4)
     few = {"mel_spectrogram": inputs["mel_spectrogram"][150:153]}
     np.testing.assert_allclose(remote.probabilities(few), found[150:153], atol=1e-5)
     for message in serving._messages(inputs, serving._MESSAGE):
@@ -134,6 +136,32 @@ def test_nobody_there_and_nobody_in_time(server, model):
         model.slow = 0.0
     with pytest.raises(UserError, match="expected http://HOST:PORT"):
         serving.RestServer("localhost:8501", "my model")
+    with pytest.raises(UserError, match="expected HOST:PORT"):
+        serving.GrpcServer("http://localhost:8500", "my model")
+
+
+def test_the_port_of_the_other_protocol(grpc_address):
+    with pytest.raises(UserError, match="is it the gRPC port"):
+        serving.RestServer(f"http://{grpc_address}", "my model")
+
+
+def test_the_body_of_the_readme(rest_url, stub, songs):
+    content = pathlib.Path(songs[0]).read_bytes()
+    encoded = base64.b64encode(content).decode()
+    body = {"signature_name": "audio_bytes"}
+    body["inputs"] = {"audio_bytes": [{"b64": encoded}]}
+    request = urllib.request.Request(
+        f"{rest_url}/v1/models/my%20model:predict", json.dumps(body).encode()
+    )
+    with urllib.request.urlopen(request) as answer:
+        outputs = json.load(answer)["outputs"]
+    array = np.array([content], object)
+    expected = ask(stub, "audio_bytes", audio_bytes=array)
+    assert outputs["status"] == ["ok"]
+    assert outputs["singer"] == [expected["singer"][0].decode()]
+    np.testing.assert_allclose(
+        outputs["probabilities"], expected["probabilities"], atol=1e-5
+    )
 
 
 # === The command ===

@@ -53,6 +53,7 @@ def test_trained_longer_equals_trained_long(sources, tiny_config, tmp_path):
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_balanced_class_weights(sources, tiny_config, tmp_path):
     """The loss of the first step is the weighted mean, by NumPy."""
     plain = sources["train"]

@@ -60,14 +60,13 @@ class ServedNetwork:
         self._about = json.dumps(about or {}, ensure_ascii=False)
         # Each is traced once, for all signatures that need it.
         clips = tf.TensorSpec((None, *self.clip_shape), tf.float32)
-        self._embed_clips = tf.autograph.experimental.do_not_convert(
-            tf.function(self._embed_in_pieces, input_signature=[clips])
-        )
         waveform = tf.TensorSpec((None, None), tf.float32)
-        lengths = tf.TensorSpec((None,), tf.int32)
-        self._spectrograms = tf.autograph.experimental.do_not_convert(
-            tf.function(self.front_end.__call__, input_signature=[waveform, lengths])
-        )
+        songs = tf.TensorSpec((None, self.mel_bins, None, self.channels), tf.float32)
+        status = tf.TensorSpec((None,), tf.string)
+        each = tf.TensorSpec((None,), tf.int32)
+        self._embed_clips = _shared(self._embed_in_pieces, clips)
+        self._spectrograms = _shared(self.front_end.__call__, waveform, each)
+        self._cut_and_embed = _shared(self._cut_and_embed, songs, status, each)
 
     def signatures(self):
         """Dict from name to a method and the list of its inputs' `tf.TensorSpec`s."""
@@ -293,9 +292,8 @@ class ServedNetwork:
         }
 
     def _embed_songs(self, mel, melody, refused, frames=None):
-        """Both (batch, mel_bins, frames, 1) -> (batch, clips, units), filled, status.
+        """Both (batch, mel_bins, frames, 1) -> as `_cut_and_embed`.
 
-        The second says which clips are filled with sound, bool (batch, clips).
         `frames` are those of each song, if not all.
         """
         # The C++ interface does not check shapes against the signature.
@@ -303,9 +301,16 @@ class ServedNetwork:
         songs = tf.ensure_shape(mel, song_shape)
         if melody is not None:
             songs = tf.concat([songs, tf.ensure_shape(melody, song_shape)], axis=-1)
-        size, clip = tf.shape(songs)[2], self.clip_frames
         if frames is None:
-            frames = tf.fill(tf.shape(songs)[:1], size)
+            frames = tf.fill(tf.shape(songs)[:1], tf.shape(songs)[2])
+        return self._cut_and_embed(songs, refused, frames)
+
+    def _cut_and_embed(self, songs, refused, frames):
+        """(batch, mel_bins, frames, channels) -> (batch, clips, units), filled, status.
+
+        The second says which clips are filled with sound, bool (batch, clips).
+        """
+        size, clip = tf.shape(songs)[2], self.clip_frames
         own = tf.sequence_mask(frames, size)[:, None, :, None]
         finite = _all_finite(tf.where(own, songs, 0.0))
         # A clip at least, of nothing, where there is none.
@@ -343,6 +348,12 @@ class ServedNetwork:
             maps = self.network.encode(batch, training=False)["maps"]
             outputs = outputs.write(step, self.network.embed(maps))
         return outputs.concat()
+
+
+def _shared(method, *specs):
+    """A function that is traced once, whatever calls it."""
+    function = tf.function(method, input_signature=specs)
+    return tf.autograph.experimental.do_not_convert(function)
 
 
 def _all_finite(values):

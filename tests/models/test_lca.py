@@ -258,6 +258,7 @@ def test_metrics_are_f1_of_both_branches():
         np.testing.assert_allclose(logs[name], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["none", "lca"])
 def test_saving_keeps_everything(method, tmp_path):
     model = compiled(

@@ -270,6 +270,7 @@ def test_manifest_with_vocals(tiny_corpus, tmp_path, monkeypatch):
     assert record.as_song.accompaniment_path.name == "accompaniment.flac"
 
 
+@pytest.mark.slow
 def test_stems_reach_the_store(tiny_corpus, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     manifest = tiny_corpus / "manifest.csv"
