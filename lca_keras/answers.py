@@ -31,6 +31,7 @@ _COLUMNS = {
     "model": str,
     "file": str,
 }
+_DIED = "brings its process down: damaged, or too long for the memory"
 # Singers that are counted on the screen.
 _SHOWN = 10
 
@@ -139,11 +140,12 @@ def answer(identify, model, args, songs, errors):
     table = Table(args.out, f"{model} ({settings})") if args.out else None
     asked = [song for song in songs if not (table and table.has(song))]
     if len(asked) < len(songs):
-        print(
-            f"{len(songs) - len(asked)} of {len(songs)} songs are in {args.out} "
-            "already",
-            file=sys.stderr,
+        said = (
+            f"{len(songs) - len(asked)} of {len(songs)} songs are in {args.out} already"
         )
+        if args.json or args.plot:
+            said += ", and neither in the JSON nor in the picture: a table has no clips"
+        print(said, file=sys.stderr)
     for song, error in errors.items():
         print(f"error: {song}: {error}", file=sys.stderr)
     results, failed = {}, dict(errors)
@@ -239,14 +241,14 @@ def side_by_side(pool, ask, again=None):
         while left:
             with again() as worker:
                 for song in list(left):
+                    died = False
                     try:
                         result = worker.submit(ask, song).result()
                     except concurrent.futures.process.BrokenProcessPool:
-                        result = "brings its process down: damaged, or too long for "
-                        result += "the memory"
+                        died, result = True, _DIED
                     del left[song]
                     yield song, result
-                    if isinstance(result, str):
+                    if died:
                         break
 
     return identify
@@ -370,9 +372,8 @@ class Table:
         for path, error in errors.items():
             row = {"song": path, "error": error, "model": self.model}
             self.rows[path] = dict.fromkeys(_COLUMNS, "") | row
-        order = [*errors, *songs]
-        # What earlier calls were asked for stays.
-        order += [song for song in self.rows if song not in set(order)]
+        # What earlier calls were asked for stays, behind.
+        order = dict.fromkeys([*errors, *songs, *self.rows])
         rows = [self.rows[song] for song in order]
         if self.path.suffix == ".csv":
             files.write_csv(self.path, list(_COLUMNS), rows)

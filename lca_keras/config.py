@@ -521,7 +521,7 @@ class Config:
             "pipelines.run also pipeline",
         )
         if preset is not None:
-            for name, values in get_preset(preset).to_dict().items():
+            for name, values in get_preset(str(preset)).to_dict().items():
                 own = raw.get(name, {})
                 if name in sections and isinstance(own, dict):
                     raw[name] = {**values, **own}

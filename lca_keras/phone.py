@@ -53,7 +53,7 @@ def convert(job, forms, folder, working):
         calibration = list(_clips(sources["train"], _CALIBRATION_CLIPS).values())
     serve = functools.partial(network, training=False)
     rows = [_row("SavedModel", keras_model, keras_model, None)]
-    rows[0]["milliseconds"] = {"2": _milliseconds(_saved_model(serve, clips))}
+    rows[0]["milliseconds"] = {"all": _milliseconds(_saved_model(serve, clips))}
     waves, failed = None, {}
     for form in forms:
         for waveform in (False, True):

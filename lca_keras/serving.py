@@ -1,7 +1,7 @@
 """Models that a TF Serving server computes, asked over gRPC or REST.
 
 Features are computed here, by the configuration that the server tells, and travel as
-clips: 20 times less than samples, and a song of hours goes in pieces.
+clips: a quarter of what the samples would be, and a song of hours goes in pieces.
 """
 
 import contextlib

@@ -29,6 +29,7 @@ def test_a_file_may_begin_with_a_preset(tmp_path):
     assert Config.load(path) == demo.replace(train={"epochs": 3})
     for text, message in (
         ("preset: x", "unknown preset 'x'; known: "),
+        ("preset: [demo]", "unknown preset .*; known: "),
         ("presets: demo", r"unknown sections \['presets'\]; known: version, preset, "),
         ("preset: demo\ntrain: 3", "train: expected a mapping, received 3"),
     ):

@@ -77,7 +77,7 @@ def test_a_server_answers_as_python_does(server, exported, songs):
 
 
 def test_long_songs_go_in_messages_below_the_limit(server, songs, monkeypatch):
-    """An hour, in clips of 48 kB, where a message may have 4 MiB."""
+    """Eight minutes, in clips of 48 kB, where a message may have 4 MiB."""
     kind, address = server
     remote = kind(address, "my model")
     clips = np.random.default_rng(0).normal(-20, 9, (160, 128, 94, 1))

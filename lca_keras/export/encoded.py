@@ -7,6 +7,8 @@ from lca_keras.audio.decode import CANCELLED
 # Where soxr's high quality filter lets half pass, relative to the end of the lower
 # rate's band, and the standard deviation of its step down: measured, to 0.02.
 _HALF, _STEP = 0.9565, 0.0112
+# Samples a second of a recording.
+_LOWEST_RATE, _HIGHEST_RATE = 2000, 768_000
 # Input samples of a block that is filtered at a time, and what comes in at its edges,
 # where a block is taken for periodic.
 _BLOCK, _MARGIN = 1 << 17, 4096
@@ -50,9 +52,10 @@ def decode_wav(content, sample_rate):
     single = tf.reduce_mean(tf.reduce_sum(tf.square(channels), axis=0))
     cancelled = tf.reduce_sum(tf.square(mixed)) < CANCELLED * single
     mixed = tf.cond(cancelled, lambda: channels[:, 0], lambda: mixed)
-    # No music has fewer, and nothing can be made of none.
-    mixed = mixed[: tf.where(rate < 1000, 0, tf.size(mixed))]
-    return resample(mixed, tf.maximum(rate, 1), sample_rate)
+    # Of a header that lies about its rate nothing is made, and no memory taken.
+    known = (rate >= _LOWEST_RATE) & (rate <= _HIGHEST_RATE)
+    mixed = mixed[: tf.where(known, tf.size(mixed), 0)]
+    return resample(mixed, tf.where(known, rate, sample_rate), sample_rate)
 
 
 def resample(samples, rate, new_rate):

@@ -173,6 +173,12 @@ def test_a_file_is_heard_as_its_decoded_samples(loaded, tmp_path, rate, channels
     assert answer["singer"][0] == expected["singer"][0]
 
 
+def lying(content, rate):
+    """A mono file's bytes with another rate in its header, twice as headers have it."""
+    rates = rate.to_bytes(4, "little") + (2 * rate).to_bytes(4, "little")
+    return content[:24] + rates + content[32:]
+
+
 def test_files_that_are_none_leave_their_neighbours_alone(loaded):
     good = wav(song(9.0, seed=1))
     ask = loaded.signatures["audio_bytes"]
@@ -187,6 +193,10 @@ def test_files_that_are_none_leave_their_neighbours_alone(loaded):
         wav(np.zeros(100_000)): signatures.SILENT,
         # No samples in a second.
         good[:24] + bytes(4) + good[28:]: signatures.NO_WAV,
+        lying(good, 1): signatures.NO_WAV,
+        lying(good, 1_000_000_007): signatures.NO_WAV,
+        lying(good, 2**31 - 1): signatures.NO_WAV,
+        lying(good, 767_999): signatures.TOO_SHORT,
     }
     answer = ask(audio_bytes=tf.constant([*bad, good]))
     assert [s.numpy().decode() for s in answer["status"]] == [*bad.values(), "ok"]
