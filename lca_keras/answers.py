@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 
-from lca_keras import console, files, inference
+from lca_keras import console, files, inference, serving
 from lca_keras.data import catalogue
 from lca_keras.errors import UserError
 
@@ -291,7 +291,7 @@ def identified(identifier, song, args):
     vocals = song if args.vocals else None
     try:
         return identifier.identify(song, vocals, args.overlap, args.min_confidence)
-    except inference.AudioError as error:
+    except (inference.AudioError, serving.AnswerError) as error:
         return str(error)
 
 

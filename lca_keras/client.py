@@ -52,7 +52,8 @@ def ask(args):
     songs, errors = answers.listed(args.songs)
     kind = serving.GrpcServer if args.grpc else serving.RestServer
     address = args.grpc or args.rest
-    server = kind(address, args.model, args.version, args.label, args.timeout)
+    with console.working(f"Asking {address} for {args.model}"):
+        server = kind(address, args.model, args.version, args.label, args.timeout)
     identifier = inference.Identifier.of_server(server, args.separator)
     identifier.check([song if args.vocals else None for song in songs])
     if len(songs) == 1:

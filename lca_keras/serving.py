@@ -25,6 +25,10 @@ _ATTEMPTS = 5
 _BACKOFF_SECONDS = 0.2
 
 
+class AnswerError(UserError):
+    """A server that is there does not answer a request."""
+
+
 class GrpcServer:
     """A model of a server, over gRPC.
 
@@ -51,7 +55,10 @@ class GrpcServer:
             raise UserError(f"--grpc {address}: expected HOST:PORT")
         console.quiet_tensorflow()
         import grpc
-        from tensorflow_serving.apis import prediction_service_pb2_grpc
+        from tensorflow_serving.apis import (
+            model_service_pb2_grpc,
+            prediction_service_pb2_grpc,
+        )
 
         # The channel itself tries again, and only if the server cannot be reached.
         policy = {
@@ -65,6 +72,7 @@ class GrpcServer:
         options = [("grpc.service_config", json.dumps(service))]
         self._channel = grpc.insecure_channel(address, options)
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+        self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
         self._address, self._timeout = address, timeout
         self._model, self._version, self._label = model, version, label
         [about] = self._ask("about", [{"request": np.array([b""], object)}])
@@ -101,12 +109,29 @@ class GrpcServer:
                 answers = [call.result() for call in calls]
             except grpc.RpcError as error:
                 code, said = error.code().name, error.details()
-                raise UserError(_explained(self._address, code, said)) from error
+                if code == "NOT_FOUND":
+                    said = f"{said}; {_served(self._model, self._versions())}"
+                raise _error(self._address, code, said) from error
             found += [
                 {k: tf.make_ndarray(v) for k, v in answer.outputs.items()}
                 for answer in answers
             ]
         return found
+
+    def _versions(self):
+        """Versions of the model that are served, or `None` if there is no such one."""
+        import grpc
+        from tensorflow_serving.apis import get_model_status_pb2
+
+        request = get_model_status_pb2.GetModelStatusRequest()
+        request.model_spec.name = self._model
+        try:
+            status = self._models.GetModelStatus(request, self._timeout)
+        except grpc.RpcError:
+            return None
+        available = get_model_status_pb2.ModelVersionStatus.AVAILABLE
+        found = [v.version for v in status.model_version_status if v.state == available]
+        return sorted(found)
 
 
 class RestServer:
@@ -126,6 +151,7 @@ class RestServer:
         if not url.startswith(("http://", "https://")):
             raise UserError(f"--rest {url}: expected http://HOST:PORT")
         place = f"/v1/models/{urllib.parse.quote(model)}"
+        self._model, self._status = model, f"{url.rstrip('/')}{place}"
         if version is not None:
             place += f"/versions/{version}"
         if label is not None:
@@ -175,9 +201,20 @@ class RestServer:
             except (ValueError, KeyError, OSError, http.client.HTTPException) as error:
                 code = "no answer of a REST server (or is it the gRPC port?)"
                 said = type(error).__name__
+            if code == "NOT_FOUND":
+                said = f"{said}; {_served(self._model, self._versions())}"
             if code != "UNAVAILABLE" or attempt == _ATTEMPTS:
-                raise UserError(_explained(self._url, code, said))
+                raise _error(self._url, code, said)
             time.sleep(_BACKOFF_SECONDS * 2 ** (attempt - 1))
+
+    def _versions(self):
+        """As `GrpcServer._versions`."""
+        try:
+            with urllib.request.urlopen(self._status, timeout=self._timeout) as answer:
+                told = json.load(answer)["model_version_status"]
+            return sorted(int(v["version"]) for v in told if v["state"] == "AVAILABLE")
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+            return None
 
 
 def _messages(inputs, most):
@@ -201,13 +238,20 @@ def _takes_melody(metadata):
     return metadata["config"]["model"]["name"] == "crnnm"
 
 
-def _explained(address, code, said):
+def _served(model, versions):
+    """Which versions of a model are served, in words."""
+    if not versions:
+        return f"the server has no model {model}: --model"
+    listed = ", ".join(map(str, versions))
+    return f"of {model} it serves {listed}: --version or --label"
+
+
+def _error(address, code, said):
     """An error of a server in words, with what to do."""
     hint = {
         "UNAVAILABLE": f"no server answers there, {_ATTEMPTS} times asked",
         "DEADLINE_EXCEEDED": "give it more time: --timeout SECONDS",
-        "NOT_FOUND": "is it served under that name and version? --model, --version, "
-        "--label",
         "RESOURCE_EXHAUSTED": "the server takes only smaller messages, or is too busy",
     }.get(code, "")
-    return f"{address}: {code}: {said}" + (f" ({hint})" if hint else "")
+    message = f"{address}: {code}: {said}" + (f" ({hint})" if hint else "")
+    return UserError(message) if code == "UNAVAILABLE" else AnswerError(message)

@@ -17,7 +17,12 @@ import threading
 import grpc
 import numpy as np
 import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+from tensorflow_serving.apis import (
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
 
 # How long a request waits for others.
 _WAIT_SECONDS = 0.01
@@ -113,12 +118,34 @@ class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         return response
 
 
+class StatusServicer(model_service_pb2_grpc.ModelServiceServicer):
+    """`GetModelStatus` of models by name."""
+
+    def __init__(self, models):
+        self._models = models
+
+    def GetModelStatus(self, request, context):
+        """Versions; one that was unloaded among them, as TF Serving tells it."""
+        model = self._models.get(request.model_spec.name)
+        if model is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, "Could not find any versions")
+        response = get_model_status_pb2.GetModelStatusResponse()
+        states = get_model_status_pb2.ModelVersionStatus
+        for version in model.versions:
+            response.model_version_status.add(version=version, state=states.AVAILABLE)
+        response.model_version_status.add(version=99, state=states.END)
+        return response
+
+
 @contextlib.contextmanager
 def grpc_server(models):
     """Yields the address of a gRPC server of models, with gRPC's own message limit."""
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(16))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         Servicer(models), server
+    )
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+        StatusServicer(models), server
     )
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -136,12 +163,24 @@ def rest_server(models):
         def log_message(self, *args):
             """Nothing."""
 
+        def do_GET(self):
+            model = models.get(self.path.strip("/").split("/")[2])
+            if model is None:
+                return self._send(404, {"error": "Could not find any versions"})
+            states = [(version, "AVAILABLE") for version in model.versions]
+            told = [{"version": str(v), "state": s} for v, s in [*states, (99, "END")]]
+            return self._send(200, {"model_version_status": told})
+
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             place, _, verb = self.path.rpartition(":")
             parts = place.strip("/").split("/")
             model = models.get(parts[2])
             if verb != "predict" or model is None:
+                return self._send(404, {"error": f"Servable not found: {place}"})
+            asked = dict([parts[3:5]] if parts[3:] else [])
+            known = {"versions": map(str, model.versions), "labels": model.labels}
+            if any(asked[kind] not in known[kind] for kind in asked):
                 return self._send(404, {"error": f"Servable not found: {place}"})
             if model.down > 0:
                 model.down -= 1

@@ -100,11 +100,10 @@ def test_versions_and_labels(server):
         ):
             asked.__init__(address, "my model", **given)
             assert asked._url == address + place
-        return
     kind(address, "my model", version=7)
     kind(address, "my model", label="stable")
     for wrong in ({"version": 3}, {"label": "canary"}):
-        with pytest.raises(UserError, match="NOT_FOUND.*--version"):
+        with pytest.raises(UserError, match="NOT_FOUND.*it serves 1, 7: --version"):
             kind(address, "my model", **wrong)
 
 
@@ -118,7 +117,7 @@ def test_only_a_server_that_is_down_is_asked_again(server, model):
         kind(address, "my model")
     assert model.down == 95
     model.down = 0
-    with pytest.raises(UserError, match="NOT_FOUND: Servable not found"):
+    with pytest.raises(UserError, match="NOT_FOUND: Servable.* no model other"):
         kind(address, "other")
 
 
@@ -193,6 +192,30 @@ def test_the_command_keeps_a_table(grpc_address, songs, capsys):
     assert "NOT_FOUND" in capsys.readouterr().err
     assert client.main([*command, "--parallel", "0"]) == 1
     assert "--parallel must be above 0" in capsys.readouterr().err
+
+
+def test_an_answer_that_is_late_costs_its_song_alone(
+    grpc_address, songs, monkeypatch, capsys
+):
+    ask, calls = serving.GrpcServer._ask, []
+
+    def late(self, signature, messages):
+        calls.append(signature)
+        if calls.count("clips") == 2:  # The second song's.
+            self._timeout = 1e-6
+        try:
+            return ask(self, signature, messages)
+        finally:
+            self._timeout = 30.0
+
+    monkeypatch.setattr(serving.GrpcServer, "_ask", late)
+    command = ["--grpc", grpc_address, "--model", "my model", "--parallel", "1"]
+    assert client.main([*command, *songs, "--json"]) == 1
+    out, err = capsys.readouterr()
+    answers = {answer["song"]: answer for answer in json.loads(out)}
+    assert "DEADLINE_EXCEEDED" in answers[songs[1]]["error"]
+    assert [bool(answers[name].get("singer")) for name in songs] == [True, False, True]
+    assert f"Asking {grpc_address} for my model" in err
 
 
 # === The protocol, without our client ===
