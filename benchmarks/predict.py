@@ -107,7 +107,7 @@ def _shares(export, song):
         count = mel.shape[1] // config.clip_frames
         clips = mel[:, : count * config.clip_frames]
         clips = clips.reshape(config.features.mel_bins, count, -1).swapaxes(0, 1)
-        identifier.runtime.probabilities({"mel_spectrogram": clips[..., None]})
+        identifier.runtime.answers({"mel_spectrogram": clips[..., None]})
         done = time.perf_counter()
         # The first decoder has to start, the first spectrogram to load.
         times = {

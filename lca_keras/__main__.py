@@ -11,6 +11,8 @@ COMMANDS = {
     "fit": "lca_keras.fit",
     "predict": "lca_keras.predict",
     "client": "lca_keras.client",
+    "enroll": "lca_keras.enroll",
+    "similar": "lca_keras.similar",
     "evaluate": "lca_keras.evaluate",
     "explain": "lca_keras.explain",
     "experiments": "lca_keras.experiments.__main__",

@@ -23,6 +23,9 @@ from lca_keras.errors import UserError
 _COLUMNS = {
     "song": str,
     "singer": str,
+    "status": str,
+    "nearest": str,
+    "score": float,
     "votes": int,
     "clips": int,
     "probability": float,
@@ -53,20 +56,19 @@ def add_options(parser):
         help="name no singer whose mean probability is below; default: 0",
     )
     parser.add_argument(
+        "--closed-set",
+        action="store_true",
+        help="one of the singers sings for certain: nobody is unknown, and clips "
+        "without voice vote too",
+    )
+    parser.add_argument(
         "--overlap",
         type=float,
         default=0.0,
         metavar="SHARE",
         help="of clips, below 1: more of them vote; default: 0, as the export does",
     )
-    parser.add_argument(
-        "--separator", metavar="FOLDER", help="of a model that was trained on vocals"
-    )
-    parser.add_argument(
-        "--vocals",
-        action="store_true",
-        help="the files are vocals already: nothing is separated",
-    )
+    add_vocals_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--out",
@@ -76,6 +78,18 @@ def add_options(parser):
     )
     parser.add_argument("--plot", metavar="FILE.png", help="draw the vote over time")
     console.add_debug_flag(parser)
+
+
+def add_vocals_options(parser):
+    """Adds what a model that was trained on vocals needs to know."""
+    parser.add_argument(
+        "--separator", metavar="FOLDER", help="of a model that was trained on vocals"
+    )
+    parser.add_argument(
+        "--vocals",
+        action="store_true",
+        help="the files are vocals already: nothing is separated",
+    )
 
 
 def check_options(args):
@@ -137,6 +151,7 @@ def answer(identify, model, args, songs, errors):
     """
     settings = f"overlap {args.overlap:g}, min-confidence {args.min_confidence:g}"
     settings += ", vocals" if args.vocals else ""
+    settings += ", closed set" if args.closed_set else ""
     table = Table(args.out, f"{model} ({settings})") if args.out else None
     asked = [song for song in songs if not (table and table.has(song))]
     if len(asked) < len(songs):
@@ -187,10 +202,12 @@ def answer(identify, model, args, songs, errors):
 def _summarise(table, songs):
     rows = [table.rows[song] for song in songs]
     failed = [row for row in rows if row["error"]]
-    unsure = sum(not row["singer"] and not row["error"] for row in rows)
+    statuses = collections.Counter(row["status"] for row in rows if not row["error"])
+    statuses = {name: n for name, n in statuses.items() if name != "ok"}
+    nobody = "".join(f", {count} {name}" for name, count in sorted(statuses.items()))
     named = collections.Counter(row["singer"] for row in rows if row["singer"])
     out = sys.stderr
-    print(f"{len(songs)} songs, {unsure} not sure, {len(failed)} failed", file=out)
+    print(f"{len(songs)} songs{nobody}, {len(failed)} failed", file=out)
     for singer, count in named.most_common(_SHOWN):
         print(f"  {count:6d}  {singer}", file=out)
     if len(named) > _SHOWN:
@@ -200,12 +217,12 @@ def _summarise(table, songs):
     print(f"written to {table.path}", file=out)
 
 
-def one_by_one(identifier, args):
-    """What `answer` takes, of one `lca_keras.inference.Identifier`."""
+def one_by_one(ask):
+    """What `answer` takes: each song by a call of `ask`, in this process."""
 
     def identify(songs):
         for song in songs:
-            yield song, identified(identifier, song, args)
+            yield song, ask(song)
 
     return identify
 
@@ -268,6 +285,11 @@ def process_pool(workers, opened, args):
 _here = {}
 
 
+def here():
+    """The `Identifier` and the arguments in a process of `process_pool`."""
+    return _here["identifier"], _here["args"]
+
+
 def _open(opened, args):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Whoever asks ends it.
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
@@ -283,14 +305,17 @@ def _end_with(parent):
 
 def identify_here(song):
     """Identifies a song in a process of `process_pool`."""
-    return identified(_here["identifier"], song, _here["args"])
+    identifier, args = here()
+    return identified(identifier, song, args)
 
 
 def identified(identifier, song, args):
     """The `Identification` of a song, or as a string why there is none."""
     vocals = song if args.vocals else None
     try:
-        return identifier.identify(song, vocals, args.overlap, args.min_confidence)
+        return identifier.identify(
+            song, vocals, args.overlap, args.min_confidence, args.closed_set
+        )
     except (inference.AudioError, serving.AnswerError) as error:
         return str(error)
 
@@ -332,7 +357,7 @@ class Table:
     def has(self, song):
         """Whether a song was answered, and its file is still the same."""
         row = self.rows.get(song)
-        return bool(row) and not row["error"] and row["file"] == _stamp(song)
+        return bool(row) and not row["error"] and row["file"] == files.stamp(song)
 
     def __enter__(self):
         self._file = open(
@@ -349,15 +374,18 @@ class Table:
     def add(self, song, result):
         """Keeps an `Identification` of a song, or a string, why there is none."""
         row = dict.fromkeys(_COLUMNS, "")
-        row |= {"song": song, "model": self.model, "file": _stamp(song)}
+        row |= {"song": song, "model": self.model, "file": files.stamp(song)}
         if isinstance(result, str):
             row["error"] = result
         else:
-            best = next(iter(result.votes))
-            unsure = [] if result.singer else [f"not sure, the likeliest is {best}"]
+            best = result.singer or next(iter(result.votes))
+            unsure = [] if result.singer else [f"the likeliest is {best}"]
             row |= {
                 # Votes and probability are those of the best one, named or not.
                 "singer": result.singer or "",
+                "status": result.status,
+                "nearest": result.nearest or "",
+                "score": "" if result.score is None else round(result.score, 6),
                 "votes": result.votes[best],
                 "clips": sum(result.votes.values()),
                 "probability": round(result.probabilities[best], 6),
@@ -421,12 +449,3 @@ def _cut_to_lines(path):
     """Takes away the line that its writer was killed in, if it was."""
     with contextlib.suppress(FileNotFoundError), open(path, "r+b") as file:
         file.truncate(file.read().rfind(b"\n") + 1)
-
-
-def _stamp(song):
-    """What changes when a file does: its size and time."""
-    try:
-        status = os.stat(song)
-    except (OSError, ValueError):
-        return ""
-    return f"{status.st_size} bytes, {status.st_mtime_ns}"

@@ -2,6 +2,7 @@
 
 import argparse
 import concurrent.futures
+import functools
 import sys
 
 from lca_keras import answers, console
@@ -56,12 +57,11 @@ def ask(args):
         server = kind(address, args.model, args.version, args.label, args.timeout)
     identifier = inference.Identifier.of_server(server, args.separator)
     identifier.check([song if args.vocals else None for song in songs])
-    if len(songs) == 1:
-        identify = answers.one_by_one(identifier, args)
-    else:
+    ask = functools.partial(answers.identified, identifier, args=args)
+    identify = answers.one_by_one(ask)
+    if len(songs) > 1:
         identify = answers.side_by_side(
-            lambda: concurrent.futures.ThreadPoolExecutor(args.parallel),
-            lambda song: answers.identified(identifier, song, args),
+            lambda: concurrent.futures.ThreadPoolExecutor(args.parallel), ask
         )
     return answers.answer(identify, identifier.digest, args, songs, errors)
 

@@ -31,6 +31,7 @@ STRATEGIES = ("mirrored", "multiworker")
 LEVELS = ("song", "none")
 SOURCES = ("mixture", "vocals", "stems")
 EFFECTS = ("probability", "logit", "product")
+EMBEDDING_LOSSES = ("none", "supcon", "aam")
 AUGMENTATIONS = ("remix", "specaugment")
 MELODIES = ("none", "pyin", "crepe")
 MODELS = ("crnn", "crnnm", "crnn_fgnl")
@@ -323,6 +324,12 @@ class TrainConfig:
             (`"logit"`) or product of experts (`"product"`); see `lca_keras.losses`.
         detach_counterfactual: Keep the counterfactual's predictions from training
             anything but its own attention.
+        continue_from: Folder of an exported version, whose network the training begins
+            with: its artists keep what the classifier has learned of them.
+        embedding_loss: What shapes the embedding beside the classifier, in training
+            only: supervised contrastive (`"supcon"`), additive angular margin
+            (`"aam"`), or nothing; see `lca_keras.losses`.
+        embedding_weight: Weight of that term. It acts in the warm-up too.
         objective: Validation score that decides the best epoch, weighted F1 over
             clips (`"frame_f1"`) or over songs (`"song_f1"`).
         precision: `"auto"`, `"float32"` or `"mixed_bfloat16"`.
@@ -341,6 +348,9 @@ class TrainConfig:
     cf_dropout: float = 0.6
     effect: str = "probability"
     detach_counterfactual: bool = False
+    continue_from: str | None = None
+    embedding_loss: str = "none"
+    embedding_weight: float = 1.0
     objective: str = "frame_f1"
     precision: str = "auto"
     seed: int = 0
@@ -383,6 +393,15 @@ class TrainConfig:
             f"Received: {self.effect!r}",
         )
         _require(
+            self.embedding_loss in EMBEDDING_LOSSES,
+            f"train: embedding_loss must be one of {', '.join(EMBEDDING_LOSSES)}. "
+            f"Received: {self.embedding_loss!r}",
+        )
+        _require(
+            math.isfinite(self.embedding_weight) and self.embedding_weight > 0,
+            f"train: embedding_weight must be > 0: {self.embedding_weight}",
+        )
+        _require(
             self.precision in ("auto", "float32", "mixed_bfloat16"),
             "train: precision must be auto, float32 or mixed_bfloat16. "
             f"Received: {self.precision!r}",
@@ -396,6 +415,32 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class OpenSetConfig:
+    """When a song is by nobody of the singers, and how well that is known.
+
+    Attributes:
+        false_alarm: Share of songs by known singers that the threshold rejects, fitted
+            on validation songs.
+        left_out: Share of the artists that a side training leaves out, to measure what
+            the threshold makes of strangers; 0 for none. It takes a quarter of the
+            epochs.
+    """
+
+    false_alarm: float = 0.05
+    left_out: float = 0.2
+
+    def __post_init__(self):
+        _require(
+            0 < self.false_alarm < 0.5,
+            f"open_set: false_alarm must be in (0, 0.5): {self.false_alarm}",
+        )
+        _require(
+            0 <= self.left_out <= 0.5,
+            f"open_set: left_out must be in [0, 0.5]: {self.left_out}",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """Everything that decides the result of a run, apart from the audio."""
 
@@ -405,6 +450,7 @@ class Config:
     loss: LossWeights = LossWeights()
     train: TrainConfig = TrainConfig()
     augment: AugmentConfig = AugmentConfig()
+    open_set: OpenSetConfig = OpenSetConfig()
 
     def __post_init__(self):
         _require(
@@ -455,6 +501,12 @@ class Config:
         """Length of the shortest song that has a clip."""
         features = self.features
         return (self.clip_frames - 1) * features.hop_length / features.sample_rate
+
+    @property
+    def side_epochs(self):
+        """Epochs of the side training that leaves artists out."""
+        train = self.train
+        return min(train.epochs, max(train.warmup_epochs + 2, train.epochs // 4))
 
     @property
     def served_features(self):

@@ -28,6 +28,8 @@ class DataSource:
         features: Folder of all feature stores that are made from corpora.
         separator: Folder of the separator that the features need, or `None`.
         strict: Whether an unusable or doubtful song is an error.
+        unknown: Corpus of songs by strangers, or `None`; they measure what a model
+            makes of singers whom it does not know.
     """
 
     data: str | None = None
@@ -37,14 +39,22 @@ class DataSource:
     features: str = "features"
     separator: str | None = None
     strict: bool = False
+    unknown: str | None = None
 
     def absolute(self):
         """The same, to be kept: it means the same from every working folder."""
-        places = ("data", "data_root", "store", "features", "separator")
+        places = ("data", "data_root", "store", "features", "separator", "unknown")
         paths = {name: getattr(self, name) for name in places}
         return dataclasses.replace(
             self,
             **{name: path and os.path.abspath(path) for name, path in paths.items()},
+        )
+
+    @property
+    def of_strangers(self):
+        """The `DataSource` of `unknown`."""
+        return dataclasses.replace(
+            self, data=self.unknown, data_root=None, store=None, unknown=None
         )
 
     def songs(self, left_out=None):
@@ -224,6 +234,37 @@ def learned_from(source, config, folder, corpus):
         if part in ("train", "validation"):
             found[song.key] = part
     return found
+
+
+def strangers(source, config, artists, progress=None):
+    """The songs of `DataSource.unknown`, as the network of a `Config` takes clips.
+
+    Args:
+        source: `DataSource`.
+        config: `lca_keras.config.Config` of the model.
+        artists: List of class names.
+        progress: As for `prepare`.
+
+    Returns:
+        `Corpus`, and the `lca_keras.data.clips.ClipSource` of all its songs, with the
+        class 0.
+
+    Raises:
+        UserError: There are none, or some are by artists that the model learns.
+    """
+    # Stems are not needed to name singers.
+    features = dataclasses.asdict(config.served_features)
+    config = config.replace(features=features, augment={"kinds": ()})
+    found = prepare(source.of_strangers, config, progress)
+    known = sorted({song.artist for song in found.songs} & set(artists))
+    if known:
+        raise UserError(
+            f"--unknown {source.unknown}: its songs are to be by strangers, and "
+            f"{', '.join(known)} the model learns: take these songs out"
+        )
+    labels = {song.key: 0 for song in found.songs}
+    melody = config.model.name == "crnnm"
+    return found, ClipSource(found.store, labels, config.clip_frames, melody)
 
 
 def neighbours(folder, features):

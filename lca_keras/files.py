@@ -58,6 +58,15 @@ def digest(path):
     return _hexdigest(path, hashlib.blake2b(digest_size=16))
 
 
+def stamp(path):
+    """What changes when a file does, its size and time; empty if it is not there."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return ""
+    return f"{status.st_size} bytes, {status.st_mtime_ns}"
+
+
 def sha256(path):
     """SHA-256 sum of a file's content, as `sha256sum` prints it."""
     return _hexdigest(path, hashlib.sha256())

@@ -13,15 +13,17 @@ import shlex
 import sys
 import time
 
-from lca_keras import console, options
+from lca_keras import console, files, options
 from lca_keras.config import (
     CLASS_WEIGHTS,
     CLIP_SECONDS,
     EFFECTS,
+    EMBEDDING_LOSSES,
     LOSS_WEIGHTS,
     METHODS,
     MODELS,
     OBJECTIVES,
+    SplitConfig,
 )
 from lca_keras.errors import UserError
 
@@ -40,6 +42,12 @@ def parse_args(argv=None):
         "--augment remix",
     )
     what.add_argument("--config", help="YAML, such as runs/NAME/config.yaml")
+    what.add_argument(
+        "--continue-from",
+        metavar="MODEL",
+        help="saved_models/NAME: begin with its network and its configuration; artists "
+        "may come and go",
+    )
     what.add_argument("--model", choices=MODELS, help="default: crnn_fgnl")
     what.add_argument(
         "--method",
@@ -56,6 +64,15 @@ def parse_args(argv=None):
         action="store_true",
         default=None,
         help="the counterfactual trains its own attention only",
+    )
+    what.add_argument(
+        "--embedding-loss",
+        choices=EMBEDDING_LOSSES,
+        help="what shapes the embedding in training beside the classifier: supervised "
+        "contrastive, additive angular margin; default: none",
+    )
+    what.add_argument(
+        "--embedding-weight", type=float, metavar="W", help="of that; default: 1"
     )
     what.add_argument("--loss-weights", choices=LOSS_WEIGHTS, help="a named set")
     what.add_argument("--clip-seconds", type=int, choices=CLIP_SECONDS)
@@ -97,6 +114,26 @@ def parse_args(argv=None):
         help="bit-identical repeats (slower)",
     )
     options.add_strategy_option(what)
+    nobody = parser.add_argument_group("songs by none of the singers")
+    nobody.add_argument(
+        "--unknown",
+        metavar="PATH",
+        help="songs by artists who are not to be learned, a folder or a manifest: what "
+        "the model makes of them is measured, instead of a side training",
+    )
+    nobody.add_argument(
+        "--left-out",
+        type=float,
+        metavar="SHARE",
+        help="of the artists, whom a side training leaves out for that; 0: none; "
+        "default: 0.2",
+    )
+    nobody.add_argument(
+        "--false-alarm",
+        type=float,
+        metavar="SHARE",
+        help="of songs by the singers that may be called unknown; default: 0.05",
+    )
     where = parser.add_argument_group("where")
     where.add_argument("--name", help="name of the run and of the exported model")
     where.add_argument("--resume", metavar="RUN", help="continue a run that stopped")
@@ -123,6 +160,9 @@ def config_from(args):
     """
     own = args.data or args.store
     config = options.base_config(args.config, args.preset, "paper" if own else "demo")
+    exported = None
+    if args.continue_from:
+        config, exported = continued(args)
     if not own and not args.config:
         # The built-in corpus has its stems: what is recommended, there it is done.
         args.source = args.source or "stems"
@@ -154,13 +194,53 @@ def config_from(args):
             "deterministic": args.deterministic,
             "effect": args.effect,
             "detach_counterfactual": args.detach_counterfactual,
+            "continue_from": exported,
+            "embedding_loss": args.embedding_loss,
+            "embedding_weight": args.embedding_weight,
         },
         "model": {"name": args.model},
+        "open_set": {"false_alarm": args.false_alarm, "left_out": args.left_out},
         "augment": options.augment_section(args, config),
     }
     if args.loss_weights:
         sections["loss"] = vars(LOSS_WEIGHTS[args.loss_weights])
-    return options.resolve_data(args, config, **sections)
+    before = config
+    config, source = options.resolve_data(args, config, **sections)
+    if exported and (config.model, config.served_features) != (
+        before.model,
+        before.served_features,
+    ):
+        raise UserError(
+            f"--continue-from {args.continue_from}: its network has another shape, or "
+            "hears other features, than these options ask for"
+        )
+    return config, dataclasses.replace(source, unknown=args.unknown)
+
+
+def continued(args):
+    """The configuration of an exported model to begin with, and its folder.
+
+    Raises:
+        UserError: There is none, or a preset or a file says something else.
+    """
+    from lca_keras.config import Config
+    from lca_keras.export import integrity, versions
+
+    if args.config or args.preset:
+        raise UserError(
+            "--continue-from brings its own configuration: leave out --preset and "
+            "--config"
+        )
+    place = pathlib.Path(args.exports, args.continue_from)
+    if not place.exists():
+        place = pathlib.Path(args.continue_from)
+    folder = versions.find_version(place)
+    integrity.check(folder)
+    told = files.read_json(folder / versions.METADATA)
+    config = Config.from_dict(told["config"])
+    # Which songs were in which part is its corpus's matter.
+    config = dataclasses.replace(config, split=SplitConfig())
+    return config, os.path.abspath(folder)
 
 
 def main(argv=None):
@@ -195,6 +275,7 @@ def fit(args):
     # The data comes first: a corpus that cannot be used leaves no run behind.
     songs = options.prepare_corpus(job.source, config)
     division = corpus.divide(config, songs, job.folder)
+    strange = options.prepare_strangers(job.source, config, division.artists)
     if not args.resume:
         job.save()
     recommend(config, songs.songs)
@@ -228,6 +309,7 @@ def fit(args):
         options.print_scores(found)
         options.print_advice(state, config.train, found["test"], artists)
         listen(job, model, sources["test"], artists, songs.songs)
+        options.set_up_gallery(job, model, sources, artists, strange)
         with console.working("Exporting the main branch"):
             exported = job.export(model, artists, args.keep)
     # A store may have travelled without the music.
@@ -298,6 +380,7 @@ def resumed(args):
     # Where things are may change between two starts, and how long to train; what is
     # trained may not.
     places = {"data", "data_root", "exports", "features", "separator", "store", "tags"}
+    places |= {"unknown"}
     others = sorted(set(given) - places - {"epochs"})
     if others:
         listed = ["--" + name.replace("_", "-") for name in others]

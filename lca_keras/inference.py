@@ -11,7 +11,7 @@ import threading
 
 import numpy as np
 
-from lca_keras import files, metrics, plots, runtimes
+from lca_keras import files, openset, plots, runtimes
 from lca_keras.audio import decode, features
 from lca_keras.audio.decode import AudioError
 from lca_keras.audio.melody import contour
@@ -34,19 +34,30 @@ class Identification:
     """Who sings a song.
 
     Attributes:
-        singer: Artist, by the vote of the clips; `None` if the mean probability of that
-            one is below the confidence that was asked for.
-        probabilities: Dict from artist to mean probability over the clips, in the order
-            of the votes.
-        votes: Dict from artist to number of clips, the most first; equal ones by
-            probability.
+        status: `"ok"`; `"unknown"`, by nobody of the singers; `"no voice"`; or
+            `"not sure"`, if the mean probability is below the confidence that was
+            asked for.
+        singer: Artist, by the vote of the clips with voice, or somebody enrolled;
+            `None` unless the status is `"ok"`.
+        nearest: Who has the most similar voice, of an unknown song too; `None` without
+            voice, and for models of before.
+        score: Similarity to that one, at most 1; or `None`.
+        probabilities: Dict from artist to mean probability over the clips with voice,
+            in the order of the votes.
+        votes: Dict from artist to number of clips with voice, the most first; equal
+            ones by probability.
         clip_seconds: Length of a clip.
-        clips: List of dicts with `start` (seconds), `singer` and `probabilities`
-            (artist to float) of every clip. Silence is cut out before clips are cut.
+        clips: List of dicts with `start` (seconds), `singer` (`None` without voice),
+            `probabilities` (artist to float), `voice` (probability of singing) and
+            `score` (similarity of the clip alone, or `None`) of every clip. Silence is
+            cut out before clips are cut.
         notes: Sentences about sound that is missing, and silence.
     """
 
+    status: str
     singer: str | None
+    nearest: str | None
+    score: float | None
     probabilities: dict[str, float]
     votes: dict[str, int]
     clip_seconds: float
@@ -147,7 +158,9 @@ class Identifier:
         threads: Optional int, threads of LiteRT and of what computes features.
 
     Attributes:
-        artists: List of class names.
+        artists: List of singers, the network's own and then those enrolled.
+        gallery: `lca_keras.openset.Gallery`, or `None` for models of before: then any
+            song has a singer.
         metadata: Dict; what `lca_keras.json` beside the model says, or the server.
         runtime: What computes: see `lca_keras.runtimes`.
         has_sums: Whether its files are those of its `SHA256SUMS`; exports of before
@@ -192,7 +205,10 @@ class Identifier:
         threading.Thread(target=importlib.import_module, args=("scipy.fft",)).start()
         config = Config.from_dict(metadata["config"])
         self.runtime, self.metadata = runtime, metadata
-        self.artists = metadata["artists"]
+        self.artists, self.gallery = list(metadata["artists"]), None
+        if metadata.get("gallery"):
+            self.gallery = openset.Gallery.from_dict(metadata["gallery"])
+            self.artists += self.gallery.enrolled
         told = json.dumps(metadata, sort_keys=True).encode()
         sum_of = hashlib.sha256(told).hexdigest()[:8]
         self.digest = f"{metadata['name']} {sum_of}"
@@ -204,15 +220,29 @@ class Identifier:
         names = ["mel_spectrogram", "melody"][: 1 + runtime.takes_melody]
         runtime.warm_up(dict.fromkeys(names, silence))
 
-    def _classify(self, song):
-        """Probabilities (clips, classes) of a `HeardSong`."""
+    def listen(self, song):
+        """What the network tells of the clips of a `HeardSong`.
+
+        Returns:
+            Dict of float32 arrays, as `lca_keras.runtimes.SavedModelRuntime.answers`
+            gives them.
+        """
         found = []
         for few in np.array_split(song.starts, -(-len(song.starts) // _CLIPS_AT_ONCE)):
             clips = song.clips(self._config.clip_frames, few)
             if song.melody is None:
                 clips = {"mel_spectrogram": clips}
-            found.append(self.runtime.probabilities(clips))
-        return np.concatenate(found)
+            found.append(self.runtime.answers(clips))
+        return runtimes.joined(found)
+
+    def hear(self, path, vocals_path=None, overlap=0.0):
+        """The `HeardSong` of an audio file; see `identify`."""
+        if not 0 <= overlap < 1:
+            raise ValueError(
+                f"`overlap` must be in [0, 1). Received: overlap={overlap}"
+            )
+        song = Song("", "", "", path, vocals_path)
+        return hear(self._extractor, self._config, song, overlap)
 
     def check(self, vocals):
         """Raises early if vocals have to be separated and cannot be.
@@ -225,7 +255,14 @@ class Identifier:
         """
         self._extractor.check([Song("", "", "", "", path) for path in vocals])
 
-    def identify(self, path, vocals_path=None, overlap=0.0, min_confidence=0.0):
+    def identify(
+        self,
+        path,
+        vocals_path=None,
+        overlap=0.0,
+        min_confidence=0.0,
+        closed_set=False,
+    ):
         """Identifies the singer of an audio file.
 
         Args:
@@ -235,6 +272,8 @@ class Identifier:
             overlap: Share of a clip that the next one has too, below 1. Without, clips
                 are those of the exported model.
             min_confidence: Mean probability below which no singer is named.
+            closed_set: Whether it is certain that one of the singers sings: then nobody
+                is unknown, and every clip votes.
 
         Returns:
             `Identification`.
@@ -243,25 +282,41 @@ class Identifier:
             AudioError: The file cannot be decoded, is silent or too short.
             UserError: The vocals have to be separated and cannot be.
         """
-        if not 0 <= overlap < 1:
-            raise ValueError(
-                f"`overlap` must be in [0, 1). Received: overlap={overlap}"
+        heard = self.hear(path, vocals_path, overlap)
+        told = self.listen(heard)
+        voice = told.get("voice", np.ones(len(heard.starts), "float32"))
+        gallery = self.gallery
+        if gallery is None or closed_set:
+            verdict = openset.of_singers(told, gallery)
+            near, status = None, openset.OK
+        else:
+            verdict = gallery.judge(told["probabilities"], told["voiceprint"], voice)
+            near = gallery.similarities(told["voiceprint"]).max(axis=1).tolist()
+            status = verdict.status
+        winners = [
+            self.artists[index] if voiced else None
+            for index, voiced in zip(
+                verdict.clips.argmax(axis=1), verdict.voiced, strict=True
             )
-        song = Song("", "", "", path, vocals_path)
-        heard = hear(self._extractor, self._config, song, overlap)
-        clips = self._classify(heard)
-        means = clips.mean(axis=0).tolist()
-        winners = [self.artists[index] for index in clips.argmax(axis=1)]
+        ]
         counts = collections.Counter(winners)
         # Then the first is that of the vote, `lca_keras.metrics.vote`.
         ranked = sorted(
-            zip(self.artists, means, strict=True),
+            zip(self.artists, verdict.probabilities.tolist(), strict=True),
             key=lambda pair: (-counts[pair[0]], -pair[1]),
         )
-        singer = self.artists[metrics.vote(clips)]
-        confident = dict(ranked)[singer] >= min_confidence
+        singer = nearest = None
+        if status == openset.OK:
+            singer = self.artists[verdict.singer]
+            if dict(ranked)[singer] < min_confidence:
+                status, singer = _UNSURE, None
+        if near is not None and verdict.nearest is not None:
+            nearest = self.artists[verdict.nearest]
         return Identification(
-            singer=singer if confident else None,
+            status=status,
+            singer=singer,
+            nearest=nearest,
+            score=None if nearest is None else verdict.score,
             probabilities=dict(ranked),
             votes={name: counts[name] for name, _ in ranked},
             clip_seconds=self.metadata["clip_seconds"],
@@ -270,11 +325,15 @@ class Identifier:
                     "start": round(start / heard.second, 3),
                     "singer": winner,
                     "probabilities": dict(zip(self.artists, row, strict=True)),
+                    "voice": sung,
+                    "score": score,
                 }
-                for start, winner, row in zip(
+                for start, winner, row, sung, score in zip(
                     heard.kept[heard.starts].tolist(),
                     winners,
-                    clips.tolist(),
+                    verdict.clips.tolist(),
+                    voice.tolist(),
+                    near or [None] * len(winners),
                     strict=True,
                 )
             ],
@@ -282,11 +341,18 @@ class Identifier:
         )
 
 
+def headline(result):
+    """Who sings, of an `Identification`, in a few words."""
+    if result.status == openset.UNKNOWN:
+        return f"unknown, the nearest voice is {result.nearest}'s ({result.score:.2f})"
+    return result.singer or result.status
+
+
 def describe(path, result, top):
     """The `Identification` of a song as lines of text, `top` artists of it."""
     clips = sum(result.votes.values())
-    lines = [f"{path}: {result.singer or _UNSURE}"]
-    for name in list(result.votes)[:top]:
+    lines = [f"{path}: {headline(result)}"]
+    for name in list(result.votes)[:top] if clips else []:
         lines.append(
             f"  {result.votes[name]:3d} of {clips} clips, mean probability "
             f"{result.probabilities[name]:6.1%}  {name}"
@@ -314,7 +380,9 @@ def plot(results, path):
                     columns.append([np.nan] * len(artists))
                 edges += [begin, end] if not edges else [end]
                 columns.append([clip["probabilities"][name] for name in artists])
-                votes.append(((begin + end) / 2, artists.index(clip["singer"]) + 0.5))
+                if clip["singer"]:
+                    place = artists.index(clip["singer"]) + 0.5
+                    votes.append(((begin + end) / 2, place))
             image = axes.pcolormesh(
                 edges,
                 np.arange(len(artists) + 1),
@@ -323,11 +391,10 @@ def plot(results, path):
                 vmax=1,
                 cmap="Blues",
             )
-            axes.plot(*zip(*votes, strict=True), "k.", markersize=4)
+            axes.plot(*np.reshape(votes, (-1, 2)).T, "k.", markersize=4)
             axes.set_yticks(np.arange(len(artists)) + 0.5, artists)
             axes.invert_yaxis()
             axes.set_xlabel("seconds")
-            singer = result.singer or _UNSURE
-            axes.set_title(f"{pathlib.Path(name).name}: {singer}")
+            axes.set_title(f"{pathlib.Path(name).name}: {headline(result)}")
             figure.colorbar(image, ax=axes, label="probability")
     plots.save_figure(figure, path)

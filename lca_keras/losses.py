@@ -1,8 +1,10 @@
-"""The six terms of the learnable counterfactual attention loss.
+"""The six terms of the learnable counterfactual attention loss; embedding losses.
 
 Notation of `DESIGN.md` section 5: y and y~ are the probabilities of the main and the
 counterfactual branch, A and A~ their attentions, t the artist.
 """
+
+import math
 
 from keras import ops
 
@@ -112,3 +114,74 @@ def counterfactual_terms(
         "att": attention_distance(attention, cf_attention),
         "ent_main": entropy(logits),
     }
+
+
+# === Of the embedding ===
+
+
+def supervised_contrastive(labels, embedding, temperature=0.1):
+    """Draws embeddings of one artist together, and those of others apart.
+
+    With z the embeddings at unit length, P(i) the other examples of i's artist in the
+    batch, and tau the temperature, of each example i
+
+        - mean over p in P(i) of log( exp(z_i z_p / tau) / sum over a != i of
+                                      exp(z_i z_a / tau) )
+
+    and zero where P(i) is empty.
+
+    Args:
+        labels: Int tensor, `(batch,)`.
+        embedding: Float tensor, `(batch, units)`.
+        temperature: Float, tau.
+
+    Returns:
+        Float tensor, `(batch,)`.
+
+    References:
+        - Khosla et al., 2020, https://arxiv.org/abs/2004.11362 (equation 2, tau 0.1)
+    """
+    z = ops.normalize(embedding, axis=-1)
+    similarity = ops.matmul(z, ops.transpose(z)) / temperature
+    itself = ops.eye(ops.shape(z)[0], dtype=z.dtype)
+    # Far below any similarity, and finite: its product with zero is zero.
+    others = similarity - 1e9 * itself
+    log_share = similarity - ops.logsumexp(others, axis=1, keepdims=True)
+    labels = ops.convert_to_tensor(labels)
+    same = ops.cast(labels[:, None] == labels[None], z.dtype) - itself
+    total = ops.sum(same * log_share, axis=1)
+    return -total / ops.maximum(ops.sum(same, axis=1), 1.0)
+
+
+def additive_angular_margin(labels, embedding, classes, margin=0.2, scale=30.0):
+    """Cross-entropy over angles to a vector of each artist, with a margin.
+
+    With theta_j the angle between the embedding and the vector of artist j, the logits
+    are scale cos(theta_j), and scale cos(theta_t + margin) for the artist t. Beyond pi
+    the latter goes on falling as scale (cos(theta_t) - margin sin(margin)).
+
+    Args:
+        labels: Int tensor, `(batch,)`.
+        embedding: Float tensor, `(batch, units)`.
+        classes: Float tensor, `(units, classes)`; columns of any length.
+        margin: Float, radians.
+        scale: Float.
+
+    Returns:
+        Float tensor, `(batch,)`.
+
+    References:
+        - Deng et al., 2019, https://arxiv.org/abs/1801.07698 (equation 3); margin and
+          scale as is usual for speakers
+    """
+    cosine = ops.matmul(
+        ops.normalize(embedding, axis=-1), ops.normalize(classes, axis=0)
+    )
+    # At its ends the angle has no gradient.
+    cosine = ops.clip(cosine, -1 + 1e-6, 1 - 1e-6)
+    angle = ops.arccos(cosine)
+    inside = angle < math.pi - margin
+    beyond = cosine - margin * math.sin(margin)
+    moved = ops.where(inside, ops.cos(angle + margin), beyond)
+    target = ops.one_hot(labels, ops.shape(cosine)[-1], dtype=cosine.dtype)
+    return cross_entropy(labels, scale * (target * moved + (1 - target) * cosine))

@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-from lca_keras import console
+from lca_keras import console, files
 from lca_keras.config import (
     AUGMENTATIONS,
     LEVELS,
@@ -506,6 +506,70 @@ def print_scores(evaluations):
                 f"songs {scores['cf_song']['f1']:.3f}   mean |A-A~| "
                 f"{scores['attention_distance']:.3f}"
             )
+
+
+def prepare_strangers(source, config, artists):
+    """`lca_keras.corpus.strangers` with a progress bar; `None` if none are given."""
+    from lca_keras import corpus
+
+    if source.unknown is None:
+        return None
+    with console.progress("Features of strangers") as show:
+        found, clips = corpus.strangers(source, config, artists, show)
+    singers = len({song.artist for song in found.songs})
+    print(f"{len(found.songs)} songs of {singers} strangers")
+    print_reasons("skipped", found.skipped)
+    print_reasons("note", found.doubtful)
+    return clips
+
+
+def set_up_gallery(job, model, sources, artists, strange=None):
+    """Sets up the gallery of a run, with a bar over a side training; prints its worth.
+
+    Args:
+        job: `lca_keras.run.Run`.
+        model: `lca_keras.models.LCAModel`, calibrated.
+        sources: Dict from part to `lca_keras.data.clips.ClipSource`.
+        artists: List of class names.
+        strange: What `prepare_strangers` returned.
+    """
+    import keras
+
+    epochs = job.config.side_epochs
+    with console.progress("Side training without some artists") as show:
+        log = keras.callbacks.LambdaCallback(
+            on_train_begin=lambda logs: show(0, epochs),
+            on_epoch_end=lambda epoch, logs: show(epoch + 1, epochs),
+        )
+        job.set_up_gallery(model, sources, artists, strange, [log])
+    print_open_set(files.read_json(job.folder / "metrics.json")["open_set"])
+
+
+def print_open_set(told):
+    """Prints what `lca_keras.run.Run.set_up_gallery` has left in `metrics.json`."""
+    if "test" in told:
+        print(
+            f"unknown    {told['test']['unknown']:.1%} of the test songs, "
+            f"{told['false_alarm']:.0%} were aimed at; no voice in "
+            f"{told['test']['no_voice']:.1%}"
+        )
+    strange = told["strangers"]
+    if strange is None:
+        print("           not measured on strangers: --unknown PATH, or --left-out 0.2")
+    else:
+        who = "strangers"
+        if not strange.get("given"):
+            epochs, names = strange["epochs"], ", ".join(strange["artists"])
+            who = f"{names}, whom {epochs} epochs of a side training left out"
+        print(
+            f"           {strange['unknown']:.1%} of {strange['songs']} songs by "
+            f"{who}; AUROC {strange['auroc_songs']:.3f}"
+        )
+    detector = told["detector"]
+    print(
+        f"voice      heard in {detector['voice']:.1%} of validation clips that have "
+        f"one, in {1 - detector['no_voice']:.1%} of others ({detector['heard']})"
+    )
 
 
 def check_voice_report(config):

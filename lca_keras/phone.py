@@ -41,7 +41,8 @@ def convert(job, forms, folder, working):
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model, artists = job.load_model()
-    network = model.main_branch()
+    network, gallery = model.main_branch(), job.gallery
+    detector = None if gallery is None else gallery.detector
     config = job.config.replace(augment={"kinds": ()})
     songs = corpus.prepare(job.source, config)
     division = corpus.divide(config, songs, job.folder)
@@ -64,12 +65,12 @@ def convert(job, forms, folder, working):
                 front_end = config.served_features if waveform else None
                 try:
                     content = tflite.convert_apart(
-                        network, form, front_end, calibration
+                        network, form, front_end, calibration, detector
                     )
                 except UserError as error:  # The others are made all the same.
                     failed[name] = str(error)
                     continue
-                about = _about(job, network, artists, form, waveform)
+                about = _about(job, network, artists, form, waveform, gallery)
                 content = tflite_file.packed(content, artists, about)
                 with files.atomic_path(folder / name) as temporary:
                     temporary.write_bytes(content)
@@ -138,7 +139,7 @@ def _waveforms(job, songs, source):
     return rows
 
 
-def _about(job, network, artists, form, waveform):
+def _about(job, network, artists, form, waveform, gallery):
     """What a file tells about itself."""
     config = job.config
     served = config.served_features
@@ -162,7 +163,10 @@ def _about(job, network, artists, form, waveform):
         "outputs": {
             "probabilities": {"shape": [1, len(artists)], "labels": tflite_file.LABELS},
             "embedding": {"shape": [1, network.embedder.output.shape[-1]]},
+            "voiceprint": {"shape": [1, network.voiceprint_size]},
+            **({} if gallery is None else {"voice": {"shape": [1, 1]}}),
         },
+        "gallery": None if gallery is None else gallery.to_dict(),
         "normalisation": "inside: each band by its mean and deviation in training",
         "sample_rate": served.sample_rate,
         "clip_frames": config.clip_frames,

@@ -7,6 +7,7 @@ separated and melodies tracked before, if the model was trained on these.
 
 import argparse
 import functools
+import json
 import os
 import pathlib
 import sys
@@ -38,6 +39,13 @@ def main(argv=None):
         metavar="N",
         help="processes for many songs; default: one for each core, with litert",
     )
+    parser.add_argument(
+        "--timeline",
+        nargs="*",
+        metavar="FILE",
+        help="who sings when: printed, or written to .json, .csv, .txt (labels for "
+        "Audacity, of one song) or .png; clips overlap by 0.8 unless --overlap says",
+    )
     answers.add_options(parser)
     args = parser.parse_args(argv)
     return console.guard(lambda: predict(args), args.debug)
@@ -49,6 +57,8 @@ def predict(args):
     from lca_keras.export.versions import find_version
 
     answers.check_options(args)
+    if args.timeline is not None:
+        check_timeline(args)
     if args.workers is not None and args.workers < 1:
         raise UserError(f"--workers must be at least 1, not {args.workers}")
     songs, errors = answers.listed(args.songs)
@@ -67,12 +77,15 @@ def predict(args):
             file=sys.stderr,
         )
     identifier.check([song if args.vocals else None for song in songs])
+    if args.timeline is not None:
+        return tell_when(identifier, args, songs, errors)
     workers = args.workers
     if workers is None:
         many = len(songs) >= _MANY and identifier.runtime.name == "litert"
         workers = os.cpu_count() if many else 1
     if workers == 1:
-        identify = answers.one_by_one(identifier, args)
+        ask = functools.partial(answers.identified, identifier, args=args)
+        identify = answers.one_by_one(ask)
     else:
         opened = functools.partial(opened, threads=1)
         identify = answers.side_by_side(
@@ -81,6 +94,48 @@ def predict(args):
             lambda: answers.process_pool(1, opened, args),
         )
     return answers.answer(identify, identifier.digest, args, songs, errors)
+
+
+def check_timeline(args):
+    """Raises a `UserError` for options that do not go with a timeline."""
+    from lca_keras import timeline
+
+    for path in args.timeline:
+        if pathlib.Path(path).suffix not in timeline.ENDINGS:
+            endings = ", ".join(timeline.ENDINGS)
+            raise UserError(f"--timeline {path}: expected one of {endings}")
+        if not pathlib.Path(path).absolute().parent.is_dir():
+            raise UserError(f"--timeline {path}: no such folder")
+    others = {"--out": args.out, "--plot": args.plot, "--closed-set": args.closed_set}
+    others["--min-confidence"] = args.min_confidence
+    for option, value in others.items():
+        if value:
+            raise UserError(f"{option} does not go with --timeline")
+
+
+def tell_when(identifier, args, songs, errors):
+    """Says who sings when in each song; returns an exit code."""
+    from lca_keras import inference, timeline
+
+    overlap = args.overlap or timeline.OVERLAP
+    failed, found = dict(errors), {}
+    for song in songs:
+        vocals = song if args.vocals else None
+        try:
+            found[song] = timeline.timeline(identifier, song, vocals, overlap)
+        except inference.AudioError as error:
+            failed[song] = str(error)
+            continue
+        if not args.json and not args.timeline:
+            print(timeline.describe(song, found[song]), flush=True)
+    for song, why in failed.items():
+        print(f"error: {song}: {why}", file=sys.stderr)
+    if args.json:
+        print(json.dumps(timeline.to_json(found), indent=2, ensure_ascii=False))
+    for path in args.timeline if found else []:
+        timeline.write(found, pathlib.Path(path))
+        print(f"written to {path}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

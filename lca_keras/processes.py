@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import concurrent.futures.process
+import multiprocessing
 import os
 
 from lca_keras.errors import UserError
@@ -16,6 +17,8 @@ def spread(work, arguments, jobs=None, progress=None):
     Raises:
         UserError: A process died.
     """
+    if multiprocessing.current_process().daemon:  # It may have no children.
+        return [work(*each) for each in arguments]
     with concurrent.futures.ProcessPoolExecutor(jobs or os.cpu_count()) as pool:
         futures = [pool.submit(work, *each) for each in arguments]
         try:

@@ -10,17 +10,20 @@ import datetime
 import os
 import pathlib
 import platform
+import shutil
 import subprocess
 import sys
 import time
 
-from lca_keras import files, plots
+from lca_keras import files, openset, plots
 from lca_keras.config import Config
 from lca_keras.corpus import DataSource
+from lca_keras.data import split
 from lca_keras.data.store import damaged_shards_message
 from lca_keras.errors import UserError
 
-_ON_CARD = ("validation", "test", "voice_report")  # Entries of `metrics.json`.
+# Entries of `metrics.json`.
+_ON_CARD = ("validation", "test", "voice_report", "open_set")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,11 +145,28 @@ class Run:
             num_classes,
             self.checkpoints,
             callbacks,
-            strategy=strategy,
+            self._build(),
+            strategy,
         )
         figure = training.curve_figure(end.history, self.config.train)
         plots.save_figure(figure, self.folder / "training.png")
         return end
+
+    def _build(self):
+        """What builds the training model; another model's weights may be in it."""
+        from lca_keras import training
+        from lca_keras.models.factory import build_training_model
+
+        exported = self.config.train.continue_from
+        if exported is None:
+            return build_training_model
+        from lca_keras.export import savedmodel, versions
+
+        exported = pathlib.Path(exported)
+        network = savedmodel.read_network(exported)
+        known = files.read_json(exported / versions.METADATA)["artists"]
+        artists = split.artists_of(self.folder / "split.csv")
+        return training.continued(build_training_model, network, known, artists)
 
     def calibrate(self, validation, num_classes):
         """Fits the temperature of the best epoch's model on validation clips.
@@ -170,6 +190,62 @@ class Run:
         }
         add_results(self.folder, results)
         return model
+
+    def set_up_gallery(self, model, sources, artists, strange=None, callbacks=()):
+        """Sets up who is nobody of the artists, and measures that on strangers.
+
+        These are songs that were given, or artists whom a side training leaves out.
+        Leaves `gallery.json`, and `open_set` in `metrics.json`.
+
+        Args:
+            model: `lca_keras.models.LCAModel`, calibrated.
+            sources: Dict from part to `lca_keras.data.clips.ClipSource`: of `"train"`,
+                `"validation"` and, to be measured too, `"test"`.
+            artists: List of class names.
+            strange: Optional `ClipSource` of songs by strangers.
+            callbacks: Keras callbacks of the side training.
+
+        Returns:
+            `lca_keras.openset.Gallery`.
+        """
+        from lca_keras import strangers
+
+        network, settings = model.backbone, self.config.open_set
+        gallery, known, accuracy = strangers.fit(
+            network, sources, settings.false_alarm, self.config.train.seed
+        )
+        told = {
+            "false_alarm": settings.false_alarm,
+            "threshold": gallery.threshold,
+            "detector": accuracy,
+        }
+        if strange is not None:
+            heard = strangers.hear(network, strange, gallery.detector)
+            told["strangers"] = {
+                "given": True,
+                **strangers.measure(gallery, known, heard, model.temperature),
+            }
+        else:
+            folder = self.folder / "side-training"
+            told["strangers"] = strangers.side_training(
+                self.config, sources, artists, folder, callbacks
+            )
+            shutil.rmtree(folder, ignore_errors=True)
+        if "test" in sources:
+            heard = strangers.hear(network, sources["test"], gallery.detector)
+            found = strangers.verdicts(gallery, heard, model.temperature)
+            told["test"] = strangers.shares(found)
+        add_results(self.folder, {"open_set": told})
+        files.write_json(self.folder / "gallery.json", gallery.to_dict())
+        return gallery
+
+    @property
+    def gallery(self):
+        """The `lca_keras.openset.Gallery` of a run; `None` for one of before."""
+        path = self.folder / "gallery.json"
+        if not path.exists():
+            return None
+        return openset.Gallery.from_dict(files.read_json(path))
 
     def load_model(self):
         """Returns the calibrated model of a finished run, and its artists.
@@ -208,6 +284,7 @@ class Run:
             self.folder.name,
             {name: results[name] for name in _ON_CARD if name in results},
             {"run": str(self.folder), "environment": environment(self.config)},
+            self.gallery,
         )
         add_results(self.folder, {"export": str(exported)})
         if keep is not None:

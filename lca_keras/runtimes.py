@@ -11,6 +11,8 @@ from lca_keras.errors import UserError
 from lca_keras.export import tflite_file
 
 RUNTIMES = ("litert", "tensorflow")
+# What is told of clips, if a model tells it.
+TOLD = ("probabilities", "voiceprint", "voice")
 # Clips in one call of a SavedModel; bounds memory for long songs.
 _CLIPS_AT_ONCE = 64
 
@@ -46,14 +48,19 @@ class SavedModelRuntime:
         """The first call optimises the graph and takes memory: not of a song's time."""
         for count in (1, 9):
             clips = {k: np.repeat(v[:1], count, axis=0) for k, v in inputs.items()}
-            self.probabilities(clips)
+            self.answers(clips)
 
-    def probabilities(self, inputs):
-        """Probabilities `(clips, classes)` of clips.
+    def answers(self, inputs):
+        """What the network tells of clips.
 
         Args:
             inputs: Dict of float32 arrays `(clips, mel_bins, clip_frames, 1)`:
                 `mel_spectrogram`, and `melody` where the model takes it.
+
+        Returns:
+            Dict of float32 arrays, some of `TOLD`: `probabilities` `(clips, classes)`,
+            `voiceprint` `(clips, units)` and `voice` `(clips,)`. Exports of before have
+            the first alone.
         """
         import tensorflow as tf
 
@@ -61,8 +68,9 @@ class SavedModelRuntime:
         for start in range(0, count, _CLIPS_AT_ONCE):
             few = {n: v[start : start + _CLIPS_AT_ONCE] for n, v in inputs.items()}
             batch = {name: tf.constant(array) for name, array in few.items()}
-            found.append(self._serve(**batch)["probabilities"].numpy())
-        return np.concatenate(found)
+            answer = self._serve(**batch)
+            found.append({n: answer[n].numpy() for n in TOLD if n in answer})
+        return joined(found)
 
 
 class LiteRTRuntime:
@@ -94,13 +102,22 @@ class LiteRTRuntime:
     def warm_up(self, inputs):
         """Nothing: its first call is as fast as the others."""
 
-    def probabilities(self, inputs):
-        """As `SavedModelRuntime.probabilities`."""
+    def answers(self, inputs):
+        """As `SavedModelRuntime.answers`."""
         rows = []
         for number in range(len(inputs["mel_spectrogram"])):
             clip = {name: v[number : number + 1] for name, v in inputs.items()}
-            rows.append(self._runner(**clip)["probabilities"][0].copy())
-        return np.stack(rows)
+            answer = self._runner(**clip)
+            rows.append({n: answer[n].copy() for n in TOLD if n in answer})
+        return joined(rows)
+
+
+def joined(answers):
+    """Answers about clips, a list of dicts of arrays, as one dict."""
+    found = {n: np.concatenate([a[n] for a in answers]) for n in answers[0]}
+    if "voice" in found:
+        found["voice"] = found["voice"].reshape(-1)
+    return found
 
 
 def open_runtime(folder, runtime=None, threads=None):

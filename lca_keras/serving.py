@@ -16,6 +16,7 @@ import numpy as np
 
 from lca_keras import console
 from lca_keras.errors import UserError
+from lca_keras.runtimes import TOLD, joined
 
 # Bytes of a message; gRPC's own limit is 4 MiB, which few raise.
 _MESSAGE = 3 << 20
@@ -82,10 +83,10 @@ class GrpcServer:
     def warm_up(self, inputs):
         """Nothing: servers do it."""
 
-    def probabilities(self, inputs):
-        """As `lca_keras.runtimes.SavedModelRuntime.probabilities`."""
+    def answers(self, inputs):
+        """As `lca_keras.runtimes.SavedModelRuntime.answers`."""
         answers = self._ask("clips", list(_messages(inputs, _MESSAGE)))
-        return np.concatenate([answer["probabilities"] for answer in answers])
+        return joined([{n: a[n] for n in TOLD if n in a} for a in answers])
 
     def _ask(self, signature, messages):
         """The answers to messages, dicts of arrays."""
@@ -167,14 +168,15 @@ class RestServer:
     def warm_up(self, inputs):
         """Nothing: servers do it."""
 
-    def probabilities(self, inputs):
-        """As `lca_keras.runtimes.SavedModelRuntime.probabilities`."""
-        rows = []
+    def answers(self, inputs):
+        """As `lca_keras.runtimes.SavedModelRuntime.answers`."""
+        answers = []
         for few in _messages(inputs, _MESSAGE):
             # A ten-thousandth of a decibel is less than float16 in stores rounds.
             lists = {n: v.astype("float64").round(4).tolist() for n, v in few.items()}
-            rows += self._ask("clips", lists)["probabilities"]
-        return np.array(rows, "float32")
+            told = self._ask("clips", lists)
+            answers.append({n: np.array(told[n], "f") for n in TOLD if n in told})
+        return joined(answers)
 
     def _ask(self, signature, inputs):
         body = json.dumps({"signature_name": signature, "inputs": inputs}).encode()

@@ -216,6 +216,34 @@ def train(
     return state
 
 
+def continued(build, network, known, artists):
+    """A function like `build` that begins with the weights of a network.
+
+    Args:
+        build: Function like `lca_keras.models.factory.build_training_model`.
+        network: `SingerNetwork` of the same configuration.
+        known: List of its class names.
+        artists: List of class names of the training.
+    """
+    places = [(n, known.index(name)) for n, name in enumerate(artists) if name in known]
+
+    def begin(config, num_classes):
+        model = build(config, num_classes)
+        own = model.backbone
+        of_classes = {id(weight) for weight in own.classifier.weights}
+        for weight, other in zip(own.weights, network.weights, strict=True):
+            value = np.array(other)
+            if id(weight) in of_classes:
+                fresh, learned = np.array(weight), value
+                for place, there in places:
+                    fresh[..., place] = learned[..., there]
+                value = fresh
+            weight.assign(value)
+        return model
+
+    return begin
+
+
 def _class_weights(settings, source, num_classes):
     """Dict from class to the weight of its clips in the loss, or `None`."""
     if settings.class_weights == "none":

@@ -6,15 +6,12 @@ tell the two apart where a band goes with its singer there too.
 """
 
 import dataclasses
-import functools
 
 import numpy as np
 
 from lca_keras import evaluation, files, metrics, plots
-from lca_keras.audio import features
-from lca_keras.data.clips import cut_clips
-from lca_keras.data.examples import parse_example, read_record, untuned
-from lca_keras.data.extraction import STEMS
+from lca_keras.data.examples import untuned
+from lca_keras.data.stem_reader import StemReader
 from lca_keras.errors import UserError
 
 # How a song is heard, for people.
@@ -160,7 +157,7 @@ def listen(model, source, artists):
             bands,
         ),
     }
-    reader = _Reader(store, source.clip_frames, source.melody)
+    reader = StemReader(store, source.clip_frames, source.melody)
     scores, swaps = {}, []
     for hearing, (parts, names) in heard.items():
         right = [names[key] for key in keys]
@@ -215,90 +212,6 @@ def _partners(names, others):
         partners[index] = rng.choice(least)
         used[partners[index]] += 1
     return partners.tolist()
-
-
-@functools.lru_cache
-def _fetch(columns):
-    """Function of the place of a song's record that reads columns, traced once."""
-    import tensorflow as tf
-
-    @tf.function
-    def fetch(path, offset, size):
-        place = tf.data.Dataset.from_tensors((path, offset, size))
-        record = place.flat_map(read_record).get_single_element()
-        return parse_example(record, columns)
-
-    return fetch
-
-
-class _Reader:
-    """Clips of songs of a store, from any voice and any accompaniment."""
-
-    def __init__(self, store, clip_frames, melody):
-        import tensorflow as tf
-
-        self.config = store.config
-        self.clip_frames = clip_frames
-        self.melody = melody
-        self._records = store.records
-        self._places = {
-            key: (tf.constant(path), *tf.unstack(tf.constant(place, tf.int64)))
-            for path, songs in store.locations().items()
-            for key, place in songs.items()
-        }
-
-    def _read(self, key, columns):
-        example = _fetch(columns)(*self._places[key])
-        if example["key"].numpy().decode() != key:
-            raise UserError("index.json is not that of these shards: delete the store")
-        return {name: example[name].numpy() for name in columns}
-
-    def frames(self, voice, band):
-        """Frames of what these two songs give, one of which may be `None`."""
-        return min(self._records[key].frames for key in (voice, band) if key)
-
-    def kept(self, voice, band):
-        """Int array, frames that clips are cut from: with sound in both songs."""
-        keys, count = [key for key in (voice, band) if key], self.frames(voice, band)
-        kept = [self._records[key].kept_frames(self.config) for key in keys]
-        both = functools.reduce(np.intersect1d, kept)
-        both = both[both < count]
-        # Two songs may take turns.
-        return both if len(both) >= self.clip_frames else np.arange(count)
-
-    def starts(self, voice, band):
-        """Float array, seconds at which its clips begin."""
-        kept = self.kept(voice, band)
-        places = features.clip_starts(len(kept), self.clip_frames)
-        return kept[places] * self.config.hop_length / self.config.sample_rate
-
-    def clips(self, voice, band):
-        """Network inputs of their clips, float32, with a batch axis.
-
-        A song with itself is the stored mixture, not the sum of its stems.
-        """
-        if voice == band:
-            mel = self._read(voice, ("mel",))["mel"].astype("float32")
-        else:
-            power, count = 0.0, self.frames(voice, band)
-            for key, column in zip((voice, band), STEMS, strict=True):
-                if key:
-                    levels = self._read(key, (column,))[column][:, :count]
-                    power = power + features.stem_power(levels)
-            mel = features.to_decibels(power, self.config)
-        kept = self.kept(voice, band)
-        mel = cut_clips(mel[:, kept], self.clip_frames).numpy()[..., None]
-        if not self.melody:
-            return mel
-        from lca_keras.audio.melody import UNVOICED, contour
-
-        # The melody is the voice's.
-        bands = np.full(self.frames(voice, band), UNVOICED)
-        if voice:
-            bands = self._read(voice, ("melody",))["melody"][: len(bands)]
-        drawn = contour(bands[kept], self.config.mel_bins)
-        melody = cut_clips(drawn, self.clip_frames).numpy()[..., None]
-        return {"mel_spectrogram": mel, "melody": melody.astype("float32")}
 
 
 def _decide(model, reader, keys, parts, right):

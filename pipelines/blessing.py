@@ -13,7 +13,7 @@ import pathlib
 
 import numpy as np
 
-from lca_keras import console, files, inference
+from lca_keras import console, files, inference, metrics, openset
 from lca_keras.audio.decode import AudioError
 from lca_keras.audio.melody import contour
 from lca_keras.config import Config
@@ -43,7 +43,8 @@ def decide(export, corpus, keys, model=CANDIDATE):
         model: Name for the rows.
 
     Returns:
-        List of dicts by `_COLUMNS`; nobody's name where a song cannot be judged.
+        List of dicts by `_COLUMNS`; nobody's name where a song cannot be judged. A song
+        that is unknown counts as that of the singer whose it would be.
 
     Raises:
         UserError: The audio is needed and a file of it cannot be used.
@@ -93,21 +94,26 @@ def _of_store(export, about, store):
     model = tf.saved_model.load(os.fspath(export))
     examples, mel = model.signatures["examples"], model.signatures["mel"]
     takes_melody = "melody" in mel.structured_input_signature[1]
-    artists = about["artists"]
+    artists = [*about["artists"], *((about.get("gallery") or {}).get("enrolled", []))]
 
     def clips(**arrays):
         inputs = {name: tf.constant(a[None, ..., None]) for name, a in arrays.items()}
         outputs = mel(**inputs)
         probabilities = outputs["frame_probabilities"][0].numpy()
-        voting = probabilities[probabilities.any(axis=1)]
-        said = [artists[index] for index in voting.argmax(axis=1)]
-        return outputs["singer"][0].numpy().decode(), said
+        filled = probabilities.any(axis=1)
+        said = [artists[index] for index in probabilities[filled].argmax(axis=1)]
+        if "frame_voice" in outputs:
+            filled &= outputs["frame_voice"][0].numpy() >= openset.VOICED
+        if not filled.any():
+            return "", said
+        return artists[metrics.vote(probabilities[filled])], said
 
     def hear(song):
         arrays = store.read(song.key).arrays
         record = store.records[song.key]
         serialized = to_example(song.key, record, arrays, store.config)
-        singer = examples(tf.constant([serialized]))["singer"][0].numpy().decode()
+        decision = examples(tf.constant([serialized]))["decision"][0].numpy()
+        singer = artists[decision.argmax()] if decision.any() else ""
         inputs = {"mel_spectrogram": arrays["mel"].astype("float32")}
         if takes_melody:
             inputs["melody"] = contour(arrays["melody"], store.config.mel_bins)
@@ -127,7 +133,7 @@ def _of_audio(export):
 
     def hear(song):
         try:
-            said = identifier.identify(song.path, song.vocals_path)
+            said = identifier.identify(song.path, song.vocals_path, closed_set=True)
         except AudioError as error:
             raise UserError(
                 f"{export} takes other features than the candidate, so it has to hear "

@@ -27,7 +27,7 @@ from pipelines.extraction import LOCAL_RUNNER, extract
 from pipelines.settings import Settings
 
 # Raised by whoever changes what a stage makes of the same settings.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -324,6 +324,8 @@ def trainer(pipeline, examples, tuned, train):
         tuned: What `tuner` returned.
         train: Function of a `lca_keras.run.Run`, sources and artists that trains it.
     """
+    from lca_keras import strangers
+
     settings = _training(pipeline, examples, tuned)
 
     def make(folder):
@@ -341,12 +343,16 @@ def trainer(pipeline, examples, tuned, train):
             with console.working("Scoring validation songs"):
                 held_out = {"validation": sources["validation"]}
                 found = run.evaluate(job.folder, model, held_out, artists)["validation"]
+            options.set_up_gallery(job, model, sources, artists)
             if (folder / "candidate").exists():  # Of an export that was killed.
                 shutil.rmtree(folder / "candidate")
             with console.working("Exporting the main branch"):
                 job.export(model, artists)
-        keys = list(found.main.predictions.songs)
-        np.savez(folder / "answers.npz", keys=keys, means=found.main.means)
+        network, gallery = model.backbone, job.gallery
+        heard = strangers.hear(network, sources["validation"], gallery.detector)
+        verdicts = strangers.verdicts(gallery, heard, model.temperature)
+        means = np.stack([verdict.probabilities for verdict in verdicts.values()])
+        np.savez(folder / "answers.npz", keys=list(verdicts), means=means)
         f1 = found.scores["song"]["f1"]
         return {"verdict": f"validation songs F1 {f1:.3f}"}
 

@@ -47,6 +47,7 @@ def run_fn(fn_args):
     job.train(sources, len(artists))
     model = job.calibrate(sources["validation"], len(artists))
     run.evaluate(folder, model, {"validation": sources["validation"]}, artists)
+    job.set_up_gallery(model, sources, artists)
     exported = job.export(model, artists)
     shutil.copytree(exported, fn_args.serving_model_dir, dirs_exist_ok=True)
 

@@ -37,6 +37,7 @@ def tiny_config():
     return get_preset("demo").replace(
         model={"filters": (4, 8, 8, 8), "reduction": 4, "gru_units": 8},
         train={"epochs": 2, "warmup_epochs": 1, "precision": "float32"},
+        open_set={"left_out": 0.0},
     )
 
 
@@ -63,6 +64,26 @@ def exported(network, tmp_path_factory):
     return export_model(
         network, ARTISTS, config, tmp_path_factory.mktemp("root"), "my model", {}
     )
+
+
+@pytest.fixture(scope="session")
+def gallery(network):
+    """What it knows its artists by: some songs of each."""
+    from tests.export.material import gallery_of
+
+    return gallery_of(network)
+
+
+@pytest.fixture(scope="session")
+def exported_with_gallery(network, gallery, tmp_path_factory):
+    """Its export with that, `…/open/1`; whoever writes versions copies it."""
+    from lca_keras.export import export_model
+    from tests.export.material import ARTISTS
+
+    own = {"filters": network.filters, "reduction": network.reduction}
+    config = get_preset("demo").replace(model=own)
+    root = tmp_path_factory.mktemp("root")
+    return export_model(network, ARTISTS, config, root, "open", {}, None, gallery)
 
 
 @pytest.fixture(scope="session")

@@ -110,3 +110,63 @@ def test_what_the_effect_makes_of_the_counterfactual(form, unsolved, solved):
 def test_unknown_forms_of_the_effect_are_refused(logits):
     with pytest.raises(ValueError, match="form='ratio'"):
         losses.effect_logits(logits, logits, "ratio")
+
+
+def embeddings(count=9, units=5):
+    values = np.random.default_rng(3).normal(0.2, 1.0, (count, units))
+    return values.astype("float32"), np.array([0, 1, 0, 2, 1, 0, 3, 2, 2])[:count]
+
+
+def test_supervised_contrastive_equals_the_equation():
+    """Khosla et al., equation 2, example by example."""
+    values, labels = embeddings()
+    unit = values.astype("float64") / np.linalg.norm(values, axis=1, keepdims=True)
+    expected = []
+    for i, label in enumerate(labels):
+        others = [a for a in range(len(labels)) if a != i]
+        total = sum(np.exp(unit[i] @ unit[a] / 0.1) for a in others)
+        positives = [p for p in others if labels[p] == label]
+        terms = [np.log(np.exp(unit[i] @ unit[p] / 0.1) / total) for p in positives]
+        expected.append(-np.mean(terms) if terms else 0.0)
+    found = losses.supervised_contrastive(labels, values)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert expected[6] == 0  # Alone of its artist.
+    # The length of an embedding is no matter.
+    again = losses.supervised_contrastive(labels, 7 * values)
+    np.testing.assert_allclose(again, found, rtol=1e-4, atol=1e-5)
+
+
+def test_additive_angular_margin_equals_the_equation():
+    """Deng et al., equation 3, by arc cosines."""
+    values, labels = embeddings()
+    classes = np.random.default_rng(4).normal(0, 2, (5, 4)).astype("float32")
+    unit = values / np.linalg.norm(values, axis=1, keepdims=True)
+    angles = np.arccos(unit @ (classes / np.linalg.norm(classes, axis=0)))
+    rows = np.arange(len(labels))
+    moved = angles.copy()
+    moved[rows, labels] += 0.2
+    assert moved.max() < np.pi  # Nowhere beyond.
+    logits = 30 * np.cos(moved)
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    expected = -np.log(shares[rows, labels] / shares.sum(axis=1))
+    found = losses.additive_angular_margin(labels, values, classes)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    # Without a margin it is the cross-entropy of scaled cosines.
+    plain = losses.additive_angular_margin(labels, values, classes, margin=0.0)
+    expected = losses.cross_entropy(labels, (30 * np.cos(angles)).astype("float32"))
+    np.testing.assert_allclose(plain, expected, rtol=1e-3, atol=1e-4)
+    assert (np.array(found) > np.array(plain)).all()
+
+
+def test_the_margin_falls_beyond_the_opposite_too():
+    """The target's logit falls with its angle over the whole range, without a jump."""
+    angles = np.linspace(0.01, np.pi - 0.01, 400)
+    values = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype("float32")
+    classes = np.array([[1.0, 0.0], [0.0, -1.0]], "float32")
+    labels = np.zeros(len(angles), int)
+    loss = np.array(losses.additive_angular_margin(labels, values, classes, scale=1.0))
+    other = -np.sin(angles)  # Cosine to the other artist's vector.
+    logit = other - np.log(np.expm1(loss))  # loss = log(1 + exp(other - target))
+    steps = np.diff(logit)
+    assert (steps < 1e-6).all()
+    assert steps.min() > -0.05

@@ -83,3 +83,26 @@ def test_balanced_class_weights(sources, tiny_config, tmp_path):
         penalties = float(sum(model.losses))
         assert losses[kind] == pytest.approx(mean + penalties, abs=1e-4)
     assert losses["none"] != pytest.approx(losses["balanced"], abs=1e-3)
+
+
+def test_a_training_continues_from_a_network(tiny_config):
+    """Artists keep what was learned of them, wherever they are among the others now."""
+    known, artists = ["Ada", "Bo", "Di"], ["Bo", "Cy", "Di", "Ed"]
+    network = build_training_model(tiny_config, 3).main_branch()
+    for weight in network.weights:
+        weight.assign(np.random.default_rng(0).normal(0.5, 0.1, weight.shape))
+    begin = training.continued(build_training_model, network, known, artists)
+    keras.utils.set_random_seed(1)
+    model = begin(tiny_config, 4)
+    keras.utils.set_random_seed(1)
+    fresh = build_training_model(tiny_config, 4).backbone.classifier
+    old, new = network.classifier, model.backbone.classifier
+    for name in ("kernel", "bias"):
+        was, now, drawn = (np.array(getattr(c, name)) for c in (old, new, fresh))
+        np.testing.assert_array_equal(now[..., 0], was[..., 1])
+        np.testing.assert_array_equal(now[..., 2], was[..., 2])
+        np.testing.assert_array_equal(now[..., [1, 3]], drawn[..., [1, 3]])
+    of_classes = {weight.path for weight in new.weights}
+    for one, other in zip(model.backbone.weights, network.weights, strict=True):
+        if one.path not in of_classes:
+            np.testing.assert_array_equal(np.array(one), np.array(other))

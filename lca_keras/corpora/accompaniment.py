@@ -103,14 +103,9 @@ def play(style, tempo, key_midi, num_samples, sample_rate, rng):
     )
     rolloff, odd, attack, decay = _TIMBRES[style.timbre]
     timbre = (rolloff * style.brightness, odd, attack, decay)
-    chords, bass, drums = np.zeros((3, num_samples))
-
-    def place(track, sound, seconds):
-        start = int(seconds * sample_rate)
-        sound = sound[: max(num_samples - start, 0)]
-        track[start : start + sound.size] += sound
-
-    kick, snare, hat = _drum_kit(style, sample_rate, rng)
+    chords, bass = np.zeros((2, num_samples))
+    place = functools.partial(_place, sample_rate=sample_rate)
+    drums = play_drums(style, tempo, num_samples, sample_rate, rng)
     for index in range(beats):
         now = index * beat
         degree = progression[index // 4 % 4]
@@ -126,14 +121,32 @@ def play(style, tempo, key_midi, num_samples, sample_rate, rng):
             pitch = 36 + key_midi + _scale(degree)
             sound = tone(pitch, round(1.8 * beat, 3), 2.0, False, 0.01, 0.8)
             place(bass, sound, now)
-        place(drums, kick if index % 2 == 0 else snare, now)
-        for stroke in range(style.hats_per_beat):
-            place(drums, hat, now + stroke * beat / style.hats_per_beat)
     mix = np.zeros(num_samples)
     levels = (1.0, style.bass_level, style.drum_level)
     for track, level in zip((chords, bass, drums), levels, strict=True):
         mix += level * track / (np.sqrt(np.mean(track**2)) + 1e-9)
     return (mix / np.sqrt(np.mean(mix**2))).astype("float32")
+
+
+def play_drums(style, tempo, num_samples, sample_rate, rng):
+    """Renders the drums alone; see `play`."""
+    drums, beat = np.zeros(num_samples), 60 / tempo
+    kick, snare, hat = _drum_kit(style, sample_rate, rng)
+    for index in range(int(np.ceil(num_samples / sample_rate / beat))):
+        now = index * beat
+        stroke = kick if index % 2 == 0 else snare
+        _place(drums, stroke, now, sample_rate=sample_rate)
+        for hit in range(style.hats_per_beat):
+            then = now + hit * beat / style.hats_per_beat
+            _place(drums, hat, then, sample_rate=sample_rate)
+    return drums
+
+
+def _place(track, sound, seconds, *, sample_rate):
+    """Adds a sound to a track from some time on, as far as the track goes."""
+    start = int(seconds * sample_rate)
+    sound = sound[: max(len(track) - start, 0)]
+    track[start : start + sound.size] += sound
 
 
 def _scale(degree):

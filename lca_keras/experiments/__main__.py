@@ -27,7 +27,10 @@ _FIGURES = {
     "figure1": "noise on one artist's recordings: do maps and scores fall for it?",
     "figure4": "test clips in the plane (t-SNE), without and with LCA",
     "confounding": "bands that tell the singer, more or less: who hears the voice?",
+    "openset": "singers who are not known: rejected, enrolled, told in duets",
 }
+# Experiments that make their own corpora.
+_OWN_CORPUS = ("confounding", "openset")
 
 
 def parse_args(argv=None):
@@ -38,7 +41,7 @@ def parse_args(argv=None):
     commands = parser.add_subparsers(dest="name", required=True, metavar="EXPERIMENT")
     for name, about in (_TABLES | _FIGURES).items():
         command = commands.add_parser(name, help=about, description=f"{name}: {about}")
-        if name != "confounding":
+        if name not in _OWN_CORPUS:
             options.add_corpus_options(command)
             command.add_argument("--split-file", help="CSV: artist, album, song, part")
         _add_training_options(command, lengths=name.startswith("table"))
@@ -49,7 +52,7 @@ def parse_args(argv=None):
                 help="the voices alone, a corpus with the same names; default: the "
                 "manifest's vocals_path, or --separator",
             )
-        if name in ("table3", "variants", "figure1", "confounding"):
+        if name in ("table3", "variants", "figure1", *_OWN_CORPUS):
             command.add_argument(
                 "--separator", help="Open-Unmix model that makes missing stems"
             )
@@ -59,19 +62,19 @@ def parse_args(argv=None):
                 action="store_true",
                 help="columns with the values published for artist20",
             )
-        if name in ("variants", "figure1", "confounding"):
+        if name in ("variants", "figure1", *_OWN_CORPUS):
             command.add_argument(
                 "--variants",
                 nargs="+",
                 required=name == "variants",
                 help="ways to train, words joined by +: none, cal, lca, crnn, remix, "
-                "a form of the effect, detach, no-TERM, one-step, vocals",
+                "a form of the effect, supcon, aam, detach, no-TERM, one-step, vocals",
             )
         if name == "variants":
             command.add_argument("--against", help="variant; default: the first")
         if name == "figure1":
             _add_noise_options(command)
-        if name == "confounding":
+        if name in _OWN_CORPUS:
             _add_confounding_options(command)
         console.add_debug_flag(command)
     report = commands.add_parser(
@@ -139,7 +142,7 @@ def _add_confounding_options(command):
         "--values",
         nargs="+",
         type=float,
-        help="probabilities that the own band plays in training; default: 0 0.5 0.9 1",
+        help="probabilities that the own band plays in training",
     )
     for name, kind in (
         ("artists", int),

@@ -13,6 +13,7 @@ from lca_keras.audio import separation
 from lca_keras.config import (
     AUGMENTATIONS,
     EFFECTS,
+    EMBEDDING_LOSSES,
     METHODS,
     MODELS,
     Config,
@@ -31,9 +32,9 @@ def configure(variant, config, separator=None):
     Args:
         variant: Words joined by +. A method (`none`, `cal`, `lca`) or a model (`crnn`,
             `crnnm`), `remix`, `specaugment`, a form of the effect (`probability`,
-            `logit`, `product`), `detach`, `no-TERM` for a term of the loss that is
-            switched off (`no-att`), `one-step` for no warm-up, `vocals` for songs
-            without their bands.
+            `logit`, `product`), an embedding loss (`supcon`, `aam`), `detach`,
+            `no-TERM` for a term of the loss that is switched off (`no-att`), `one-step`
+            for no warm-up, `vocals` for songs without their bands.
         config: `lca_keras.config.Config`.
         separator: Optional identifier of what makes missing vocals; the default is that
             of the configuration.
@@ -51,6 +52,8 @@ def configure(variant, config, separator=None):
                 sections["features"] = {"melody": "pyin"}
         elif word in EFFECTS:
             train["effect"] = word
+        elif word in EMBEDDING_LOSSES:  # `none` is a method first.
+            train["embedding_loss"] = word
         elif word == "detach":
             train["detach_counterfactual"] = True
         elif word == "one-step":
@@ -64,7 +67,8 @@ def configure(variant, config, separator=None):
         elif word.removeprefix("no-") in _TERMS and word.startswith("no-"):
             loss[word.removeprefix("no-")] = 0.0
         else:
-            known = (*METHODS, *MODELS, *AUGMENTATIONS, *EFFECTS, "detach", "one-step")
+            known = (*METHODS, *MODELS, *AUGMENTATIONS, *EFFECTS)
+            known += (*EMBEDDING_LOSSES[1:], "detach", "one-step")
             terms = (f"no-{term}" for term in _TERMS)
             raise UserError(
                 f"{word!r} is no part of a variant; these are "

@@ -14,11 +14,21 @@ from lca_keras.corpora import synthesis
 from lca_keras.corpus import DataSource
 from lca_keras.data import catalogue, split
 from lca_keras.errors import UserError
-from lca_keras.experiments import confounding, noise, pictures, tables, variants
+from lca_keras.experiments import (
+    confounding,
+    noise,
+    open_set,
+    pictures,
+    tables,
+    variants,
+)
 from lca_keras.experiments.cells import Laboratory, configure
 from lca_keras.experiments.results import Picture, Result, check_settings
 from lca_keras.experiments.schedule import Crew, Plan
 from lca_keras.experiments.tables import Row
+
+# Trainings without strangers are compared with one that knows them.
+_EVERYONE = "everyone"
 
 
 def study(args, helper=False):
@@ -462,15 +472,8 @@ def study_figure4(args, crew):
 def study_confounding(args, crew):
     """Bands that tell the singer, more or less; a `Result`."""
     out = pathlib.Path(args.out)
-    wanted = {
-        name: getattr(args, name)
-        for name in ("artists", "albums", "songs", "seconds", "voice_db")
-        if getattr(args, name) is not None
-    }
-    corpus = dataclasses.replace(confounding.CORPUS, **wanted)
-    values = args.values or list(confounding.VALUES)
-    if not all(0 <= value <= 1 for value in values):
-        raise UserError("--values are probabilities, 0 to 1")
+    corpus = _changed(args, confounding.CORPUS)
+    values = _values(args, confounding.VALUES)
     _check_spectrograms(args)
     chosen = args.variants or list(confounding.VARIANTS)
     separator = _separator(args)[1]
@@ -532,6 +535,102 @@ def study_confounding(args, crew):
     )
 
 
+def study_openset(args, crew):
+    """Singers who are not known; a `Result`."""
+    out = pathlib.Path(args.out)
+    corpus = _changed(args, open_set.CORPUS)
+    values = _values(args, open_set.VALUES)
+    if corpus.artists < open_set.STRANGERS + 3:
+        raise UserError(
+            f"--artists must be at least {open_set.STRANGERS + 3}: "
+            f"{open_set.STRANGERS} are left out"
+        )
+    _check_spectrograms(args)
+    chosen = args.variants or list(open_set.VARIANTS)
+    separator = _separator(args)[1]
+    config = _base(args, stems=True)
+    settings = {
+        "corpus": dataclasses.asdict(corpus),
+        "config": config.to_dict(),
+        "seeds": list(args.seeds),
+        "values": values,
+        "variants": chosen,
+    }
+    check_settings(out, args.name, settings)
+
+    def laboratory(manifest):
+        source = DataSource(
+            data=str(manifest), features=args.features, separator=separator
+        )
+        return Laboratory(out, source.absolute(), _show(crew))
+
+    whole, trainings = {}, {}
+    with (
+        files.lock(_made(out) / ".synthesis.lock"),
+        _progress(crew, "Synthesising songs") as progress,
+    ):
+        made = {
+            value: confounding.corpus_of(out, corpus, value, progress)
+            for value in values
+        }
+        for value, manifest in made.items():
+            whole[value] = laboratory(manifest)
+            for seed in args.seeds:
+                strange = open_set.strangers_of(corpus, seed)
+                known, own = open_set.known_of(manifest, seed, strange)
+                everyone = manifest.parent / "split.csv"
+                for name, laboratory_of, variant, path in (
+                    (_EVERYONE, whole[value], chosen[0], everyone),
+                    *((v, laboratory(known), v, own) for v in chosen),
+                ):
+                    changed = configure(variant, config).replace(
+                        split={"file": os.path.abspath(path)}, train={"seed": seed}
+                    )
+                    trainings[value, name, seed] = (laboratory_of, variant, changed)
+    trained = crew.train(Plan(trainings))
+    listening = open_set.Listening(whole, corpus)
+    found = crew.analyse(
+        "Listening to strangers",
+        {
+            name: listening.cell(name, each, trained[name[0], _EVERYONE, name[2]])
+            for name, each in trained.items()
+            if name[1] != _EVERYONE
+        },
+    )
+    if crew.helper:
+        return None
+    return _result(
+        args,
+        settings,
+        trained.values(),
+        title="Nobody of these, somebody new, and who sings when",
+        tables=[
+            open_set.table(found, args.seeds),
+            open_set.table_of_scores(found, args.seeds),
+        ],
+        pictures=[],
+        notes=[],
+    )
+
+
+def _changed(args, corpus):
+    """A `SynthesisConfig` with what the options of a built-in corpus say."""
+    wanted = {
+        name: getattr(args, name)
+        for name in ("artists", "albums", "songs", "seconds", "voice_db")
+        if getattr(args, name) is not None
+    }
+    return dataclasses.replace(corpus, **wanted)
+
+
+def _values(args, usual):
+    """The confoundings that are asked for."""
+    values = args.values or list(usual)
+    if not all(0 <= value <= 1 for value in values):
+        raise UserError("--values are probabilities, 0 to 1")
+    return values
+
+
 def _progress(crew, title):
     """A bar; none for helpers."""
     return contextlib.nullcontext() if crew.helper else console.progress(title)
@@ -543,4 +642,5 @@ _STUDIES = {
     "figure1": study_figure1,
     "figure4": study_figure4,
     "confounding": study_confounding,
+    "openset": study_openset,
 }

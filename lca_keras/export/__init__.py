@@ -6,11 +6,14 @@ package's code.
 
 import pathlib
 
-from lca_keras import files
+from lca_keras import files, openset
+from lca_keras.config import Config
 from lca_keras.export import integrity, tflite_file, versions
 
 
-def export_model(network, artists, config, root, name, metrics, about=None):
+def export_model(
+    network, artists, config, root, name, metrics, about=None, gallery=None
+):
     """Writes the next version of a model.
 
     A network that takes the melody too is exported with both inputs: every signature
@@ -25,6 +28,7 @@ def export_model(network, artists, config, root, name, metrics, about=None):
         name: Name of the model, a folder below `root`.
         metrics: Dict of scores for the model card.
         about: Optional dict of further facts for the metadata (run, corpus, date).
+        gallery: Optional `lca_keras.openset.Gallery`: without, any song has a singer.
 
     Returns:
         `pathlib.Path` of the version.
@@ -33,8 +37,7 @@ def export_model(network, artists, config, root, name, metrics, about=None):
         OSError: The folder cannot be written to.
     """
     # TensorFlow loads here, not with those who only look for a version.
-    from lca_keras.export import savedmodel, tflite
-    from lca_keras.export.card import model_card
+    from lca_keras.export import tflite
 
     folder = pathlib.Path(root, name)
     features = config.features
@@ -49,20 +52,68 @@ def export_model(network, artists, config, root, name, metrics, about=None):
             / features.sample_rate,
             "temperature": network.temperature,
             "config": config.to_dict(),
+            "gallery": None if gallery is None else gallery.to_dict(),
         }
-        savedmodel.write(network, artists, config, temporary, told)
-        content = tflite_file.packed(tflite.convert(network), artists, told)
-        (temporary / tflite_file.DEFAULT).write_bytes(content)
-        (temporary / "labels.txt").write_text(
-            "".join(f"{artist}\n" for artist in artists), encoding="utf-8"
-        )
+        detector = None if gallery is None else gallery.detector
+        lite = tflite.convert(network, detector=detector)
         metadata = {
             **told,
             "parameters": network.count_params(),
             "metrics": metrics,
             **(about or {}),
         }
-        files.write_json(temporary / versions.METADATA, metadata)
-        (temporary / "model_card.md").write_text(model_card(metadata), encoding="utf-8")
-        integrity.write_sums(temporary)
+        _write(temporary, network, config, told, metadata, lite)
         return versions.publish(temporary, folder)
+
+
+def with_gallery(folder, gallery):
+    """Writes the next version of a model: the same network with another gallery.
+
+    Args:
+        folder: `pathlib.Path` of the version that it is made of, with its gallery.
+        gallery: `lca_keras.openset.Gallery`.
+
+    Returns:
+        `pathlib.Path` of the version.
+
+    Raises:
+        UserError: The version is not whole.
+        OSError: The folder cannot be written to.
+    """
+    from lca_keras.export import savedmodel
+
+    network = savedmodel.read_network(folder)
+    metadata = files.read_json(folder / versions.METADATA)
+    path = folder / tflite_file.DEFAULT
+    told = tflite_file.about(path)
+    for each in (told, metadata):
+        each["gallery"] = gallery.to_dict()
+    config = Config.from_dict(metadata["config"])
+    with versions.staging(folder.parent) as temporary:
+        lite = tflite_file.unpacked(path)
+        _write(temporary, network, config, told, metadata, lite)
+        return versions.publish(temporary, folder.parent, {"from": str(folder)})
+
+
+def _write(folder, network, config, told, metadata, lite):
+    """Writes all files of a version.
+
+    `told` is what its models say about themselves, `metadata` more of that, and `lite`
+    the bytes of the TFLite model.
+    """
+    from lca_keras.export import savedmodel
+    from lca_keras.export.card import model_card
+
+    gallery, artists = told["gallery"], told["artists"]
+    if gallery is not None:
+        gallery = openset.Gallery.from_dict(gallery)
+    singers = artists if gallery is None else [*artists, *gallery.enrolled]
+    savedmodel.write(network, artists, config, folder, told, gallery)
+    content = tflite_file.packed(lite, artists, told)
+    (folder / tflite_file.DEFAULT).write_bytes(content)
+    (folder / "labels.txt").write_text(
+        "".join(f"{singer}\n" for singer in singers), encoding="utf-8"
+    )
+    files.write_json(folder / versions.METADATA, metadata)
+    (folder / "model_card.md").write_text(model_card(metadata), encoding="utf-8")
+    integrity.write_sums(folder)

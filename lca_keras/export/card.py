@@ -68,6 +68,71 @@ def _hearings(metrics):
     ]
 
 
+def _anybody(metadata):
+    """What happens to recordings of others."""
+    if metadata.get("gallery"):
+        return "A recording of anybody else is to be called unknown: see below."
+    return "A recording of anybody else is given one of these names too."
+
+
+def _nobody(metadata):
+    """When a song is by nobody of the singers, and how well that is known."""
+    if not metadata.get("gallery"):
+        return []
+    gallery = metadata["gallery"]
+    lines = [
+        "## Songs by nobody of these",
+        "",
+        "A song is `unknown` if its voiceprint is less similar to every singer's than "
+        f"{gallery['threshold']:.3f} (a cosine), which is to reject "
+        f"{gallery['false_alarm']:.0%} of songs by known singers.",
+        "",
+    ]
+    told = metadata["metrics"].get("open_set") or {}
+    if "test" in told:
+        test = told["test"]
+        lines.append(
+            f"- Of {test['songs']} held-out test songs by known singers "
+            f"{test['unknown']:.1%} are called unknown, {test['no_voice']:.1%} without "
+            "voice."
+        )
+    strange = told.get("strangers")
+    if strange:
+        who = "strangers"
+        if not strange.get("given"):
+            names, epochs = ", ".join(strange["artists"]), strange["epochs"]
+            who = f"{names}, whom a side training of {epochs} epochs left out"
+        lines.append(
+            f"- Of {strange['songs']} songs by {who}: {strange['unknown']:.1%} are "
+            f"called unknown; AUROC {strange['auroc_songs']:.3f} over songs, "
+            f"{strange['auroc_clips']:.3f} over clips."
+        )
+        rows = [
+            f"| {row['known']:.0%} | {row['strange']:.1%} |"
+            for row in strange["trade_off"]
+        ]
+        lines += [
+            "",
+            "| known songs rejected | strangers' songs rejected |",
+            "| --- | --- |",
+            *rows,
+        ]
+    else:
+        lines.append("- What it makes of strangers was not measured.")
+    if told:
+        detector = told["detector"]
+        lines += [
+            "",
+            f"Clips without voice have no vote. What tells them was taught with "
+            f"{detector['heard']}: right on {detector['voice']:.1%} of validation "
+            f"clips with a voice, {detector['no_voice']:.1%} without.",
+        ]
+    if gallery["enrolled"]:
+        lines += ["", "Enrolled without training:", ""]
+        lines += [f"- {singer}" for singer in gallery["enrolled"]]
+    return [*lines, ""]
+
+
 def model_card(metadata):
     """Describes an exported model for people.
 
@@ -93,8 +158,7 @@ def model_card(metadata):
             "",
             *_listens_to(metadata["metrics"]),
             "Identifies the singer of a song among "
-            f"{len(metadata['artists'])} known ones. A recording of anybody else is "
-            "given one of these names too.",
+            f"{len(metadata['artists'])} known ones. {_anybody(metadata)}",
             "",
             f"- Network: `{config['model']['name']}`, {metadata['parameters']:,} "
             f"parameters, trained with method `{config['train']['method']}`"
@@ -112,6 +176,7 @@ def model_card(metadata):
             *rows,
             "",
             *_calibration(test),
+            *_nobody(metadata),
             *_hearings(metadata["metrics"]),
             "## Artists",
             "",

@@ -17,7 +17,7 @@ from lca_keras.models.factory import build_network
 _WARM_BATCHES, _WARM_CLIPS = (1, 2, 8), (1, 3)
 
 
-def write(network, artists, config, folder, about):
+def write(network, artists, config, folder, about, gallery=None):
     """Writes a SavedModel with its signatures and warm-up requests to a folder.
 
     Args:
@@ -26,10 +26,11 @@ def write(network, artists, config, folder, about):
         config: `lca_keras.config.Config` of the run.
         folder: `pathlib.Path`.
         about: Dict for JSON, what the signature `about` answers.
+        gallery: Optional `lca_keras.openset.Gallery`.
     """
     archive = keras.export.ExportArchive()
     archive.track(network)
-    signatures = ServedNetwork(network, artists, config, about).signatures()
+    signatures = ServedNetwork(network, artists, config, about, gallery).signatures()
     for name, (method, specs) in signatures.items():
         archive.add_endpoint(name, method, specs)
     archive.write_out(os.fspath(folder), verbose=False)

@@ -4,14 +4,14 @@ import json
 
 import tensorflow as tf
 
+from lca_keras import openset
 from lca_keras.audio import decode
 from lca_keras.data.clips import sound_first
 from lca_keras.data.examples import parse_example
 from lca_keras.export.encoded import attempt, decode_wav
 from lca_keras.layers import MelFrontEnd
 
-# What a song's `status` says: this, or why nobody is named.
-OK = "ok"
+# What a song's `status` says beside what `lca_keras.openset` has: why it is not judged.
 NOT_FINITE = "samples are NaN or infinite"
 DAMAGED = "damaged: a sample is far beyond full scale"
 SILENT = "silent"
@@ -40,16 +40,25 @@ class ServedNetwork:
     that fills no clip, say, or has samples that are not finite: its singer is empty,
     and its status says why.
 
+    With a gallery clips without voice have no vote either, and a song by nobody of the
+    singers has the status `unknown` and no singer; then answers have `nearest`, the
+    singer whose voiceprint is the most similar, and `score`, how much.
+
     Args:
         network: `SingerNetwork` for inference.
         artists: List of class names, in class order.
         config: `lca_keras.config.Config` of the run.
         about: Dict for JSON, what the signature `about` answers.
+        gallery: Optional `lca_keras.openset.Gallery`; who is enrolled in it comes
+            behind the artists.
     """
 
-    def __init__(self, network, artists, config, about=None):
+    def __init__(self, network, artists, config, about=None, gallery=None):
         self.network = network
-        self.names = tf.constant(artists)
+        self.gallery = gallery
+        enrolled = [] if gallery is None else gallery.enrolled
+        self.names = tf.constant([*artists, *enrolled])
+        self.known = len(artists)
         self.mel_bins = config.features.mel_bins
         self.clip_frames = config.clip_frames
         self.front_end = MelFrontEnd(config.features)
@@ -64,9 +73,9 @@ class ServedNetwork:
         songs = tf.TensorSpec((None, self.mel_bins, None, self.channels), tf.float32)
         status = tf.TensorSpec((None,), tf.string)
         each = tf.TensorSpec((None,), tf.int32)
-        self._embed_clips = _shared(self._embed_in_pieces, clips)
+        self._describe_clips = _shared(self._describe_in_pieces, clips)
         self._spectrograms = _shared(self.front_end.__call__, waveform, each)
-        self._cut_and_embed = _shared(self._cut_and_embed, songs, status, each)
+        self._cut_and_describe = _shared(self._cut_and_describe, songs, status, each)
 
     def signatures(self):
         """Dict from name to a method and the list of its inputs' `tf.TensorSpec`s."""
@@ -96,9 +105,12 @@ class ServedNetwork:
     # === Signatures ===
 
     def from_waveform(self, waveform, melody=None):
-        """`(batch, samples)` -> probabilities, singer, status, frame_probabilities."""
+        """`(batch, samples)` -> probabilities, singer, status, frame_probabilities.
+
+        With a gallery also nearest, score and frame_voice, probabilities of singing.
+        """
         mel, refused = self._mel_of(waveform)
-        return self._answer(mel, melody, refused)
+        return _public(self._answer(mel, melody, refused))
 
     def from_songs(self, waveform, lengths, melody=None):
         """The same for songs of several lengths: `(batch, samples)`, `(batch,)`.
@@ -107,7 +119,7 @@ class ServedNetwork:
         """
         mel, refused = self._mel_of(waveform, lengths)
         frames = 1 + lengths // self.front_end.feature_config.hop_length
-        return self._answer(mel, melody, refused, frames)
+        return _public(self._answer(mel, melody, refused, frames))
 
     def from_audio(self, audio_bytes):
         """`(batch,)` WAV files, of any rate -> probabilities, singer, status.
@@ -123,52 +135,51 @@ class ServedNetwork:
             status = answer["status"][0]
             status = tf.where(tf.size(samples) == 0, NO_WAV, status)
             status = tf.where(too_long, TOO_LONG, status)
-            return answer["probabilities"][0], answer["singer"][0], status
+            return {**{n: v[0] for n, v in answer.items()}, "status": status}
 
-        return dict(
-            zip(
-                ("probabilities", "singer", "status"),
-                self._one_by_one(one, audio_bytes),
-                strict=True,
-            )
-        )
+        return self._one_by_one(one, audio_bytes)
 
     def from_mel(self, mel_spectrogram, melody=None):
         """`(batch, mel_bins, frames, 1)` -> as `from_waveform`."""
-        refused = tf.fill(tf.shape(mel_spectrogram)[:1], OK)
-        return self._answer(mel_spectrogram, melody, refused)
+        return _public(self._answer_mel(mel_spectrogram, melody))
 
     def from_clips(self, mel_spectrogram, melody=None):
-        """`(clips, mel_bins, clip_frames, 1)` -> probabilities and status of each clip.
+        """`(clips, mel_bins, clip_frames, 1)` -> what is told of each clip.
 
-        For whoever cuts clips otherwise, or a song in pieces.
+        Probabilities of the network's own artists, status, voiceprint and, with a
+        gallery, voice. For whoever cuts clips otherwise, or a song in pieces.
         """
         clips = tf.ensure_shape(mel_spectrogram, (None, *self.clip_shape[:2], 1))
         if melody is not None:
             melody = tf.ensure_shape(melody, (None, *self.clip_shape[:2], 1))
             clips = tf.concat([clips, melody], axis=-1)
         finite = _all_finite(clips)
-        probabilities = self._classify(self._embed_clips(clips))
-        return {
-            "probabilities": tf.where(finite[:, None], probabilities, 0.0),
-            "status": tf.where(finite, OK, NOT_FINITE),
-        }
+        told = self._describe_clips(clips)
+        told["probabilities"] = self._classify(told.pop("embedding"))
+        told = {n: tf.where(finite[:, None], v, 0.0) for n, v in told.items()}
+        told["voice"] = told["voice"][:, 0]
+        if self.gallery is None:
+            del told["voice"]
+        return {**told, "status": tf.where(finite, openset.OK, NOT_FINITE)}
 
     def embed(self, waveform, melody=None):
-        """`(batch, samples)` -> embedding, frame_embeddings, status."""
+        """`(batch, samples)` -> embedding, frame_embeddings, status.
+
+        And voiceprint, frame_voiceprints: what voices are compared by.
+        """
         mel, refused = self._mel_of(waveform)
-        embeddings, filled, status = self._embed_songs(mel, melody, refused)
-        embeddings = _only(embeddings, filled)
-        return {
-            "embedding": _mean(embeddings, filled),
-            "frame_embeddings": embeddings,
-            "status": status,
-        }
+        told, filled, status = self._describe_songs(mel, melody, refused)
+        found = {"status": status}
+        for name in ("embedding", "voiceprint"):
+            values = _only(told[name], filled)
+            found[name], found[f"frame_{name}s"] = _mean(values, filled), values
+        return found
 
     def from_examples(self, examples):
         """`(batch,)` serialised records of a feature store -> as `from_audio`.
 
-        With `decision`, one-hot `(batch, classes)`; zeros where nobody is named.
+        With `decision`, one-hot `(batch, classes)`, whose song it would be, were it
+        one of the singers'; zeros where that cannot be said.
         """
         columns = ("mel", "melody")[: self.channels]
 
@@ -184,18 +195,13 @@ class ServedNetwork:
         def one(serialized):
             nothing = tf.zeros((self.mel_bins, 0))
             found = attempt(parse, serialized, (nothing,) * self.channels)
-            answer = self.from_mel(*[each[None, ..., None] for each in found])
+            answer = self._answer_mel(*[each[None, ..., None] for each in found])
             status = answer["status"][0]
             status = tf.where(tf.size(found[0]) == 0, NO_RECORD, status)
-            return answer["probabilities"][0], answer["singer"][0], status
+            return {**{n: v[0] for n, v in answer.items()}, "status": status}
 
-        probabilities, singers, status = self._one_by_one(one, examples)
-        return {
-            "probabilities": probabilities,
-            "singer": singers,
-            "status": status,
-            "decision": self._one_hot(singers),
-        }
+        answer = self._one_by_one(one, examples, "likeliest")
+        return {**answer, "decision": self._one_hot(answer.pop("likeliest"))}
 
     def labels_of(self, examples):
         """`(batch,)` serialised records -> their true artists, one-hot.
@@ -215,12 +221,21 @@ class ServedNetwork:
     def _one_hot(self, singers):
         return tf.cast(tf.equal(singers[:, None], self.names), tf.float32)
 
-    def _one_by_one(self, one, songs):
-        """Probabilities, singer and status of songs that differ in length."""
+    def _one_by_one(self, one, songs, *more):
+        """Answers of `one` to songs that differ in length, without their clips."""
+        kinds = {"probabilities": tf.float32, "singer": tf.string, "status": tf.string}
+        if self.gallery is not None:
+            kinds |= {"nearest": tf.string, "score": tf.float32}
+        kinds |= dict.fromkeys(more, tf.string)
+
+        def whole(song):
+            answer = one(song)
+            return {name: answer[name] for name in kinds}
+
         return tf.map_fn(
-            one,
+            whole,
             songs,
-            fn_output_signature=(tf.float32, tf.string, tf.string),
+            fn_output_signature=kinds,
             parallel_iterations=1,  # One song in memory.
         )
 
@@ -275,24 +290,75 @@ class ServedNetwork:
             (DAMAGED, damaged),
             (SILENT, (high - low) / 2 < decode.SILENCE_PEAK),
         )
-        return status, tf.where(tf.equal(status, OK)[:, None], sound, 0.0)
+        return status, tf.where(tf.equal(status, openset.OK)[:, None], sound, 0.0)
 
     def _classify(self, embeddings):
         return self.network.probabilities(self.network.classifier(embeddings))
 
+    def _answer_mel(self, mel, melody=None):
+        return self._answer(mel, melody, tf.fill(tf.shape(mel)[:1], openset.OK))
+
     def _answer(self, mel, melody, refused, frames=None):
-        embeddings, filled, status = self._embed_songs(mel, melody, refused, frames)
-        clips = _only(self._classify(embeddings), filled)
-        names = tf.gather(self.names, vote(clips))
+        """What is answered, and `likeliest`, the singer of an unknown song too."""
+        told, filled, status = self._describe_songs(mel, melody, refused, frames)
+        clips = self._classify(told["embedding"])
+        if self.gallery is None:
+            clips = _only(clips, filled)
+            names = tf.gather(self.names, vote(clips))
+            names = tf.where(tf.equal(status, openset.OK), names, "")
+            return {
+                "probabilities": _mean(clips, filled),
+                "singer": names,
+                "likeliest": names,
+                "status": status,
+                "frame_probabilities": clips,
+            }
+        return self._judge_songs(clips, told, filled, status)
+
+    def _judge_songs(self, clips, told, filled, status):
+        """As `lca_keras.openset.Gallery.judge`, for many songs."""
+        gallery, own = self.gallery, clips
+        voice = _only(told["voice"], filled)
+        voiced = filled & (voice[..., 0] >= openset.VOICED)
+        near = self._similarities(told["voiceprint"])
+        if gallery.enrolled:
+            new = tf.nn.softmax(gallery.scale * near)[..., self.known :]
+            rest = 1 - tf.reduce_sum(new, axis=-1, keepdims=True)
+            clips = tf.concat([rest * clips, new], axis=-1)
+        means = _mean(_only(clips, voiced), voiced)
+        winner = tf.argmax(means, axis=-1)
+        own = vote(_only(own, voiced))
+        winner = tf.where(winner < self.known, own, winner)
+        near = self._similarities(_mean(_only(told["voiceprint"], voiced), voiced))
+        score, nearest = tf.reduce_max(near, axis=-1), tf.argmax(near, axis=-1)
+        heard = tf.equal(status, openset.OK)
+        sung = heard & tf.reduce_any(voiced, axis=-1)
+        known = sung & (score >= gallery.threshold)
+        status = tf.where(heard & ~sung, openset.NO_VOICE, status)
+        status = tf.where(sung & ~known, openset.UNKNOWN, status)
+        likeliest = tf.where(sung, tf.gather(self.names, winner), "")
         return {
-            "probabilities": _mean(clips, filled),
-            "singer": tf.where(tf.equal(status, OK), names, ""),
+            "probabilities": means,
+            "singer": tf.where(known, likeliest, ""),
+            "likeliest": likeliest,
             "status": status,
-            "frame_probabilities": clips,
+            "nearest": tf.where(sung, tf.gather(self.names, nearest), ""),
+            "score": tf.where(sung, score, 0.0),
+            "frame_probabilities": _only(clips, filled),
+            "frame_voice": voice[..., 0],
         }
 
-    def _embed_songs(self, mel, melody, refused, frames=None):
-        """Both (batch, mel_bins, frames, 1) -> as `_cut_and_embed`.
+    def _similarities(self, voiceprints):
+        """As `lca_keras.openset.Gallery.similarities`."""
+        moved = tf.tensordot(
+            voiceprints - self.gallery.center, self.gallery.projection, axes=1
+        )
+        length = tf.norm(moved, axis=-1, keepdims=True)
+        directions = moved / tf.maximum(length, openset.TINY)
+        return tf.tensordot(directions, self.gallery.means.T, axes=1)
+
+    def _describe_songs(self, mel, melody, refused, frames=None):
+        """Both (batch, mel_bins, frames, 1) -> as `_cut_and_describe`.
 
         `frames` are those of each song, if not all.
         """
@@ -303,12 +369,13 @@ class ServedNetwork:
             songs = tf.concat([songs, tf.ensure_shape(melody, song_shape)], axis=-1)
         if frames is None:
             frames = tf.fill(tf.shape(songs)[:1], tf.shape(songs)[2])
-        return self._cut_and_embed(songs, refused, frames)
+        return self._cut_and_describe(songs, refused, frames)
 
-    def _cut_and_embed(self, songs, refused, frames):
-        """(batch, mel_bins, frames, channels) -> (batch, clips, units), filled, status.
+    def _cut_and_describe(self, songs, refused, frames):
+        """(batch, mel_bins, frames, channels) -> what is told of clips, filled, status.
 
-        The second says which clips are filled with sound, bool (batch, clips).
+        The first is as `_describe_in_pieces` gives it, (batch, clips, …), the second
+        says which clips are filled with sound, bool (batch, clips).
         """
         size, clip = tf.shape(songs)[2], self.clip_frames
         own = tf.sequence_mask(frames, size)[:, None, :, None]
@@ -324,36 +391,53 @@ class ServedNetwork:
         pieces = tf.reshape(
             tf.transpose(pieces, (0, 2, 1, 3, 4)), (-1, *self.clip_shape)
         )
-        embeddings = tf.reshape(self._embed_clips(pieces), (batch, clips, self.units))
+        told = {
+            name: tf.reshape(value, (batch, clips, value.shape[-1]))
+            for name, value in self._describe_clips(pieces).items()
+        }
         status = _first_of(
-            (refused, tf.not_equal(refused, OK)),
+            (refused, tf.not_equal(refused, openset.OK)),
             (NOT_FINITE, ~finite),
             (TOO_SHORT, frames < clip),
             (SILENT, kept == 0),
             (TOO_SILENT, kept < clip),
         )
         filled = (1 + tf.range(clips)) * clip <= kept[:, None]
-        return embeddings, filled & tf.equal(status, OK)[:, None], status
+        return told, filled & tf.equal(status, openset.OK)[:, None], status
 
-    def _embed_in_pieces(self, clips):
-        """(clips, mel_bins, clip_frames, channels) -> (clips, units), a few at once."""
+    def _describe_in_pieces(self, clips):
+        """(clips, mel_bins, clip_frames, channels) -> embedding, voiceprint and voice.
+
+        A dict of tensors (clips, …), voice (clips, 1); a few clips at once.
+        """
         count = tf.shape(clips)[0]
         steps = -(-count // _CLIPS_AT_ONCE)
+        sizes = [self.units, self.network.voiceprint_size, 1]
         outputs = tf.TensorArray(
-            tf.float32, size=steps, infer_shape=False, element_shape=(None, self.units)
+            tf.float32, size=steps, infer_shape=False, element_shape=(None, sum(sizes))
         )
         for step in tf.range(steps):
             start = step * _CLIPS_AT_ONCE
             batch = encoder_input(self.network, clips[start : start + _CLIPS_AT_ONCE])
             maps = self.network.encode(batch, training=False)["maps"]
-            outputs = outputs.write(step, self.network.embed(maps))
-        return outputs.concat()
+            told = self.network.describe(maps)
+            detector = None if self.gallery is None else self.gallery.detector
+            voice = voice_of(told["voiceprint"], detector)
+            both = [told["embedding"], told["voiceprint"], voice]
+            outputs = outputs.write(step, tf.concat(both, axis=-1))
+        names = ("embedding", "voiceprint", "voice")
+        return dict(zip(names, tf.split(outputs.concat(), sizes, -1), strict=True))
 
 
 def _shared(method, *specs):
     """A function that is traced once, whatever calls it."""
     function = tf.function(method, input_signature=specs)
     return tf.autograph.experimental.do_not_convert(function)
+
+
+def _public(answer):
+    """Without what only other signatures need."""
+    return {name: value for name, value in answer.items() if name != "likeliest"}
 
 
 def _all_finite(values):
@@ -364,7 +448,7 @@ def _all_finite(values):
 
 def _first_of(*cases):
     """What the first case says that holds, of pairs of a text and bool (batch,)."""
-    found = tf.fill(tf.shape(cases[0][1]), OK)
+    found = tf.fill(tf.shape(cases[0][1]), openset.OK)
     for said, holds in reversed(cases):
         found = tf.where(holds, said, found)
     return found
@@ -379,6 +463,14 @@ def _mean(values, filled):
     """(batch, clips, n), zero for clips without sound -> their mean (batch, n)."""
     count = tf.reduce_sum(tf.cast(filled, tf.float32), axis=1, keepdims=True)
     return tf.math.divide_no_nan(tf.reduce_sum(values, axis=1), count)
+
+
+def voice_of(voiceprints, detector):
+    """`lca_keras.openset.VoiceDetector` inside a graph, `(clips, 1)`; ones without."""
+    if detector is None:
+        return tf.ones((tf.shape(voiceprints)[0], 1))
+    logits = tf.tensordot(voiceprints, detector.weights, axes=1) + detector.bias
+    return tf.sigmoid(logits)[:, None]
 
 
 def encoder_input(network, clips):

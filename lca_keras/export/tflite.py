@@ -12,11 +12,12 @@ import tensorflow as tf
 
 from lca_keras import console
 from lca_keras.errors import UserError
-from lca_keras.export.signatures import encoder_input
+from lca_keras.export.signatures import encoder_input, voice_of
 from lca_keras.layers import MelFrontEnd
+from lca_keras.models.network import describe
 
 
-def convert(network, form="float32", waveform=None, calibration=None):
+def convert(network, form="float32", waveform=None, calibration=None, detector=None):
     """Converts a network to a TFLite model of one clip, built-in operators only.
 
     Args:
@@ -28,12 +29,14 @@ def convert(network, form="float32", waveform=None, calibration=None):
             are those of the clip, since it knows no other.
         calibration: For `int8`, list of a float32 array `(clips, mel_bins, clip_frames,
             1)` for each input: clips that tell how large values become.
+        detector: Optional `lca_keras.openset.VoiceDetector`.
 
     Returns:
         Bytes. Inputs are float32 whatever the form: `mel_spectrogram`
         `(1, mel_bins, clip_frames, 1)` (and `melody` of the same shape, where the
         network takes it), or `waveform` `(1, samples)`; outputs `probabilities`
-        `(1, classes)` and `embedding` `(1, units)`.
+        `(1, classes)`, `embedding` `(1, units)`, `voiceprint` `(1, voiceprint_size)`
+        and, with a detector, `voice` `(1, 1)`.
 
     Raises:
         ValueError: The form takes no such input.
@@ -49,9 +52,12 @@ def convert(network, form="float32", waveform=None, calibration=None):
         if waveform is not None:
             both = MelFrontEnd(waveform)(both)
         maps = network.encoder(encoder_input(network, both), training=False)["maps"]
-        embedding = embedder(maps)
-        logits = network.classifier(embedding)
-        return {"probabilities": network.probabilities(logits), "embedding": embedding}
+        told = describe(embedder, maps)
+        logits = network.classifier(told["embedding"])
+        told["probabilities"] = network.probabilities(logits)
+        if detector is not None:
+            told["voice"] = voice_of(told["voiceprint"], detector)
+        return told
 
     shape = (1, *keras.tree.flatten(network.input)[0].shape[1:])
     names = ["mel_spectrogram", "melody"][: 2 if network.takes_melody else 1]
@@ -102,7 +108,7 @@ def _unrolled(embedder):
     return copy
 
 
-def convert_apart(network, form, waveform=None, calibration=None):
+def convert_apart(network, form, waveform=None, calibration=None, detector=None):
     """`convert` in a process of its own, since a conversion may bring it down.
 
     Raises:
@@ -113,7 +119,9 @@ def convert_apart(network, form, waveform=None, calibration=None):
         network.save(place / "network.keras")
         np.savez(place / "calibration.npz", *(calibration or []))
         spawn = multiprocessing.get_context("spawn")
-        process = spawn.Process(target=_convert_file, args=(folder, form, waveform))
+        process = spawn.Process(
+            target=_convert_file, args=(folder, form, waveform, detector)
+        )
         with console.stderr_to(place / "log"):
             process.start()
             process.join()
@@ -127,7 +135,7 @@ def convert_apart(network, form, waveform=None, calibration=None):
         return (place / "model.tflite").read_bytes()
 
 
-def _convert_file(folder, form, waveform):
+def _convert_file(folder, form, waveform, detector):
     import lca_keras.models  # noqa: F401  Registers the saved network's classes.
 
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -135,5 +143,5 @@ def _convert_file(folder, form, waveform):
     network = keras.saving.load_model(place / "network.keras")
     with np.load(place / "calibration.npz") as arrays:
         calibration = [arrays[name] for name in arrays.files]
-    content = convert(network, form, waveform, calibration)
+    content = convert(network, form, waveform, calibration, detector)
     (place / "model.tflite").write_bytes(content)

@@ -44,6 +44,14 @@ def packed(content, artists, about):
     return file.getvalue()
 
 
+def unpacked(path):
+    """A network's bytes without what `packed` has put behind them."""
+    content = path.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        first = min(entry.header_offset for entry in archive.infolist())
+    return content[:first]
+
+
 def about(path):
     """The dict that `packed` has put into a file.
 

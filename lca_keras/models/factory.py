@@ -65,6 +65,8 @@ def build_training_model(config, num_classes):
         cf_dropout=train.cf_dropout,
         effect=train.effect,
         detach_counterfactual=train.detach_counterfactual,
+        embedding_loss=train.embedding_loss,
+        embedding_weight=train.embedding_weight,
         seed=train.seed,
     )
     optimizer = keras.optimizers.Adam(train.learning_rate)

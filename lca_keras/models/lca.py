@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from lca_keras import losses
-from lca_keras.config import EFFECTS, METHODS, LossWeights
+from lca_keras.config import EFFECTS, EMBEDDING_LOSSES, METHODS, LossWeights
 from lca_keras.models.backbone import missing_members
 from lca_keras.models.device import has_gpu
 
@@ -101,6 +101,16 @@ def _share(sample_weight):
     return count / ops.maximum(whole, 1.0)
 
 
+def _mean(values, sample_weight):
+    """Mean over examples, by their weights where there are any."""
+    if sample_weight is None:
+        return ops.mean(values)
+    weight = ops.cast(sample_weight, values.dtype)
+    # By the weights of all replicas; what follows weighs by their examples.
+    whole = _over_replicas(ops.sum(weight)) * _share(sample_weight)
+    return ops.sum(values * weight) / ops.maximum(whole, 1e-7)
+
+
 def _present(sample_weight):
     return ops.convert_to_tensor(sample_weight) > 0
 
@@ -137,6 +147,11 @@ class LCAModel(keras.Model):
         detach_counterfactual: Whether y~ trains nothing but the attention A~ that it
             comes from. Without, its terms also train the trunk and the head, which
             the two branches share.
+        embedding_loss: What shapes the embedding beside the classifier, `"supcon"`,
+            `"aam"` or `"none"`; see `lca_keras.losses`. It acts in the warm-up too. For
+            `"aam"` the classifier has to be a `Dense` layer, and the vectors of the
+            artists are the training model's, not the network's.
+        embedding_weight: Float, its weight.
         temperature: Float, softmax temperature of `main_branch()`.
         seed: Optional int, seed of the counterfactual's dropout and random attention.
         **kwargs: As for `keras.Model`.
@@ -163,6 +178,8 @@ class LCAModel(keras.Model):
         cf_dropout=0.6,
         effect="probability",
         detach_counterfactual=False,
+        embedding_loss="none",
+        embedding_weight=1.0,
         temperature=1.0,
         seed=None,
         **kwargs,
@@ -179,6 +196,11 @@ class LCAModel(keras.Model):
             raise ValueError(
                 f"`effect` must be one of {EFFECTS}. Received: effect={effect!r}"
             )
+        if embedding_loss not in EMBEDDING_LOSSES:
+            raise ValueError(
+                f"`embedding_loss` must be one of {EMBEDDING_LOSSES}. "
+                f"Received: embedding_loss={embedding_loss!r}"
+            )
         missing = missing_members(backbone, with_attention=method != "none")
         if missing:
             raise ValueError(
@@ -193,6 +215,8 @@ class LCAModel(keras.Model):
         self.cf_dropout = cf_dropout
         self.effect = effect
         self.detach_counterfactual = detach_counterfactual
+        self.embedding_loss = embedding_loss
+        self.embedding_weight = embedding_weight
         self.temperature = float(temperature)
         self.seed = seed
         self.gate = Gate(name="gate")
@@ -210,6 +234,14 @@ class LCAModel(keras.Model):
             self.random_attention = keras.random.SeedGenerator(seed)
         if method == "lca":
             self.cf_attention = backbone.new_attention("cf_attention")
+        if embedding_loss != "none":
+            self.embedding_tracker = keras.metrics.Mean(name="embedding_term")
+        if embedding_loss == "aam":
+            self.artist_vectors = self.add_weight(
+                shape=backbone.classifier.kernel.shape,
+                initializer=keras.initializers.GlorotUniform(seed),
+                name="artist_vectors",
+            )
         self.built = True  # All its layers are.
 
     @property
@@ -321,7 +353,12 @@ class LCAModel(keras.Model):
             share = _share(sample_weight)
             for name, value in terms.items():
                 self.term_trackers[name].update_state(value, share)
-        return self.weigh(terms)
+        loss = self.weigh(terms)
+        if self.embedding_loss != "none":
+            term = self._embedding_term(y, y_pred["embedding"], sample_weight)
+            self.embedding_tracker.update_state(term, _share(sample_weight))
+            loss += self.embedding_weight * term
+        return loss
 
     def _add_penalties(self, loss, penalties):
         return loss + sum(ops.cast(penalty, loss.dtype) for penalty in penalties)
@@ -338,16 +375,9 @@ class LCAModel(keras.Model):
             Dict from name to scalar; `"main"` alone for `method="none"`.
         """
 
-        def mean(values):
-            if sample_weight is None:
-                return ops.mean(values)
-            weight = ops.cast(sample_weight, values.dtype)
-            # By the weights of all replicas; what follows weighs by their examples.
-            whole = _over_replicas(ops.sum(weight)) * _share(sample_weight)
-            return ops.sum(values * weight) / ops.maximum(whole, 1e-7)
-
         if self.method == "none":
-            return {"main": mean(losses.cross_entropy(y, y_pred["logits"]))}
+            values = losses.cross_entropy(y, y_pred["logits"])
+            return {"main": _mean(values, sample_weight)}
         per_example = losses.counterfactual_terms(
             y,
             y_pred["logits"],
@@ -356,7 +386,16 @@ class LCAModel(keras.Model):
             y_pred["cf_attention"],
             self.effect,
         )
-        return {name: mean(values) for name, values in per_example.items()}
+        return {
+            name: _mean(values, sample_weight) for name, values in per_example.items()
+        }
+
+    def _embedding_term(self, y, embedding, sample_weight):
+        if self.embedding_loss == "supcon":
+            values = losses.supervised_contrastive(y, embedding)
+        else:
+            values = losses.additive_angular_margin(y, embedding, self.artist_vectors)
+        return _mean(values, sample_weight)
 
     def weigh(self, terms):
         """The loss without penalties: the weighted terms, or `main` in the warm-up.
@@ -449,6 +488,8 @@ class LCAModel(keras.Model):
                 "cf_dropout": self.cf_dropout,
                 "effect": self.effect,
                 "detach_counterfactual": self.detach_counterfactual,
+                "embedding_loss": self.embedding_loss,
+                "embedding_weight": self.embedding_weight,
                 "temperature": self.temperature,
                 "seed": self.seed,
             }

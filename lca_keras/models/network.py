@@ -1,9 +1,22 @@
 """What all singer networks share: trunk of convolution blocks and recurrent head."""
 
 import keras
-from keras import layers, regularizers
+from keras import layers, ops, regularizers
 
 from lca_keras.layers import CalibratedSoftmax, ConvBlock, FusedBatchNormalization
+
+
+def describe(embedder, maps):
+    """`SingerNetwork.describe`, by an embedder or a copy of it."""
+    states = maps
+    for name in ("time_major", "flatten_mel", "gru1"):
+        states = embedder.get_layer(name)(states)
+    means, largest = ops.mean(maps, axis=(1, 2)), ops.max(maps, axis=(1, 2))
+    both = [means, largest, ops.mean(states, axis=1)]
+    return {
+        "embedding": embedder.get_layer("gru2")(states),
+        "voiceprint": ops.concatenate([ops.cast(x, "float32") for x in both], axis=-1),
+    }
 
 
 def conv_trunk(inputs, filters, pool_sizes, dropout, dtype, prefix=""):
@@ -149,6 +162,11 @@ class SingerNetwork(keras.Model):
         self.encoder_policy = policy
 
     @property
+    def voiceprint_size(self):
+        """Numbers in the voiceprint of a clip."""
+        return 2 * self.embedder.input.shape[-1] + self.gru_units
+
+    @property
     def takes_melody(self):
         """Whether the network takes the melody beside the spectrogram."""
         return isinstance(self.input, dict)
@@ -162,6 +180,20 @@ class SingerNetwork(keras.Model):
     def embed(self, maps):
         """Returns embeddings `(batch, gru_units)`."""
         return self.embedder(maps)
+
+    def describe(self, maps):
+        """What is told of maps beside the singer.
+
+        Args:
+            maps: `"maps"` of `encode`.
+
+        Returns:
+            Dict of tensors: `"embedding"` as `embed` gives it, and `"voiceprint"`
+            `(batch, 2 channels + gru_units)`, by which voices are compared: mean and
+            maximum of each map, and the first recurrent layer's mean state. Behind it
+            a network keeps what tells the singers it learned, and loses the rest.
+        """
+        return describe(self.embedder, maps)
 
     def for_inference(self, temperature):
         """Returns a float32 copy with the same weights and a softmax temperature."""

@@ -272,9 +272,9 @@ def test_versions_count_up_and_appear_whole(network, tmp_path, monkeypatch):
     config = get_preset("demo")
     (tmp_path / "m" / "7").mkdir(parents=True)
     monkeypatch.setattr(savedmodel, "write", lambda *args: None)
-    monkeypatch.setattr(tflite, "convert", lambda network: b"x")
+    monkeypatch.setattr(tflite, "convert", lambda network, detector: b"x")
     assert export_model(network, ARTISTS, config, tmp_path, "m", {}).name == "8"
-    monkeypatch.setattr(tflite, "convert", lambda network: 1 / 0)
+    monkeypatch.setattr(tflite, "convert", lambda network, detector: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export_model(network, ARTISTS, config, tmp_path, "m", {})
     assert sorted(os.listdir(tmp_path / "m")) == [".lock", "7", "8"]
@@ -412,7 +412,8 @@ def test_overlap_and_confidence(network, exported, tmp_path):
     best = result.probabilities[result.singer]
     for confidence, singer in ((best - 0.01, result.singer), (best + 0.01, None)):
         again = identifier.identify(tmp_path / "a.wav", None, 0.75, confidence)
-        assert again == dataclasses.replace(result, singer=singer)
+        status = "ok" if singer else "not sure"
+        assert again == dataclasses.replace(result, singer=singer, status=status)
     with pytest.raises(ValueError, match=r"overlap.*Received: overlap=1.0"):
         identifier.identify(tmp_path / "a.wav", overlap=1.0)
 

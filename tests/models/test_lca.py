@@ -341,3 +341,43 @@ def test_trains_on_jax():
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("embedding_loss", ["supcon", "aam"])
+def test_an_embedding_loss_adds_its_term_and_nothing_to_the_network(embedding_loss):
+    x, y = data()
+    plain = compiled()
+    model = compiled(embedding_loss=embedding_loss, embedding_weight=0.3)
+    model.backbone.set_weights(plain.backbone.get_weights())
+    model.cf_attention.set_weights(plain.cf_attention.get_weights())
+    outputs = model(x)
+    if embedding_loss == "supcon":
+        term = losses.supervised_contrastive(y, outputs["embedding"])
+    else:
+        term = losses.additive_angular_margin(
+            y, outputs["embedding"], model.artist_vectors
+        )
+    for opened in (0, 1):  # In the warm-up too.
+        for each in (plain, model):
+            each.gate.update_state(opened)
+        expected = plain.compute_loss(x, y, plain(x)) + 0.3 * np.mean(term)
+        found = model.compute_loss(x, y, model(x))
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    main = model.main_branch()
+    assert main.count_params() == plain.main_branch().count_params()
+    assert [w.path for w in main.weights] == [
+        w.path for w in plain.main_branch().weights
+    ]
+    again = LCAModel.from_config(model.get_config())
+    assert again.embedding_loss == embedding_loss
+    assert again.embedding_weight == 0.3
+    before = model.artist_vectors.numpy() if embedding_loss == "aam" else None
+    logs = model.fit(x, y, epochs=3, verbose=0).history
+    assert logs["embedding_term"][-1] < logs["embedding_term"][0]
+    if before is not None:
+        assert np.abs(model.artist_vectors.numpy() - before).max() > 1e-4
+
+
+def test_an_embedding_loss_that_is_none():
+    with pytest.raises(ValueError, match="embedding_loss='triplet'"):
+        LCAModel(backbone(), embedding_loss="triplet")

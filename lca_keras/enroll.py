@@ -1,0 +1,95 @@
+"""Adds a singer to an exported model without training, by three songs or more.
+
+`python -m lca_keras.enroll --model saved_models/NAME --artist "New Singer" SONG…`
+writes the model's next version; `--remove` and `--list` do what they say.
+"""
+
+import argparse
+import sys
+
+from lca_keras import answers, console
+from lca_keras.errors import UserError
+
+
+def main(argv=None):
+    """Command line of enrolment."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lca_keras.enroll", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--model", required=True, help="saved_models/NAME")
+    parser.add_argument("--version", type=int, help="default: the newest")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--artist", metavar="NAME", help="of who is to be added")
+    what.add_argument("--remove", metavar="NAME", help="take away who was added")
+    what.add_argument("--list", action="store_true", help="show who is known")
+    parser.add_argument(
+        "songs", nargs="*", metavar="SONG", help="audio files, or folders of them"
+    )
+    answers.add_vocals_options(parser)
+    console.add_debug_flag(parser)
+    args = parser.parse_args(argv)
+    return console.guard(lambda: enroll(args), args.debug)
+
+
+def enroll(args):
+    """Runs the job that the parsed arguments describe."""
+    from lca_keras import inference
+    from lca_keras.export.versions import find_version
+
+    if bool(args.songs) != bool(args.artist):
+        raise UserError("--artist NAME goes with songs, and nothing else does")
+    folder = find_version(args.model, args.version)
+    identifier = inference.Identifier(folder, args.separator)
+    if args.list:
+        known = [] if identifier.gallery is None else identifier.gallery.enrolled
+        for artist in identifier.artists:
+            print(f"{artist} (enrolled)" if artist in known else artist)
+        return
+    if args.artist:
+        add(args, identifier, folder)
+        return
+    from lca_keras import enrolment
+
+    enrolment.gallery_of(identifier, folder)
+    console.quiet_tensorflow()
+    with console.working("Writing the next version"):
+        exported = enrolment.remove(identifier, folder, args.remove)
+    print(f"{args.remove} is not known any more to {exported}")
+
+
+def add(args, identifier, folder):
+    """Enrols a singer and says what came of it."""
+    from lca_keras import enrolment
+
+    name = args.artist.strip()
+    if not name or "\n" in name:
+        raise UserError(f"--artist {args.artist!r}: not a name")
+    songs, errors = answers.listed(args.songs)
+    if errors:
+        listed = "; ".join(f"{path}: {why}" for path, why in errors.items())
+        raise UserError(listed)
+    identifier.check([song if args.vocals else None for song in songs])
+    enrolment.gallery_of(identifier, folder)
+    console.quiet_tensorflow()
+    with console.progress("Listening") as show:
+        found = enrolment.enrol(identifier, folder, name, songs, args.vocals, show)
+    for path, why in found.skipped.items():
+        print(f"  skipped {path}: {why}")
+    threshold = identifier.gallery.threshold
+    for path, similarity in found.songs.items():
+        if similarity < threshold:
+            print(
+                f"  note: {path} is unlike the others (similarity {similarity:.2f}): "
+                f"is it {name} who sings?"
+            )
+    print(
+        f"{name} is known to {found.exported}, by {len(found.songs)} songs; the "
+        f"nearest voice is {found.nearest}'s ({found.similarity:.2f}; songs of one "
+        f"singer are above {threshold:.2f})"
+    )
+    if found.alike:
+        print("  note: that is near: songs of the two may be taken for each other")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
