@@ -81,7 +81,9 @@ def evaluate(args):
         parts = [part]
         known = [song for song in songs.songs if song.artist in artists]
         unknown = sorted({s.artist for s in songs.songs} - set(artists))
-        if unknown:
+        if unknown and job.gallery is not None:
+            reject(job, model, songs, unknown, config)
+        elif unknown:
             print(f"left out, unknown to the model: {', '.join(unknown)}")
         if not known:
             raise UserError(f"{args.data}: no song of an artist that the model knows")
@@ -109,6 +111,25 @@ def evaluate(args):
         print(f"\nsongs of {part}, by artist:")
         print((folder / f"artists_{part}.txt").read_text(encoding="utf-8"))
     print(f"written to {folder}")
+
+
+def reject(job, model, songs, names, config):
+    """Prints what a run's model makes of songs by artists whom it does not know."""
+    from lca_keras import strangers
+    from lca_keras.data.clips import ClipSource
+
+    labels = {song.key: 0 for song in songs.songs if song.artist in names}
+    melody = config.model.name == "crnnm"
+    clips = ClipSource(songs.store, labels, config.clip_frames, melody)
+    with console.working("Listening to strangers"):
+        heard = strangers.hear(model.backbone, clips, job.gallery.detector)
+        found = strangers.verdicts(job.gallery, heard, model.temperature)
+    told = strangers.shares(found)
+    print(
+        f"{told['songs']} songs by {', '.join(names)}, whom the model does not know: "
+        f"{told['unknown']:.1%} are called unknown, {told['no_voice']:.1%} without "
+        "voice"
+    )
 
 
 def own_folder(run_folder, data):

@@ -280,11 +280,15 @@ def fit_gallery(train, validation, songs, false_alarm, detector=None):
     voiceprints, labels = train
     center = voiceprints.mean(axis=0, dtype="float64").astype("float32")
     spread = voiceprints.std(axis=0, dtype="float64").clip(1e-6)
-    components = min(_COMPONENTS, *voiceprints.shape)
+    # The last one of as many as there are clips is noise.
+    components = max(1, min(_COMPONENTS, len(voiceprints) - 1, len(center)))
     pca = PCA(components, random_state=0).fit((voiceprints - center) / spread)
     axes = pca.components_.T / spread[:, None]
     means = np.stack(
-        [voiceprints[labels == number].mean(axis=0) for number in np.unique(labels)]
+        [
+            voiceprints[labels == number].mean(axis=0, dtype="float64")
+            for number in np.unique(labels)
+        ]
     )
     of_songs = np.stack([validation[0][clips].mean(axis=0) for clips in songs])
     truth = np.array([validation[1][clips[0]] for clips in songs])

@@ -76,7 +76,7 @@ def timeline(identifier, path, vocals_path=None, overlap=OVERLAP):
     )
     clip = round(identifier.metadata["clip_seconds"] * heard.second)
     hop = heard.starts[1] - heard.starts[0] if len(heard.starts) > 1 else clip
-    states = smooth(evidence, hop / heard.second, min(1.0, hop / clip))
+    states = smooth(evidence, hop / heard.second)
     # Each frame that is kept is told by the clip whose middle is nearest.
     edges = (heard.starts[1:] + heard.starts[:-1] + clip) // 2
     nearest = np.searchsorted(edges, np.arange(len(heard.kept)), side="right")
@@ -124,14 +124,15 @@ def clip_evidence(gallery, probabilities, voiceprints, voice):
     return np.column_stack([sung * voice[:, None], 1 - voice])
 
 
-def smooth(evidence, step_seconds, weight=1.0, stay_seconds=STAY_SECONDS):
+def smooth(evidence, step_seconds, stay_seconds=STAY_SECONDS):
     """The most probable course of states.
+
+    Each step counts in full, though clips that overlap tell the same in part: on duets
+    of validation songs, error rates were lower so (0.16 instead of 0.23).
 
     Args:
         evidence: Array `(steps, states)`, probabilities of the states by each step.
         step_seconds: Float, seconds from one step to the next.
-        weight: Float in (0, 1], of each step's evidence: clips that overlap tell the
-            same in part.
         stay_seconds: Float, mean length of a state without evidence.
 
     Returns:
@@ -145,7 +146,7 @@ def smooth(evidence, step_seconds, weight=1.0, stay_seconds=STAY_SECONDS):
     moves = np.full((states, states), (1 - stay) / max(1, states - 1))
     np.fill_diagonal(moves, stay)
     moves = np.log(np.maximum(moves, _LEAST))
-    told = weight * np.log(np.maximum(evidence, _LEAST))
+    told = np.log(np.maximum(evidence, _LEAST))
     best, before = told[0], np.zeros((steps, states), int)
     for step in range(1, steps):
         paths = best[:, None] + moves

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import zipfile
 
 import numpy as np
 
@@ -161,7 +162,7 @@ class VoiceIndex:
             )
             for song, *voice, stamp in rows:
                 self.voices[song], self._stamps[song] = SongVoice(*voice), stamp
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{self.path} is no index of voices ({error})") from error
         if model != self.model:
             raise UserError(

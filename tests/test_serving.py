@@ -282,3 +282,39 @@ def test_what_is_wrong_is_said_and_the_server_stays(stub):
         assert error.value.details()
     again = ask(stub, "serving_default", waveform=samples)
     np.testing.assert_array_equal(again["probabilities"], expected["probabilities"])
+
+
+# === Nobody of these ===
+
+
+@pytest.mark.parametrize("kind", ["grpc", "rest"])
+def test_a_server_says_who_is_unknown_as_predict_does(
+    exported_with_gallery, tmp_path, kind
+):
+    open_model = prediction_service.Model(tf.saved_model.load(exported_with_gallery))
+    rng = np.random.default_rng(0)
+    sounds = {
+        "known.wav": song(8.0, 11),
+        "strange.wav": np.sin(np.cumsum(rng.uniform(0.5, 2, 16000 * 8))) / 5,
+        "noise.wav": rng.normal(0, 0.1, 16000 * 8),
+    }
+    for name, samples in sounds.items():
+        soundfile.write(tmp_path / name, samples, 16000, subtype="FLOAT")
+    here = Identifier(exported_with_gallery, runtime="tensorflow")
+    servers = {
+        "grpc": (prediction_service.grpc_server, serving.GrpcServer),
+        "rest": (prediction_service.rest_server, serving.RestServer),
+    }
+    serve, ask_by = servers[kind]
+    with serve({"open": open_model}) as address:
+        there = Identifier.of_server(ask_by(address, "open"))
+        assert there.gallery.threshold == here.gallery.threshold
+        statuses = set()
+        for name in sounds:
+            answers = [each.identify(tmp_path / name) for each in (here, there)]
+            one, other = answers
+            assert (one.status, one.singer) == (other.status, other.singer)
+            assert one.nearest == other.nearest
+            assert one.score == pytest.approx(other.score, abs=1e-4)
+            statuses.add(one.status)
+    assert {"ok", "no voice"} <= statuses
