@@ -261,7 +261,8 @@ def fit_gallery(train, validation, songs, false_alarm, detector=None):
     out of the covariance, in five folds.
 
     Args:
-        train: Tuple of voiceprints `(clips, size)` and labels `(clips,)`.
+        train: Tuple of voiceprints `(clips, size)` and labels `(clips,)`, each class
+            at least once.
         validation: The same of validation clips.
         songs: List of int arrays, each song's validation clips, those with voice.
         false_alarm: Float, share of songs to be rejected.
@@ -303,15 +304,17 @@ def fit_gallery(train, validation, songs, false_alarm, detector=None):
         return dataclasses.replace(found, means=found.directions(means))
 
     scores, clip_scores = np.zeros(len(songs)), []
-    for rest, fold in KFold(min(5, len(songs)), shuffle=True, random_state=0).split(
-        of_songs
-    ):
+    every = np.arange(len(songs))
+    folds = [(every, every)]  # Of a single song nothing can be left out.
+    if len(songs) > 1:
+        folds = KFold(min(5, len(songs)), shuffle=True, random_state=0).split(every)
+    for rest, fold in folds:
         without = gallery(rest)
         scores[fold] = without.similarities(of_songs[fold]).max(axis=1)
         clips = np.concatenate([songs[number] for number in fold])
         clip_scores.append(without.similarities(validation[0][clips]).max(axis=1))
     clip_scores = np.concatenate(clip_scores)
-    found = gallery(np.arange(len(songs)))
+    found = gallery(every)
     similarities = found.similarities(validation[0])
     found = dataclasses.replace(
         found,
@@ -328,6 +331,8 @@ def _whitening(deviations):
     """Matrix after which deviations `(songs, n)` have about unit covariance."""
     from sklearn.covariance import ledoit_wolf
 
+    if len(deviations) == 1:  # Its own estimate, without a word on the screen.
+        deviations = np.repeat(deviations, 2, axis=0)
     covariance, _ = ledoit_wolf(deviations, assume_centered=True)
     # Of a single song, or of equal ones.
     least = 1e-6 + 1e-3 * np.trace(covariance) / len(covariance)

@@ -13,7 +13,7 @@ import pathlib
 
 import numpy as np
 
-from lca_keras import console, files, inference, metrics, openset
+from lca_keras import console, files, inference, metrics
 from lca_keras.audio.decode import AudioError
 from lca_keras.audio.melody import contour
 from lca_keras.config import Config
@@ -100,13 +100,9 @@ def _of_store(export, about, store):
         inputs = {name: tf.constant(a[None, ..., None]) for name, a in arrays.items()}
         outputs = mel(**inputs)
         probabilities = outputs["frame_probabilities"][0].numpy()
-        filled = probabilities.any(axis=1)
-        said = [artists[index] for index in probabilities[filled].argmax(axis=1)]
-        if "frame_voice" in outputs:
-            filled &= outputs["frame_voice"][0].numpy() >= openset.VOICED
-        if not filled.any():
-            return "", said
-        return artists[metrics.vote(probabilities[filled])], said
+        voting = probabilities[probabilities.any(axis=1)]
+        said = [artists[index] for index in voting.argmax(axis=1)]
+        return artists[metrics.vote(voting)] if said else "", said
 
     def hear(song):
         arrays = store.read(song.key).arrays

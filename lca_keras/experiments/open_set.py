@@ -5,7 +5,6 @@ draws.
 """
 
 import dataclasses
-import os
 import pathlib
 import tempfile
 
@@ -70,7 +69,7 @@ class Listening:
         Args:
             name: Tuple that begins with the confounding.
             trained: `Trained` without the strangers.
-            everyone: `Trained` of the same variant with them.
+            everyone: `Trained` with them, of the first variant.
         """
         folder = trained.folder / "open-set"
         settings = {"training": trained.result, "everyone": everyone.result}
@@ -455,11 +454,11 @@ def enrolled(gallery, heard, temperature, strange, trained, everyone, artists):
     singer = {key: labels[clips[0]] for key, clips in songs.predictions.songs.items()}
     for number, name in enumerate(strange):
         own = [key for key in keys if singer[key] == number]
-        chosen = rng.permutation(len(own))[:_ENROLLED_BY]
-        prints = [
-            songs.voiceprints[songs.predictions.songs[own[place]]].mean(axis=0)
-            for place in chosen
-        ]
+        prints = []
+        for place in rng.permutation(len(own))[:_ENROLLED_BY]:
+            clips = songs.predictions.songs[own[place]]
+            voiced = clips[songs.voice[clips] >= openset.VOICED]
+            prints.append(songs.voiceprints[voiced].mean(axis=0))
         extended = extended.with_singer(name, prints)
     names = [*trained.artists, *strange]
 
@@ -548,7 +547,7 @@ def table(found, seeds):
     note = (
         f"Mean, least and most over {len(seeds)} draws ({', '.join(map(str, seeds))}). "
         f"Enrolled by {_ENROLLED_BY} songs, without training; F1 of the strangers' "
-        "test songs, macro."
+        "test songs, macro; trained: by a training of the first kind that knows them."
     )
     return Table("openset", "Nobody of these", columns, rows, records, note)
 
@@ -584,8 +583,3 @@ def table_of_scores(found, seeds):
 def _values(values):
     """Mean, least and most for people."""
     return f"{np.mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
-
-
-def split_of(manifest):
-    """The corpus's own split, an absolute path."""
-    return os.path.abspath(pathlib.Path(manifest).parent / "split.csv")

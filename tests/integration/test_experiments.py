@@ -165,6 +165,15 @@ def test_terms_variants_noise_and_confounding(here, tiny_corpus):
     assert "follows_voice_mean" not in records[1]
     curves = files.read_csv(pathlib.Path("x", "confounding_curves.csv"))
     assert {row["test_bands"] for row in curves} == {"own", "any", "other"}
+    size = ["--artists", "8", "--albums", "3", "--songs", "2", "--seconds", "7"]
+    found = run("openset", None, "--values", "0.5", "--variants", "remix+aam", *size)
+    (record,) = found["tables"][0]["records"]
+    assert 0 <= record["auroc_songs_mean"] <= 1
+    assert record["not named: silence_mean"] == 1
+    assert 0 <= record["alternating_mean"] <= 2
+    ways = [each["score"] for each in found["tables"][1]["records"]]
+    assert "energy" in ways
+    assert "voiceprint: cosine, songs whitened" in ways
     assert main(["report", "x"]) == 0
     page = pathlib.Path("x", "report.html").read_text()
     assert page.count("<section") == len(list(pathlib.Path("x").glob("*.json")))
