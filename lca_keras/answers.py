@@ -47,7 +47,7 @@ def add_options(parser):
     parser.add_argument(
         "songs", nargs="+", metavar="SONG", help="audio files, or folders of them"
     )
-    parser.add_argument("--top", type=int, default=5, help="artists to list")
+    parser.add_argument("--top", type=int, help="artists to list; default: 5")
     parser.add_argument(
         "--min-confidence",
         type=float,
@@ -64,7 +64,6 @@ def add_options(parser):
     parser.add_argument(
         "--overlap",
         type=float,
-        default=0.0,
         metavar="SHARE",
         help="of clips, below 1: more of them vote; default: 0, as the export does",
     )
@@ -94,11 +93,11 @@ def add_vocals_options(parser):
 
 def check_options(args):
     """Raises a `UserError` for options that cannot be."""
-    if args.top < 1:
+    if args.top is not None and args.top < 1:
         raise UserError(f"--top must be at least 1, not {args.top}")
     if not 0 <= args.min_confidence <= 1:
         raise UserError(f"--min-confidence is in [0, 1], not {args.min_confidence}")
-    if not 0 <= args.overlap <= 0.95:
+    if not 0 <= (args.overlap or 0) <= 0.95:
         raise UserError(f"--overlap is in [0, 0.95], not {args.overlap}")
     for option, path in (("--plot", args.plot), ("--out", args.out)):
         if path and not pathlib.Path(path).absolute().parent.is_dir():
@@ -149,7 +148,8 @@ def answer(identify, model, args, songs, errors):
     Returns:
         Exit code: 1 if a song could not be answered.
     """
-    settings = f"overlap {args.overlap:g}, min-confidence {args.min_confidence:g}"
+    overlap, least = args.overlap or 0, args.min_confidence
+    settings = f"overlap {overlap:g}, min-confidence {least:g}"
     settings += ", vocals" if args.vocals else ""
     settings += ", closed set" if args.closed_set else ""
     table = Table(args.out, f"{model} ({settings})") if args.out else None
@@ -182,7 +182,7 @@ def answer(identify, model, args, songs, errors):
                 if not table or args.json or args.plot:  # Of many, clips take memory.
                     results[song] = result
                 if not args.json and not table:
-                    print(inference.describe(song, result, args.top), flush=True)
+                    print(inference.describe(song, result, args.top or 5), flush=True)
             if table:
                 table.add(song, result)
     if table:
@@ -314,7 +314,7 @@ def identified(identifier, song, args):
     vocals = song if args.vocals else None
     try:
         return identifier.identify(
-            song, vocals, args.overlap, args.min_confidence, args.closed_set
+            song, vocals, args.overlap or 0.0, args.min_confidence, args.closed_set
         )
     except (inference.AudioError, serving.AnswerError) as error:
         return str(error)
@@ -378,8 +378,10 @@ class Table:
         if isinstance(result, str):
             row["error"] = result
         else:
-            best = result.singer or next(iter(result.votes))
-            unsure = [] if result.singer else [f"the likeliest is {best}"]
+            best, unsure = result.singer, []
+            if best is None:
+                best = next(iter(result.votes))
+                unsure = [f"the likeliest is {best}"] if result.votes[best] else []
             row |= {
                 # Votes and probability are those of the best one, named or not.
                 "singer": result.singer or "",
@@ -414,7 +416,9 @@ class Table:
             return _read_csv(path)
         import pyarrow.parquet
 
-        rows = pyarrow.parquet.read_table(path).to_pylist()
+        table = pyarrow.parquet.read_table(path)
+        _check_columns(path, table.column_names)
+        rows = table.to_pylist()
         return [{k: "" if v is None else v for k, v in row.items()} for row in rows]
 
     def _write_parquet(self, rows):
@@ -440,9 +444,19 @@ class Table:
 def _read_csv(path):
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
         header = next(csv.reader(file), [])
-    if path.suffix == ".csv" and set(_COLUMNS) - set(header):
-        raise UserError(f"{path} is no table of answers: take another file")
-    return files.read_csv(path) if header else []
+    if not header:
+        return []
+    _check_columns(path, header)
+    return files.read_csv(path)
+
+
+def _check_columns(path, columns):
+    lacking = sorted(set(_COLUMNS) - set(columns))
+    if lacking:
+        raise UserError(
+            f"{path} is no table of answers, or one of an earlier version: it has no "
+            f"{', '.join(lacking)}. Take another file"
+        )
 
 
 def _cut_to_lines(path):

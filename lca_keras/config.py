@@ -423,7 +423,7 @@ class OpenSetConfig:
             on validation songs.
         left_out: Share of the artists that a side training leaves out, to measure what
             the threshold makes of strangers; 0 for none. It takes a quarter of the
-            epochs.
+            epochs, but two after the warm-up at least.
     """
 
     false_alarm: float = 0.05

@@ -8,6 +8,7 @@ import argparse
 import sys
 
 from lca_keras import answers, console
+from lca_keras.data import catalogue
 from lca_keras.errors import UserError
 
 
@@ -53,16 +54,17 @@ def enroll(args):
     enrolment.gallery_of(identifier, folder)
     console.quiet_tensorflow()
     with console.working("Writing the next version"):
-        exported = enrolment.remove(identifier, folder, args.remove)
-    print(f"{args.remove} is not known any more to {exported}")
+        name = catalogue.readable(args.remove)
+        exported = enrolment.remove(identifier, folder, name)
+    print(f"{name} is not known any more to {exported}")
 
 
 def add(args, identifier, folder):
     """Enrols a singer and says what came of it."""
     from lca_keras import enrolment
 
-    name = args.artist.strip()
-    if not name or "\n" in name:
+    name = catalogue.readable(args.artist)
+    if not name or not name.isprintable():
         raise UserError(f"--artist {args.artist!r}: not a name")
     songs, errors = answers.listed(args.songs)
     if errors:

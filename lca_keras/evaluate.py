@@ -83,6 +83,8 @@ def evaluate(args):
         unknown = sorted({s.artist for s in songs.songs} - set(artists))
         if unknown and job.gallery is not None:
             reject(job, model, songs, unknown, config)
+            if not known:
+                return
         elif unknown:
             print(f"left out, unknown to the model: {', '.join(unknown)}")
         if not known:

@@ -173,6 +173,12 @@ def config_from(args):
     method = args.method
     if args.model in ("crnn", "crnnm") and method is None:
         method = "none"  # The one method that these networks can be trained with.
+    if args.embedding_weight is not None and not (
+        args.embedding_loss or config.train.embedding_loss != "none"
+    ):
+        raise UserError("--embedding-weight is for --embedding-loss supcon or aam")
+    if args.unknown and args.left_out:
+        raise UserError("with --unknown no artists are left out: drop --left-out")
     if (method or config.train.method) == "none":
         for option in ("effect", "detach_counterfactual"):
             if getattr(args, option) is not None:
@@ -276,6 +282,8 @@ def fit(args):
     songs = options.prepare_corpus(job.source, config)
     division = corpus.divide(config, songs, job.folder)
     strange = options.prepare_strangers(job.source, config, division.artists)
+    if config.train.continue_from and not args.resume:
+        tell_of_known(config, songs, division)
     if not args.resume:
         job.save()
     recommend(config, songs.songs)
@@ -309,7 +317,9 @@ def fit(args):
         options.print_scores(found)
         options.print_advice(state, config.train, found["test"], artists)
         listen(job, model, sources["test"], artists, songs.songs)
-        options.set_up_gallery(job, model, sources, artists, strange)
+        with console.resumable(again):
+            options.set_up_gallery(job, model, sources, artists, strange)
+        tell_of_enrolled(job)
         with console.working("Exporting the main branch"):
             exported = job.export(model, artists, args.keep)
     # A store may have travelled without the music.
@@ -414,6 +424,52 @@ def check_writable(option, path):
         raise UserError(f"{option} {path}: {error.strerror}") from error
     if not writable:
         raise UserError(f"{option} {path}: no permission to write there")
+
+
+def tell_of_known(config, songs, division):
+    """Says how many held-out songs the network that is gone on from has learned."""
+    from lca_keras import corpus
+    from lca_keras.export import versions
+    from lca_keras.run import Run
+
+    told = files.read_json(pathlib.Path(config.train.continue_from, versions.METADATA))
+    try:
+        before = Run.load(told.get("run", ""))
+    except UserError:
+        print(
+            "note: the run of the network that this goes on from is gone: whether it "
+            "has learned the songs that are held out now is not known"
+        )
+        return
+    seen = corpus.learned_from(before.source, before.config, before.folder, songs)
+    held_out = [
+        song
+        for song in songs.songs
+        if division.part_of.get(song.key) in ("validation", "test")
+        and seen.get(song.key) == "train"
+    ]
+    if held_out:
+        print(
+            f"note: {len(held_out)} songs that are held out now, {held_out[0].label} "
+            "say, the network has learned before: scores and thresholds will look "
+            "better than they are. A --split-file can keep them in training"
+        )
+
+
+def tell_of_enrolled(job):
+    """Says who was enrolled in the version before, and is not in the next one."""
+    from lca_keras.export import versions
+
+    folder = pathlib.Path(job.exports, job.folder.name)
+    if not versions.versions(folder):
+        return
+    told = files.read_json(versions.find_version(folder) / versions.METADATA)
+    enrolled = (told.get("gallery") or {}).get("enrolled")
+    if enrolled:
+        print(
+            f"note: {', '.join(enrolled)} were enrolled in the version before; the "
+            "next one, of another network, does not know them: enroll them again"
+        )
 
 
 def tell_of_stems(source):

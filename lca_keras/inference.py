@@ -40,7 +40,7 @@ class Identification:
         singer: Artist, by the vote of the clips with voice, or somebody enrolled;
             `None` unless the status is `"ok"`.
         nearest: Who has the most similar voice, of an unknown song too; `None` without
-            voice, and for models of before.
+            voice, in a closed set, and for models of before.
         score: Similarity to that one, at most 1; or `None`.
         probabilities: Dict from artist to mean probability over the clips with voice,
             in the order of the votes.
@@ -48,7 +48,8 @@ class Identification:
             ones by probability.
         clip_seconds: Length of a clip.
         clips: List of dicts with `start` (seconds), `singer` (`None` without voice),
-            `probabilities` (artist to float), `voice` (probability of singing) and
+            `probabilities` (artist to float), `voice` (probability of singing, one for
+            models of before) and
             `score` (similarity of the clip alone, or `None`) of every clip. Silence is
             cut out before clips are cut.
         notes: Sentences about sound that is missing, and silence.
@@ -225,7 +226,7 @@ class Identifier:
 
         Returns:
             Dict of float32 arrays, as `lca_keras.runtimes.SavedModelRuntime.answers`
-            gives them.
+            gives them; `voice` is one where the model does not tell it.
         """
         found = []
         for few in np.array_split(song.starts, -(-len(song.starts) // _CLIPS_AT_ONCE)):
@@ -233,7 +234,9 @@ class Identifier:
             if song.melody is None:
                 clips = {"mel_spectrogram": clips}
             found.append(self.runtime.answers(clips))
-        return runtimes.joined(found)
+        told = runtimes.joined(found)
+        told.setdefault("voice", np.ones(len(song.starts), "float32"))
+        return told
 
     def hear(self, path, vocals_path=None, overlap=0.0):
         """The `HeardSong` of an audio file; see `identify`."""
@@ -284,8 +287,7 @@ class Identifier:
         """
         heard = self.hear(path, vocals_path, overlap)
         told = self.listen(heard)
-        voice = told.get("voice", np.ones(len(heard.starts), "float32"))
-        gallery = self.gallery
+        voice, gallery = told["voice"], self.gallery
         if gallery is None or closed_set:
             verdict = openset.of_singers(told, gallery)
             near, status = None, openset.OK
@@ -300,7 +302,7 @@ class Identifier:
             )
         ]
         counts = collections.Counter(winners)
-        # Then the first is that of the vote, `lca_keras.metrics.vote`.
+        # Of the network's own, the first is that of the vote, `lca_keras.metrics.vote`.
         ranked = sorted(
             zip(self.artists, verdict.probabilities.tolist(), strict=True),
             key=lambda pair: (-counts[pair[0]], -pair[1]),

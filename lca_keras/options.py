@@ -459,8 +459,9 @@ def train_along(job, songs, strategy, again):
     )
     classes = len(division.artists)
     with restarting(again):
+        folder, build = job.checkpoints, job.build()
         state = training.train(
-            job.config, sources, classes, job.checkpoints, strategy=strategy
+            job.config, sources, classes, folder, (), build, strategy
         )
     print(f"trained along to epoch {state.epoch}; the first process does the rest")
 
@@ -535,27 +536,42 @@ def set_up_gallery(job, model, sources, artists, strange=None):
     """
     import keras
 
-    epochs = job.config.side_epochs
+    try:
+        with console.working("Comparing voiceprints"):
+            gallery, known = job.set_up_gallery(model, sources, artists)
+    except UserError as error:  # The model is there all the same.
+        print(f"nobody is unknown to it, every song gets a name: {error}")
+        return
+    epochs, why = job.config.side_epochs, ""
     with console.progress("Side training without some artists") as show:
         log = keras.callbacks.LambdaCallback(
             on_train_begin=lambda logs: show(0, epochs),
             on_epoch_end=lambda epoch, logs: show(epoch + 1, epochs),
         )
-        job.set_up_gallery(model, sources, artists, strange, [log])
-    print_open_set(files.read_json(job.folder / "metrics.json")["open_set"])
+        try:
+            job.measure_strangers(
+                model, gallery, known, sources, artists, strange, [log]
+            )
+        except UserError as error:
+            why = f"the side training has failed. {error}"
+    print_open_set(files.read_json(job.folder / "metrics.json")["open_set"], why)
 
 
-def print_open_set(told):
-    """Prints what `lca_keras.run.Run.set_up_gallery` has left in `metrics.json`."""
+def print_open_set(told, why=""):
+    """Prints what a run's gallery is worth, of `open_set` in `metrics.json`.
+
+    `why` says what kept it from being measured on strangers.
+    """
     if "test" in told:
         print(
             f"unknown    {told['test']['unknown']:.1%} of the test songs, "
             f"{told['false_alarm']:.0%} were aimed at; no voice in "
             f"{told['test']['no_voice']:.1%}"
         )
-    strange = told["strangers"]
-    if strange is None:
-        print("           not measured on strangers: --unknown PATH, or --left-out 0.2")
+    strange = told.get("strangers")
+    if why or strange is None:
+        why = why or "no artists were left out, and no songs given (fit --unknown PATH)"
+        print(f"           not measured on strangers: {why}")
     else:
         who = "strangers"
         if not strange.get("given"):
@@ -567,8 +583,8 @@ def print_open_set(told):
         )
     detector = told["detector"]
     print(
-        f"voice      heard in {detector['voice']:.1%} of validation clips that have "
-        f"one, in {1 - detector['no_voice']:.1%} of others ({detector['heard']})"
+        f"voice      told from {detector['heard']}: right on {detector['voice']:.1%} "
+        f"of validation clips that have one, {detector['no_voice']:.1%} of others"
     )
 
 

@@ -141,7 +141,7 @@ def _waveforms(job, songs, source):
 
 def _about(job, network, artists, form, waveform, gallery):
     """What a file tells about itself."""
-    config = job.config
+    config, detector = job.config, gallery and gallery.detector
     served = config.served_features
     second = served.sample_rate / served.hop_length
     spectrogram = {
@@ -164,9 +164,10 @@ def _about(job, network, artists, form, waveform, gallery):
             "probabilities": {"shape": [1, len(artists)], "labels": tflite_file.LABELS},
             "embedding": {"shape": [1, network.embedder.output.shape[-1]]},
             "voiceprint": {"shape": [1, network.voiceprint_size]},
-            **({} if gallery is None else {"voice": {"shape": [1, 1]}}),
+            **({} if detector is None else {"voice": {"shape": [1, 1]}}),
         },
-        "gallery": None if gallery is None else gallery.to_dict(),
+        # In eight bits voiceprints are too coarse to be compared.
+        "gallery": None if gallery is None or form == "int8" else gallery.to_dict(),
         "normalisation": "inside: each band by its mean and deviation in training",
         "sample_rate": served.sample_rate,
         "clip_frames": config.clip_frames,
@@ -259,7 +260,8 @@ def _card(name, rows, network):
         "A model of waveforms hears a clip alone: its level and its loudest cell are "
         "not those of the song, and silence is not cut out before. Labels and metadata "
         f"are in each file, as ZIP behind the network (`unzip`): {tflite_file.LABELS}, "
-        f"{tflite_file.ABOUT}.",
+        f"{tflite_file.ABOUT}. Files of int8 know no `unknown`: in eight "
+        "bits voiceprints are too coarse to be compared.",
     ]
     if not network.takes_melody:
         lines.append(

@@ -78,6 +78,9 @@ def predict(args):
         )
     identifier.check([song if args.vocals else None for song in songs])
     if args.timeline is not None:
+        labels = [path for path in args.timeline if path.endswith(".txt")]
+        if labels and len(songs) != 1:
+            raise UserError(f"--timeline {labels[0]}: labels are those of one song")
         return tell_when(identifier, args, songs, errors)
     workers = args.workers
     if workers is None:
@@ -107,7 +110,8 @@ def check_timeline(args):
         if not pathlib.Path(path).absolute().parent.is_dir():
             raise UserError(f"--timeline {path}: no such folder")
     others = {"--out": args.out, "--plot": args.plot, "--closed-set": args.closed_set}
-    others["--min-confidence"] = args.min_confidence
+    others |= {"--min-confidence": args.min_confidence, "--top": args.top}
+    others["--workers"] = args.workers
     for option, value in others.items():
         if value:
             raise UserError(f"{option} does not go with --timeline")
@@ -117,7 +121,7 @@ def tell_when(identifier, args, songs, errors):
     """Says who sings when in each song; returns an exit code."""
     from lca_keras import inference, timeline
 
-    overlap = args.overlap or timeline.OVERLAP
+    overlap = timeline.OVERLAP if args.overlap is None else args.overlap
     failed, found = dict(errors), {}
     for song in songs:
         vocals = song if args.vocals else None

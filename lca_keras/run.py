@@ -145,20 +145,22 @@ class Run:
             num_classes,
             self.checkpoints,
             callbacks,
-            self._build(),
+            self.build(),
             strategy,
         )
         figure = training.curve_figure(end.history, self.config.train)
         plots.save_figure(figure, self.folder / "training.png")
         return end
 
-    def _build(self):
+    def build(self):
         """What builds the training model; another model's weights may be in it."""
         from lca_keras import training
         from lca_keras.models.factory import build_training_model
 
         exported = self.config.train.continue_from
-        if exported is None:
+        # Once an epoch is finished, its checkpoint has what was learned before.
+        begun = training.TrainingState.load(self.checkpoints).epoch
+        if exported is None or begun:
             return build_training_model
         from lca_keras.export import savedmodel, versions
 
@@ -175,6 +177,8 @@ class Run:
         """
         from lca_keras import evaluation, metrics, training
 
+        # Another network's is no use, should this one come to no gallery.
+        (self.folder / "gallery.json").unlink(missing_ok=True)
         model = training.best_model(self.config, num_classes, self.checkpoints)
         predictions = evaluation.Predictor(validation)(model)
         model.temperature = metrics.fit_temperature(
@@ -191,10 +195,9 @@ class Run:
         add_results(self.folder, results)
         return model
 
-    def set_up_gallery(self, model, sources, artists, strange=None, callbacks=()):
-        """Sets up who is nobody of the artists, and measures that on strangers.
+    def set_up_gallery(self, model, sources, artists):
+        """Sets up who is nobody of the artists.
 
-        These are songs that were given, or artists whom a side training leaves out.
         Leaves `gallery.json`, and `open_set` in `metrics.json`.
 
         Args:
@@ -202,46 +205,83 @@ class Run:
             sources: Dict from part to `lca_keras.data.clips.ClipSource`: of `"train"`,
                 `"validation"` and, to be measured too, `"test"`.
             artists: List of class names.
-            strange: Optional `ClipSource` of songs by strangers.
-            callbacks: Keras callbacks of the side training.
 
         Returns:
-            `lca_keras.openset.Gallery`.
+            `lca_keras.openset.Gallery`, and the similarities of known songs and clips,
+            for `measure_strangers`.
+
+        Raises:
+            UserError: Some artist has no training clip.
         """
         from lca_keras import strangers
 
+        there = set(sources["train"].labels.values())
+        lacking = [name for n, name in enumerate(artists) if n not in there]
+        if lacking:
+            raise UserError(f"no training songs of {', '.join(lacking)} are there")
         network, settings = model.backbone, self.config.open_set
         gallery, known, accuracy = strangers.fit(
             network, sources, settings.false_alarm, self.config.train.seed
         )
+        files.write_json(self.folder / "gallery.json", gallery.to_dict())
         told = {
             "false_alarm": settings.false_alarm,
             "threshold": gallery.threshold,
             "detector": accuracy,
         }
-        if strange is not None:
-            heard = strangers.hear(network, strange, gallery.detector)
-            told["strangers"] = {
-                "given": True,
-                **strangers.measure(gallery, known, heard, model.temperature),
-            }
-        else:
-            folder = self.folder / "side-training"
-            told["strangers"] = strangers.side_training(
-                self.config, sources, artists, folder, callbacks
-            )
-            shutil.rmtree(folder, ignore_errors=True)
         if "test" in sources:
             heard = strangers.hear(network, sources["test"], gallery.detector)
             found = strangers.verdicts(gallery, heard, model.temperature)
             told["test"] = strangers.shares(found)
-        add_results(self.folder, {"open_set": told})
-        files.write_json(self.folder / "gallery.json", gallery.to_dict())
-        return gallery
+        self._add_open_set(told)
+        return gallery, known
+
+    def measure_strangers(
+        self, model, gallery, known, sources, artists, strange=None, callbacks=()
+    ):
+        """Measures what a run makes of singers whom it does not know.
+
+        These are songs that were given, or artists whom a side training leaves out; its
+        result is kept, since it depends on the configuration alone. Leaves `strangers`
+        in `open_set` of `metrics.json`.
+
+        Args:
+            model: `lca_keras.models.LCAModel`, calibrated.
+            gallery: What `set_up_gallery` returned.
+            known: The same.
+            sources: Dict from part to `lca_keras.data.clips.ClipSource`.
+            artists: List of class names.
+            strange: Optional `ClipSource` of songs by strangers.
+            callbacks: Keras callbacks of the side training.
+
+        Raises:
+            UserError: The side training has failed.
+        """
+        from lca_keras import strangers
+
+        if strange is not None:
+            heard = strangers.hear(model.backbone, strange, gallery.detector)
+            told = strangers.measure(gallery, known, heard, model.temperature)
+            self._add_open_set({"strangers": {"given": True, **told}})
+            return
+        chosen, config = strangers.left_out(artists, self.config), self.config
+        before = files.read_json(self.folder / "metrics.json")["open_set"]
+        before = before.get("strangers") or {}
+        asked = {"artists": chosen, "epochs": config.side_epochs}
+        if not chosen or asked.items() <= before.items():
+            return
+        folder = self.folder / "side-training"
+        told = strangers.side_training(config, sources, artists, folder, callbacks)
+        self._add_open_set({"strangers": told})
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _add_open_set(self, told):
+        before = files.read_json(self.folder / "metrics.json").get("open_set", {})
+        add_results(self.folder, {"open_set": {**before, **told}})
 
     @property
     def gallery(self):
-        """The `lca_keras.openset.Gallery` of a run; `None` for one of before."""
+        """The `lca_keras.openset.Gallery` of a run; `None` if it has none."""
         path = self.folder / "gallery.json"
         if not path.exists():
             return None

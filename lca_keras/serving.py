@@ -242,8 +242,10 @@ def _takes_melody(metadata):
 
 def _served(model, versions):
     """Which versions of a model are served, in words."""
+    if versions is None:
+        return f"the server knows of no model {model}: --model"
     if not versions:
-        return f"the server has no model {model}: --model"
+        return f"no version of {model} is ready: it is loading, or has failed to"
     listed = ", ".join(map(str, versions))
     return f"of {model} it serves {listed}: --version or --label"
 

@@ -60,6 +60,8 @@ def similar(args):
     path = None if args.index is None else pathlib.Path(args.index)
     index = voice_index.VoiceIndex(voice_index.model_of(identifier), path)
     songs, failed = answers.listed(args.among or [])
+    # An index is asked from any folder.
+    songs = [os.path.abspath(song) for song in songs]
     everything = songs if args.song is None else [*songs, args.song]
     identifier.check([song if args.vocals else None for song in everything])
     # What is asked about is heard first: if it cannot be, nothing else need be.
@@ -128,6 +130,7 @@ def extend(index, songs, identifier, opened, args):
             progress(done, len(songs))
             if isinstance(voice, str):
                 failed[song] = voice
+                index.drop(song)
             else:
                 index.add(song, voice)
     return failed

@@ -13,6 +13,7 @@ import numpy as np
 from lca_keras import evaluation, openset, training
 from lca_keras.audio import features
 from lca_keras.data.stem_reader import StemReader
+from lca_keras.errors import UserError
 
 # Songs that teach what singing is, and clips of noise.
 _TAUGHT_SONGS, _NOISES = 150, 100
@@ -140,18 +141,18 @@ def fit_detector(network, sources, seed=0):
         takes for such, `voice` and `no_voice`.
     """
     describer = Describer(network)
-    stems = sources["train"].store.config.source == "stems"
     config = sources["train"].store.config
+    stems = config.source == "stems"
     rng = np.random.default_rng(seed)
     taught = {}
     for part in ("train", "validation"):
         clips = _noises(config, sources[part].clip_frames, rng)
         without = [_voiceprints(describer, _with_melody(clips, network))]
+        with_voice = np.zeros((0, without[0].shape[1]))
         if stems:
-            found = _sung_and_not(describer, sources[part], rng)
-            without.append(found[0])
-            with_voice = found[1]
-        else:
+            bands, with_voice = _sung_and_not(describer, sources[part], rng)
+            without.append(bands)
+        if not len(with_voice):  # Of vocals without sound nothing can be taught.
             keys = _some(sources[part], rng)
             few = {key: sources[part].labels[key] for key in keys}
             few = dataclasses.replace(sources[part], labels=few)
@@ -188,7 +189,7 @@ def _sung_and_not(describer, source, rng):
 
 
 def _voiceprints(describer, clips):
-    return np.array(describer.predict_on_batch(clips)["voiceprint"])
+    return describer.predict(clips, batch_size=32, verbose=0)["voiceprint"]
 
 
 def _noises(config, clip_frames, rng):
@@ -268,11 +269,12 @@ def shares(found):
 # === A side training ===
 
 
-def left_out(artists, share, seed):
+def left_out(artists, config):
     """Artists that a side training leaves out, sorted; none where there are too few.
 
-    Three at least stay.
+    Three at least stay. The seed of a `lca_keras.config.Config` draws them.
     """
+    share, seed = config.open_set.left_out, config.train.seed
     count = min(max(1, round(share * len(artists))), len(artists) - 3)
     if share == 0 or count < 1:
         return []
@@ -290,14 +292,17 @@ def side_training(config, sources, artists, folder, callbacks=()):
         folder: Folder for its checkpoints.
         callbacks: Keras callbacks.
 
+    It begins from nothing, whatever `config` says: a network that is gone on from may
+    know those whom this one is not to know.
+
     Returns:
         Dict for JSON: `measure` of the left out artists' songs beside the others'
-        validation songs, with `artists` left out and `epochs`; `None` if there are too
-        few artists.
+        validation songs, with `artists` left out and `epochs`.
+
+    Raises:
+        UserError: It diverges, or none of those that stay has validation songs.
     """
-    strange = left_out(artists, config.open_set.left_out, config.train.seed)
-    if not strange:
-        return None
+    strange = left_out(artists, config)
     kept = [artist for artist in artists if artist not in strange]
     # From class to class among those that stay.
     places = {artists.index(artist): n for n, artist in enumerate(kept)}
@@ -309,6 +314,8 @@ def side_training(config, sources, artists, folder, callbacks=()):
         own = {key: places[n] for key, n in labels.items() if n in places}
         few[part] = dataclasses.replace(sources[part], labels=own)
         others |= {key: 0 for key, n in labels.items() if n not in places}
+    if not few["validation"].labels:
+        raise UserError("there are validation songs of those alone who are left out")
     training.train(short, few, len(kept), pathlib.Path(folder), callbacks)
     model = training.best_model(short, len(kept), folder)
     false_alarm = config.open_set.false_alarm

@@ -196,11 +196,8 @@ def write(timelines, path):
     """Writes timelines: JSON, CSV, labels for Audacity (.txt) or a picture (.png).
 
     Args:
-        timelines: Dict from song to its list of `Segment`.
-        path: `pathlib.Path`; its ending says what.
-
-    Raises:
-        UserError: Another ending, or labels of several songs.
+        timelines: Dict from song to its list of `Segment`; for labels, of one song.
+        path: `pathlib.Path` with one of `ENDINGS`, which says what.
     """
     if path.suffix == ".json":
         files.write_json(path, to_json(timelines))
@@ -213,16 +210,12 @@ def write(timelines, path):
         ]
         files.write_csv(path, columns, rows)
     elif path.suffix == ".txt":
-        if len(timelines) != 1:
-            raise UserError(f"{path}: labels are those of one song")
         [segments] = timelines.values()
         lines = [f"{s.start:.6f}\t{s.end:.6f}\t{s.label}\n" for s in segments]
         with files.atomic_path(path) as temporary:
             temporary.write_text("".join(lines), encoding="utf-8")
-    elif path.suffix == ".png":
-        plot(timelines, path)
     else:
-        raise UserError(f"{path}: expected one of {', '.join(ENDINGS)}")
+        plot(timelines, path)
 
 
 def to_json(timelines):

@@ -75,7 +75,8 @@ class ValidationScores(keras.callbacks.Callback):
     """Adds to the logs what the model says of a source of validation clips.
 
     `val_f1` and `val_song_f1`, weighted F1 over clips and songs; `val_loss`, without
-    the penalties on weights; and with a counterfactual `val_cf_f1` and every term.
+    the penalties on weights and an embedding loss; and with a counterfactual
+    `val_cf_f1` and every term.
     """
 
     def __init__(self, source):

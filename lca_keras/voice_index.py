@@ -80,7 +80,7 @@ class VoiceIndex:
         path: Optional `pathlib.Path` of the file; it may not exist yet.
 
     Attributes:
-        voices: Dict from song, its path, to `SongVoice`.
+        voices: Dict from song, its absolute path, to `SongVoice`.
 
     Raises:
         UserError: The file is not an index, or one of another model.
@@ -99,6 +99,11 @@ class VoiceIndex:
     def add(self, song, voice):
         """Takes a song in, or takes its new voice."""
         self.voices[song], self._stamps[song] = voice, files.stamp(song)
+
+    def drop(self, song):
+        """Leaves a song out whose file can no longer be heard, if it is there."""
+        self.voices.pop(song, None)
+        self._stamps.pop(song, None)
 
     def like(self, voice, top, other_than=()):
         """The songs whose voices are most like one.

@@ -44,7 +44,8 @@ def decide(export, corpus, keys, model=CANDIDATE):
 
     Returns:
         List of dicts by `_COLUMNS`; nobody's name where a song cannot be judged. A song
-        that is unknown counts as that of the singer whose it would be.
+        that is unknown counts as that of the singer whose it would be, and one without
+        voice, where features come of the store, as nobody's.
 
     Raises:
         UserError: The audio is needed and a file of it cannot be used.
@@ -294,10 +295,11 @@ def judge_artists(candidate, baseline, may_drop):
         baseline: Folder of the pushed version.
         may_drop: Names that need not be known any more.
     """
-    known, before = (
-        files.read_json(pathlib.Path(export, METADATA))["artists"]
-        for export in (candidate, baseline)
-    )
+    known, before = [], []
+    for export, names in ((candidate, known), (baseline, before)):
+        about = files.read_json(pathlib.Path(export, METADATA))
+        names += about["artists"]
+        names += (about.get("gallery") or {}).get("enrolled", [])
     lost = sorted(set(before) - set(known) - set(may_drop))
     said = "knows the artists of the pushed version, may_drop apart"
     return Judgement(said, not lost, float(len(lost)), ", ".join(lost))

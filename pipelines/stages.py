@@ -349,10 +349,13 @@ def trainer(pipeline, examples, tuned, train):
             with console.working("Exporting the main branch"):
                 job.export(model, artists)
         network, gallery = model.backbone, job.gallery
-        heard = strangers.hear(network, sources["validation"], gallery.detector)
-        verdicts = strangers.verdicts(gallery, heard, model.temperature)
-        means = np.stack([verdict.probabilities for verdict in verdicts.values()])
-        np.savez(folder / "answers.npz", keys=list(verdicts), means=means)
+        keys, means = list(found.main.predictions.songs), found.main.means
+        if gallery is not None:  # Clips without voice don't count.
+            heard = strangers.hear(network, sources["validation"], gallery.detector)
+            verdicts = strangers.verdicts(gallery, heard, model.temperature)
+            keys = list(verdicts)
+            means = np.stack([verdicts[key].probabilities for key in keys])
+        np.savez(folder / "answers.npz", keys=keys, means=means)
         f1 = found.scores["song"]["f1"]
         return {"verdict": f"validation songs F1 {f1:.3f}"}
 

@@ -11,7 +11,7 @@ import shutil
 import keras
 import keras_tuner
 
-from lca_keras import corpus, run, training
+from lca_keras import corpus, options, run, training
 from lca_keras.callbacks import EpochSeed, WarmUp
 from lca_keras.config import Config
 from lca_keras.corpus import DataSource
@@ -47,7 +47,7 @@ def run_fn(fn_args):
     job.train(sources, len(artists))
     model = job.calibrate(sources["validation"], len(artists))
     run.evaluate(folder, model, {"validation": sources["validation"]}, artists)
-    job.set_up_gallery(model, sources, artists)
+    options.set_up_gallery(job, model, sources, artists)
     exported = job.export(model, artists)
     shutil.copytree(exported, fn_args.serving_model_dir, dirs_exist_ok=True)
 

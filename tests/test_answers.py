@@ -265,3 +265,21 @@ def test_runtimes_that_are_not_there(exported, monkeypatch, tmp_path):
     (tmp_path / "x.tflite").write_bytes(b"no")
     with pytest.raises(UserError, match="no TFLite file of this package"):
         inference.Identifier(tmp_path / "x.tflite")
+
+
+@pytest.mark.parametrize("name", ["o.csv", "o.csv.part", "o.parquet"])
+def test_tables_of_earlier_versions_are_named(tmp_path, name):
+    """Whole or begun, they are neither taken over nor written to."""
+    row = {"song": "a.wav", "singer": "A", "error": "", "model": "m", "file": "x"}
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+    else:
+        files.write_csv(path, list(row), [list(row.values())])
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="earlier version: it has no .*nearest"):
+        answers.Table(str(tmp_path / name.removesuffix(".part")), "m")
+    assert path.read_bytes() == before

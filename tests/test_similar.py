@@ -38,7 +38,7 @@ def test_the_most_similar_come_first(
     out, err = capsys.readouterr()
     assert "hiss.wav: no voice is heard in it" in err
     found = json.loads(out)
-    assert asked not in [each["song"] for each in found]
+    assert os.path.abspath(asked) not in [each["song"] for each in found]
     assert len(found) == 7
 
     def direction(seed):
@@ -74,14 +74,25 @@ def test_an_index_is_extended_and_asked(
     )
     more = [*model, "--among", str(music), *index, "--workers", "1"]
     assert similar.main(more) == 0
-    assert sorted(heard) == [str(music / "02.wav"), str(music / "99.wav")]
+    changed = [str(music.absolute() / name) for name in ("02.wav", "99.wav")]
+    assert sorted(heard) == changed
     assert "9 songs in voices.npz" in capsys.readouterr().err
     # The copy of a song is the most like it.
     asked = str(music / "01.wav")
     assert similar.main([*model, asked, *index, "--top", "1"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f" 1.000  {music / '99.wav'}\n")
+    assert said.startswith(f" 1.000  {music.absolute() / '99.wav'}\n")
     assert "most alike at 0:0" in said
+    # From another folder it is the same index; what is damaged now is left out.
+    (music / "99.wav").write_bytes(b"RIFF")
+    monkeypatch.chdir(music)
+    heard.clear()
+    again = ["--among", ".", "--index", "../voices.npz", "--workers", "1"]
+    assert similar.main([*model, *again]) == 1
+    said = capsys.readouterr().err
+    assert heard == [str(pathlib.Path("99.wav").absolute())]
+    assert "8 songs in ../voices.npz" in said
+    monkeypatch.chdir("..")
     pathlib.Path("voices.npz").write_bytes(whole[:-200])
     assert similar.main([*model, asked, *index]) == 1
     assert "voices.npz is no index of voices" in capsys.readouterr().err

@@ -121,6 +121,8 @@ def test_a_timeline_of_a_file(duet, capsys):
         (["--timeline", "no/t.csv"], "no such folder"),
         (["--out", "o.csv", "--timeline"], "--out does not go with --timeline"),
         (["a.wav", "--timeline", "t.txt"], "labels are those of one song"),
+        (["--top", "3", "--timeline"], "--top does not go with --timeline"),
+        (["--workers", "2", "--timeline"], "--workers does not go with --timeline"),
     ],
 )
 def test_what_a_timeline_cannot_be(duet, arguments, message, capsys):

@@ -219,8 +219,14 @@ def check(space, config):
     """Raises unless every value that is searched has a say in a training.
 
     Raises:
-        SpaceError: It is about remixing, which `config` does not do.
+        SpaceError: It is about remixing, which `config` does not do; or trainings are
+            to go on from an exported network.
     """
+    if config.train.continue_from:
+        raise SpaceError(
+            "a search trains from nothing: take train.continue_from out of the "
+            "configuration"
+        )
     idle = [name for name in space if name.startswith("remix_")]
     if idle and "remix" not in config.augment.kinds:
         raise SpaceError(

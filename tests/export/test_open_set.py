@@ -215,6 +215,8 @@ def test_somebody_comes_and_goes(model, gallery, material, network, capsys):
         (["--artist", "X", "other.wav", "noise.wav"], "noise.wav: no voice is heard"),
         (["--artist", ARTISTS[1], "SONGS"], f"{ARTISTS[1]} is known to"),
         (["--artist", " ", "SONGS"], "not a name"),
+        (["--artist", "A\x00B", "SONGS"], "not a name"),
+        (["--artist", "Bjo\u0308rn", "SONGS"], f"{ARTISTS[1]} is known to"),
         (["--artist", "X", "nowhere"], "there are 0"),
         (["--artist", "X"], "--artist NAME goes with songs"),
         (["--list", "other.wav"], "--artist NAME goes with songs"),
