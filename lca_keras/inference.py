@@ -359,6 +359,8 @@ def describe(path, result, top):
             f"  {result.votes[name]:3d} of {clips} clips, mean probability "
             f"{result.probabilities[name]:6.1%}  {name}"
         )
+    if 0 < clips < len(result.clips):
+        lines.append(f"  {len(result.clips) - clips:3d} more clips without voice")
     lines += [f"  note: {note}" for note in result.notes]
     return "\n".join(lines)
 

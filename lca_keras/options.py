@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import functools
 import os
 import re
 import shlex
@@ -324,16 +325,17 @@ def prepare_corpus(source, config):
     return found
 
 
-def print_reasons(what, reasons):
+def print_reasons(what, reasons, file=None):
     """Prints a line for each path of a dict; of many with the same reason, a few."""
+    show = functools.partial(print, file=file)
     count = collections.Counter(reasons.values())
     seen = collections.Counter()
     for path, reason in reasons.items():
         seen[reason] += 1
         if count[reason] <= _LISTED or seen[reason] < _LISTED:
-            print(f"  {what} {path}: {reason}")
+            show(f"  {what} {path}: {reason}")
         elif seen[reason] == count[reason]:
-            print(f"  {what} {count[reason] - _LISTED + 1} more: {reason}")
+            show(f"  {what} {count[reason] - _LISTED + 1} more: {reason}")
 
 
 def print_parts(division, sources):

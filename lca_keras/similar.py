@@ -13,7 +13,7 @@ import os
 import pathlib
 import sys
 
-from lca_keras import answers, console
+from lca_keras import answers, console, options
 from lca_keras.errors import UserError
 
 # Songs from which on several processes are worth their start.
@@ -78,8 +78,7 @@ def similar(args):
     finally:
         if path is not None and index.voices and missing:
             index.save()
-    for song, why in failed.items():
-        print(f"error: {song}: {why}", file=sys.stderr)
+    options.print_reasons("error", failed, sys.stderr)
     if path is not None:
         print(f"{len(index.voices)} songs in {path}", file=sys.stderr)
     if voice is not None:
