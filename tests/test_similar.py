@@ -98,6 +98,7 @@ def test_an_index_is_extended_and_asked(
     assert "voices.npz is no index of voices" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_index_of_another_model(
     exported_with_gallery, music, tmp_path, network, gallery, capsys
 ):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 
@@ -474,25 +475,9 @@ def study_confounding(args, crew):
     out = pathlib.Path(args.out)
     corpus = _changed(args, confounding.CORPUS)
     values = _values(args, confounding.VALUES)
-    _check_spectrograms(args)
     chosen = args.variants or list(confounding.VARIANTS)
-    separator = _separator(args)[1]
-    config = _base(args, stems=True)
-    settings = {
-        "corpus": dataclasses.asdict(corpus),
-        "config": config.to_dict(),
-        "seeds": list(args.seeds),
-        "values": values,
-        "variants": chosen,
-    }
-    check_settings(out, args.name, settings)
-
-    def laboratory(manifest):
-        source = DataSource(
-            data=str(manifest), features=args.features, separator=separator
-        )
-        return Laboratory(out, source.absolute(), _show(crew))
-
+    config, settings = _own_settings(args, corpus, values, chosen)
+    laboratory = functools.partial(_laboratory, args, crew)
     made, tested = {}, {}
     with (
         files.lock(_made(out) / ".synthesis.lock"),
@@ -545,25 +530,9 @@ def study_openset(args, crew):
             f"--artists must be at least {open_set.STRANGERS + 3}: "
             f"{open_set.STRANGERS} are left out"
         )
-    _check_spectrograms(args)
     chosen = args.variants or list(open_set.VARIANTS)
-    separator = _separator(args)[1]
-    config = _base(args, stems=True)
-    settings = {
-        "corpus": dataclasses.asdict(corpus),
-        "config": config.to_dict(),
-        "seeds": list(args.seeds),
-        "values": values,
-        "variants": chosen,
-    }
-    check_settings(out, args.name, settings)
-
-    def laboratory(manifest):
-        source = DataSource(
-            data=str(manifest), features=args.features, separator=separator
-        )
-        return Laboratory(out, source.absolute(), _show(crew))
-
+    config, settings = _own_settings(args, corpus, values, chosen)
+    laboratory = functools.partial(_laboratory, args, crew)
     whole, trainings = {}, {}
     with (
         files.lock(_made(out) / ".synthesis.lock"),
@@ -611,6 +580,33 @@ def study_openset(args, crew):
         pictures=[],
         notes=[],
     )
+
+
+def _own_settings(args, corpus, values, chosen):
+    """Configuration and settings of an experiment that makes its own corpora.
+
+    Raises:
+        UserError: The folder has results of others.
+    """
+    _check_spectrograms(args)
+    config = _base(args, stems=True)
+    settings = {
+        "corpus": dataclasses.asdict(corpus),
+        "config": config.to_dict(),
+        "seeds": list(args.seeds),
+        "values": values,
+        "variants": chosen,
+    }
+    check_settings(pathlib.Path(args.out), args.name, settings)
+    return config, settings
+
+
+def _laboratory(args, crew, manifest):
+    """The `Laboratory` of a corpus with stems that an experiment has made."""
+    source = DataSource(
+        data=str(manifest), features=args.features, separator=_separator(args)[1]
+    )
+    return Laboratory(args.out, source.absolute(), _show(crew))
 
 
 def _changed(args, corpus):

@@ -40,7 +40,7 @@ def packed(content, artists, about):
         ):
             # Of no date, so that equal models are equal files.
             entry = zipfile.ZipInfo(name)
-            archive.writestr(entry, text.encode("utf-8"))
+            archive.writestr(entry, text.encode("utf-8"), zipfile.ZIP_DEFLATED)
     return file.getvalue()
 
 

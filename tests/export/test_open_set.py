@@ -164,6 +164,7 @@ def answers_of(version, songs):
     return {name: value.numpy() for name, value in loaded(tf.constant(songs)).items()}
 
 
+@pytest.mark.slow
 def test_somebody_comes_and_goes(model, gallery, material, network, capsys):
     name = "Лена 'O'Hara' 🎶"
     command = ["--model", str(model), "--artist", name, str(material)]

@@ -215,6 +215,7 @@ def test_a_compiled_step_follows_new_weights_without_a_new_trace():
     assert "weighing" not in logs[0]
 
 
+@pytest.mark.slow
 def test_the_counterfactual_attention_learns_once_the_gate_is_open():
     x, y = data()
     model = compiled()
