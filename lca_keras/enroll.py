@@ -57,6 +57,7 @@ def enroll(args):
         name = catalogue.readable(args.remove)
         exported = enrolment.remove(identifier, folder, name)
     print(f"{name} is not known any more to {exported}")
+    tell_of_labels(exported)
 
 
 def add(args, identifier, folder):
@@ -91,6 +92,21 @@ def add(args, identifier, folder):
     )
     if found.alike:
         print("  note: that is near: songs of the two may be taken for each other")
+    tell_of_labels(found.exported)
+
+
+def tell_of_labels(exported):
+    """Says so where a server loads labelled versions alone, and this is none."""
+    from lca_keras.export import labels
+
+    assigned = labels.labels_of(exported.parent)
+    if assigned:
+        said = ", ".join(f"{label} is {v}" for label, v in sorted(assigned.items()))
+        print(
+            f"  note: {said} in {labels.CONFIG}, and a server loads no other: `python "
+            f"-m lca_keras.export label {exported.parent} stable {exported.name}` "
+            "makes this one live"
+        )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import dataclasses
 
 import numpy as np
 
-from lca_keras import openset
 from lca_keras.audio.decode import AudioError
 from lca_keras.errors import UserError
 from lca_keras.export import with_gallery
@@ -49,11 +48,8 @@ def voiceprint_of(identifier, path, vocals_path=None):
     Raises:
         AudioError: It cannot be decoded, or has no voice.
     """
-    told = identifier.listen(identifier.hear(path, vocals_path))
-    voiced = told["voice"] >= openset.VOICED
-    if not voiced.any():
-        raise AudioError("no voice is heard in it")
-    return told["voiceprint"][voiced].mean(axis=0)
+    voiceprints, _ = identifier.sung(identifier.hear(path, vocals_path))
+    return voiceprints.mean(axis=0)
 
 
 def enrol(identifier, folder, artist, paths, vocals=False, progress=None):

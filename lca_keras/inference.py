@@ -238,6 +238,22 @@ class Identifier:
         told.setdefault("voice", np.ones(len(song.starts), "float32"))
         return told
 
+    def sung(self, song):
+        """Voiceprints of the clips of a `HeardSong` that have a voice.
+
+        Returns:
+            Float32 array `(clips with voice, size)`, and a bool array `(clips,)` that
+            says which these are.
+
+        Raises:
+            AudioError: None has.
+        """
+        told = self.listen(song)
+        voiced = told["voice"] >= openset.VOICED
+        if not voiced.any():
+            raise AudioError("no voice is heard in it")
+        return told["voiceprint"][voiced], voiced
+
     def hear(self, path, vocals_path=None, overlap=0.0):
         """The `HeardSong` of an audio file; see `identify`."""
         if not 0 <= overlap < 1:

@@ -1,7 +1,7 @@
 """What a trained network makes of singers whom it does not know, and of no singing.
 
-`open_set` sets up the gallery of a run (`lca_keras.openset`) and measures it: on songs
-of artists who were left out of a short side training, or on songs that were given.
+`fit` sets up the gallery of a network (`lca_keras.openset`); `measure` says what it is
+worth on songs by strangers, `side_training` on artists whom it leaves out.
 """
 
 import dataclasses
@@ -285,15 +285,15 @@ def left_out(artists, config):
 def side_training(config, sources, artists, folder, callbacks=()):
     """Trains a network without some artists, and measures what it makes of them.
 
+    It begins from nothing, whatever `config` says: a network that is gone on from may
+    know those whom this one is not to know.
+
     Args:
         config: `lca_keras.config.Config` of the run.
         sources: Dict with the `ClipSource`s of `"train"` and `"validation"`.
         artists: List of class names.
         folder: Folder for its checkpoints.
         callbacks: Keras callbacks.
-
-    It begins from nothing, whatever `config` says: a network that is gone on from may
-    know those whom this one is not to know.
 
     Returns:
         Dict for JSON: `measure` of the left out artists' songs beside the others'

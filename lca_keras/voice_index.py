@@ -7,8 +7,7 @@ import zipfile
 
 import numpy as np
 
-from lca_keras import files, openset
-from lca_keras.audio.decode import AudioError
+from lca_keras import files
 from lca_keras.errors import UserError
 
 # Passages of two songs that are shown as the most alike.
@@ -59,11 +58,8 @@ def listen(identifier, path, vocals_path=None):
         AudioError: It cannot be decoded, is silent, too short, or has no voice.
     """
     heard = identifier.hear(path, vocals_path)
-    told = identifier.listen(heard)
-    voiced = told["voice"] >= openset.VOICED
-    if not voiced.any():
-        raise AudioError("no voice is heard in it")
-    voiceprints, gallery = told["voiceprint"][voiced], identifier.gallery
+    voiceprints, voiced = identifier.sung(heard)
+    gallery = identifier.gallery
     starts = heard.kept[heard.starts][voiced] / heard.second
     return SongVoice(
         gallery.directions(voiceprints.mean(axis=0)),

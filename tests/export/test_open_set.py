@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ import soundfile
 import tensorflow as tf
 
 from lca_keras import enroll, files, openset
-from lca_keras.export import integrity, tflite_file
+from lca_keras.export import integrity, labels, tflite_file
 from lca_keras.inference import Identifier
 from tests.export.material import ARTISTS, clips_of, song, voiceprints_of
 
@@ -87,6 +88,7 @@ def test_the_same_spectrograms_give_the_same_to_1e_5(
 ):
     """Without the features' rounding: clips, and songs of them."""
     loaded = tf.saved_model.load(str(exported_with_gallery))
+    compared = 0
     for samples in heard():
         clips = clips_of(samples)
         told = loaded.signatures["clips"](tf.constant(clips))
@@ -102,6 +104,8 @@ def test_the_same_spectrograms_give_the_same_to_1e_5(
                 verdict = expected_of(network, gallery, samples)
                 score = float(answer["score"][0])
                 assert score == pytest.approx(verdict.score, abs=1e-5)
+                compared += 1
+    assert compared >= 4
 
 
 def test_every_signature_says_the_same(exported_with_gallery):
@@ -191,17 +195,19 @@ def test_somebody_comes_and_goes(model, gallery, material, network, capsys):
             assert after["singer"][row] == before["singer"][row]
     identifier = Identifier(version)
     assert identifier.artists == [*ARTISTS, name]
-    labels = (version / "labels.txt").read_text(encoding="utf-8").splitlines()
-    assert labels == [*ARTISTS, name]
+    singers = (version / "labels.txt").read_text(encoding="utf-8").splitlines()
+    assert singers == [*ARTISTS, name]
     card = (version / "model_card.md").read_text(encoding="utf-8")
     assert f"- {name}" in card
     # Through the TFLite file as well.
     light = Identifier(version / tflite_file.DEFAULT).identify("other.wav")
     heavy = Identifier(version, runtime="tensorflow").identify("other.wav")
     assert light.probabilities == pytest.approx(heavy.probabilities, abs=1e-4)
+    labels.assign(model, "stable", 1)
     assert enroll.main(["--model", str(model), "--list"]) == 0
     assert f"{name} (enrolled)" in capsys.readouterr().out
     assert enroll.main(["--model", str(model), "--remove", name]) == 0
+    assert "note: stable is 1 in models.config" in capsys.readouterr().out
     removed = answers_of(model / "3", songs)
     for key, value in before.items():
         np.testing.assert_array_equal(removed[key], value)
@@ -233,8 +239,6 @@ def test_what_cannot_be_enrolled_changes_nothing(
     arguments = [str(material) if a == "SONGS" else a for a in arguments]
     assert enroll.main(["--model", str(folder), *arguments]) == 1
     error = capsys.readouterr().err
-    import re
-
     assert re.search(message, error, re.DOTALL), error
     assert [p for p in os.listdir(folder) if not p.startswith(".")] == ["1"]
 
