@@ -13,10 +13,8 @@ import os
 import pathlib
 import signal
 import sys
-import threading
-import time
 
-from lca_keras import console, files, inference, serving
+from lca_keras import console, files, inference, processes, serving
 from lca_keras.data import catalogue
 from lca_keras.errors import UserError
 
@@ -292,15 +290,9 @@ def here():
 
 def _open(opened, args):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Whoever asks ends it.
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    processes.end_with(os.getppid())
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # As LiteRT's: one of many.
     _here["identifier"], _here["args"] = opened(), args
-
-
-def _end_with(parent):
-    """Ends this process when the one that started it is gone, without a word."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
 
 
 def identify_here(song):

@@ -11,13 +11,18 @@ import json
 import os
 import pathlib
 import shutil
+import socket
 import stat
+import sys
+import threading
 import uuid
 
 from lca_keras.errors import UserError
 
 # File names need not be UTF-8; as they come from the system, so they are written.
 _NAMES = "surrogateescape"
+# Seconds of waiting for a lock that nobody need be told of.
+_SOON_SECONDS = 10.0
 
 
 @contextlib.contextmanager
@@ -87,16 +92,40 @@ class LockedError(UserError):
 def lock(path, wait=True):
     """Holds a lock file; the operating system frees it when the process ends.
 
+    Whoever has to wait for long says so.
+
     Raises:
         LockedError: Another process holds it, and `wait` is false.
     """
-    with open(path, "w", encoding="ascii") as file:
+    # Not truncated: it says who holds it.
+    with open(path, "a+", encoding="ascii") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            folder = pathlib.Path(path).parent
-            raise LockedError(f"{folder}: another process is at work here") from error
+            said = f"{pathlib.Path(path).parent}: another process is at work here"
+            file.seek(0)
+            if holder := file.read():
+                said += f" ({holder})"
+            if not wait:
+                raise LockedError(said) from error
+            with _told_late(f"note: waiting, {said}"):
+                fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
         yield
+
+
+@contextlib.contextmanager
+def _told_late(note):
+    """Prints a note unless what is done within is done soon."""
+    timer = threading.Timer(_SOON_SECONDS, print, [note], {"file": sys.stderr})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def sync(path):

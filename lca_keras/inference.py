@@ -157,6 +157,7 @@ class Identifier:
         runtime: Optional, one of `lca_keras.runtimes.RUNTIMES`; default is LiteRT where
             it is installed.
         threads: Optional int, threads of LiteRT and of what computes features.
+        precision: One of `lca_keras.runtimes.PRECISIONS`.
 
     Attributes:
         artists: List of singers, the network's own and then those enrolled.
@@ -166,27 +167,37 @@ class Identifier:
         runtime: What computes: see `lca_keras.runtimes`.
         has_sums: Whether its files are those of its `SHA256SUMS`; exports of before
             have none.
-        digest: String that tells models apart: its name, and of what it is told.
+        digest: String that tells models apart: its name, of what it is told, and a
+            precision other than float32.
 
     Raises:
         UserError: It is no export, not a whole one, or one that was changed; or the
             runtime is not installed.
     """
 
-    def __init__(self, model, separator=None, runtime=None, threads=None):
+    def __init__(
+        self,
+        model,
+        separator=None,
+        runtime=None,
+        threads=None,
+        precision="float32",
+    ):
         path = pathlib.Path(model)
         try:
             if path.is_file():
                 self.has_sums = True
                 metadata = tflite_file.about(path)
-                computes = runtimes.open_file(path, runtime, threads)
+                computes = runtimes.open_file(path, runtime, threads, precision)
             else:
                 if versions.versions(path):
                     path = versions.find_version(path)
                 self.has_sums = integrity.check(path)
                 metadata = files.read_json(path / METADATA)
-                computes = runtimes.open_runtime(path, runtime, threads)
+                computes = runtimes.open_runtime(path, runtime, threads, precision)
             self._start(computes, metadata, separator, threads)
+            if precision != "float32":
+                self.digest += f" in {precision}"
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: not a whole export ({error})") from error
 

@@ -4,8 +4,12 @@ import concurrent.futures
 import concurrent.futures.process
 import multiprocessing
 import os
+import threading
+import time
 
 from lca_keras.errors import UserError
+
+_POLL_SECONDS = 1.0
 
 
 def spread(work, arguments, jobs=None, progress=None):
@@ -19,7 +23,9 @@ def spread(work, arguments, jobs=None, progress=None):
     """
     if multiprocessing.current_process().daemon:  # It may have no children.
         return [work(*each) for each in arguments]
-    with concurrent.futures.ProcessPoolExecutor(jobs or os.cpu_count()) as pool:
+    with concurrent.futures.ProcessPoolExecutor(
+        jobs or os.cpu_count(), initializer=end_with, initargs=(os.getpid(),)
+    ) as pool:
         futures = [pool.submit(work, *each) for each in arguments]
         try:
             for done, future in enumerate(concurrent.futures.as_completed(futures), 1):
@@ -34,3 +40,21 @@ def spread(work, arguments, jobs=None, progress=None):
             pool.shutdown(cancel_futures=True)
             raise
     return [future.result() for future in futures]
+
+
+def end_with(parent):
+    """Has this process end, at once and without a word, when its parent is gone.
+
+    A pool's processes wait for work for ever if theirs is killed; and those that are
+    forked hold its locks, for which the next one would wait for ever too.
+
+    Args:
+        parent: Int, the parent's process number.
+    """
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(_POLL_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,16 +1,18 @@
 """What computes an exported network on clips: TensorFlow, or LiteRT."""
 
+import contextlib
 import importlib.util
 import os
 import pathlib
 
 import numpy as np
 
-from lca_keras import console
+from lca_keras import console, hardware
 from lca_keras.errors import UserError
 from lca_keras.export import tflite_file
 
 RUNTIMES = ("litert", "tensorflow")
+PRECISIONS = ("float32", "bfloat16")
 # What is told of clips, if a model tells it.
 TOLD = ("probabilities", "voiceprint", "voice")
 # Clips in one call of a SavedModel; bounds memory for long songs.
@@ -22,6 +24,9 @@ class SavedModelRuntime:
 
     Args:
         folder: Folder of a version.
+        precision: One of `PRECISIONS`. With `"bfloat16"` TensorFlow multiplies and
+            convolves in it, on processors that do so natively; answers are those of
+            float32 to about 1e-2, in half the time.
 
     Attributes:
         name: "tensorflow".
@@ -29,15 +34,20 @@ class SavedModelRuntime:
 
     Raises:
         OSError: It is not there.
+        UserError: It is not to be had in that precision on this machine.
         ValueError: It is no SavedModel.
     """
 
     name = "tensorflow"
 
-    def __init__(self, folder):
+    def __init__(self, folder, precision="float32"):
         console.quiet_tensorflow()
         import tensorflow as tf
 
+        self._computing = contextlib.nullcontext
+        if precision == "bfloat16":
+            _check_bfloat16()
+            self._computing = _in_bfloat16
         self._model = tf.saved_model.load(os.fspath(folder))
         # Exports of before had no `clips`; their `mel` takes a clip as a song.
         signatures = self._model.signatures
@@ -68,9 +78,44 @@ class SavedModelRuntime:
         for start in range(0, count, _CLIPS_AT_ONCE):
             few = {n: v[start : start + _CLIPS_AT_ONCE] for n, v in inputs.items()}
             batch = {name: tf.constant(array) for name, array in few.items()}
-            answer = self._serve(**batch)
+            with self._computing():
+                answer = self._serve(**batch)
             found.append({n: answer[n].numpy() for n in TOLD if n in answer})
         return joined(found)
+
+
+def _check_bfloat16():
+    """Raises where bfloat16 would change answers and save no time."""
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        raise UserError(
+            "--precision bfloat16 is for processors, and here a GPU computes: leave it "
+            "out"
+        )
+    if not hardware.multiplies_bfloat16():
+        raise UserError(
+            "this processor does not multiply bfloat16 (it has neither avx512_bf16 nor "
+            "amx_bf16): leave out --precision"
+        )
+
+
+@contextlib.contextmanager
+def _in_bfloat16():
+    """TensorFlow's graphs are called in bfloat16, in this context alone.
+
+    Its options are those of a call, not of a graph; so other models in the same process
+    stay as they are.
+    """
+    import tensorflow as tf
+
+    option = "auto_mixed_precision_onednn_bfloat16"
+    before = tf.config.optimizer.get_experimental_options().get(option, False)
+    tf.config.optimizer.set_experimental_options({option: True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({option: before})
 
 
 class LiteRTRuntime:
@@ -120,19 +165,25 @@ def joined(answers):
     return found
 
 
-def open_runtime(folder, runtime=None, threads=None):
+def open_runtime(folder, runtime=None, threads=None, precision="float32"):
     """What computes an export: LiteRT where it is installed, or TensorFlow.
 
     Args:
         folder: Folder of a version.
         runtime: Optional, one of `RUNTIMES`.
         threads: Optional int, threads of LiteRT.
+        precision: One of `PRECISIONS`; bfloat16 is computed by TensorFlow.
 
     Raises:
-        UserError: The runtime is not installed, or the export has no file for it.
+        UserError: The runtime is not installed, or the export has no file for it, or
+            the precision is not to be had.
         OSError: The export is not whole.
         ValueError: The same.
     """
+    if precision == "bfloat16":
+        if runtime == "litert":
+            raise UserError("--precision bfloat16 needs --runtime tensorflow")
+        runtime = "tensorflow"
     path = pathlib.Path(folder, tflite_file.DEFAULT)
     if runtime is None:
         there = installed("litert") and path.exists()
@@ -143,19 +194,22 @@ def open_runtime(folder, runtime=None, threads=None):
             f"the runtime {runtime} is not installed: pip install 'lca-keras[{extra}]'"
         )
     if runtime == "tensorflow":
-        return SavedModelRuntime(folder)
+        return SavedModelRuntime(folder, precision)
     if not path.exists():
         raise UserError(f"{path} is not there: take --runtime tensorflow")
     return LiteRTRuntime(path, threads)
 
 
-def open_file(path, runtime=None, threads=None):
+def open_file(path, runtime=None, threads=None, precision="float32"):
     """What computes a TFLite file.
 
     Raises:
-        UserError: LiteRT is not installed, or another runtime was asked for.
+        UserError: LiteRT is not installed, or another runtime or precision was asked
+            for.
         ValueError: It is no such file.
     """
+    if precision != "float32":
+        raise UserError(f"{path} is computed as it is: leave out --precision")
     if runtime not in (None, "litert"):
         raise UserError(f"{path} is for the runtime litert, not for {runtime}")
     if not installed("litert"):

@@ -246,6 +246,43 @@ print(code, heavy & set(sys.modules))
     assert done.stderr == ""
 
 
+@pytest.mark.skipif(
+    not runtimes.hardware.multiplies_bfloat16(), reason="no bfloat16 on this processor"
+)
+def test_bfloat16_is_close_to_float32_and_leaves_that_alone(exported, folder):
+    """In one process, in turns: answers of either do not depend on the other."""
+    heavy = inference.Identifier(exported, runtime="tensorflow")
+    half = inference.Identifier(exported, precision="bfloat16")
+    assert half.runtime.name == "tensorflow"
+    assert half.digest != heavy.digest
+    rng = np.random.default_rng(0)
+    config = half._config
+    shape = (40, config.served_features.mel_bins, config.clip_frames, 1)
+    clips = {"mel_spectrogram": rng.normal(-40, 20, shape).astype("float32")}
+    before = heavy.runtime.answers(clips)["probabilities"]
+    found = half.runtime.answers(clips)["probabilities"]
+    after = heavy.runtime.answers(clips)["probabilities"]
+    np.testing.assert_array_equal(after, before)
+    # Eight bits, over some layers; equal would be float32.
+    assert 1e-5 < np.abs(found - before).max() < 2e-2
+    apart = np.sort(before)[:, -1] - np.sort(before)[:, -2] > 2e-2
+    assert apart.sum() >= 20
+    same = found.argmax(axis=1) == before.argmax(axis=1)
+    assert same[apart].all()
+    song = next(folder.glob("*.wav"))
+    assert half.identify(song).votes == heavy.identify(song).votes
+
+
+def test_where_bfloat16_is_not_to_be_had(exported, monkeypatch):
+    with pytest.raises(UserError, match="needs --runtime tensorflow"):
+        inference.Identifier(exported, runtime="litert", precision="bfloat16")
+    with pytest.raises(UserError, match="leave out --precision"):
+        inference.Identifier(exported / "model.tflite", precision="bfloat16")
+    monkeypatch.setattr(runtimes.hardware, "multiplies_bfloat16", lambda: False)
+    with pytest.raises(UserError, match="does not multiply bfloat16"):
+        inference.Identifier(exported, precision="bfloat16")
+
+
 def test_runtimes_that_are_not_there(exported, monkeypatch, tmp_path):
     def absent(name):
         return None if name == missing else object()

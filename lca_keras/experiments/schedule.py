@@ -11,7 +11,7 @@ import time
 import keras
 import numpy as np
 
-from lca_keras import console, files, run
+from lca_keras import console, files, processes, run
 
 # Steps below which measuring would take as long as the work.
 _WORTH_MEASURING = 100
@@ -307,13 +307,7 @@ class Crew:
 
 def _help(parent, log, function, arguments):
     """A helper's life: it ends with the process that called it."""
-
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(_POLL_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    processes.end_with(parent)
     with (
         open(os.devnull, "w") as nowhere,
         contextlib.redirect_stdout(nowhere),

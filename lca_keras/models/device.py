@@ -1,8 +1,8 @@
 """What the machine computes fast."""
 
-import platform
-
 import keras
+
+from lca_keras import hardware
 
 
 def has_gpu():
@@ -22,16 +22,5 @@ def resolve_precision(precision):
     """
     if precision != "auto":
         return precision
-    return "mixed_bfloat16" if has_gpu() or _cpu_has_bfloat16() else "float32"
-
-
-def _cpu_has_bfloat16():
-    """Whether the CPU has AVX512-BF16 or AMX-BF16 (Linux tells)."""
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return False
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as file:
-            flags = next((line for line in file if line.startswith("flags")), "")
-    except OSError:
-        return False
-    return bool({"avx512_bf16", "amx_bf16"} & set(flags.split()))
+    fast = has_gpu() or hardware.multiplies_bfloat16()
+    return "mixed_bfloat16" if fast else "float32"

@@ -312,7 +312,7 @@ def test_thousands_of_requests_of_anything(loaded):
         np.testing.assert_allclose(answer["probabilities"][at], expected, atol=1e-5)
 
     @settings(
-        max_examples=1500,
+        max_examples=3000,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),

@@ -48,15 +48,25 @@ def test_a_waveform_goes_in_and_comes_out_as_by_numpy(network):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("form", "most"), [("float16", 5e-3), ("int8-dynamic", 5e-2), ("int8", 1e-1)]
+    ("form", "most"), [("float16", 5e-3), ("int8-dynamic", 5e-2), ("int8", None)]
 )
 def test_smaller_ones_say_nearly_the_same(network, form, most):
+    """Of int8, how far they are off depends on the weights, and these are random.
+
+    Its answers go with the network's by more than 0.95; calibrated on other levels, by
+    less than 0.9 (four draws of weights each).
+    """
     clips = clips_of(song(30.0))
     content = tflite.convert_apart(network, form, calibration=[clips])
     assert not {name for name in operators(content) if name.startswith("Flex")}
     found = answers(content, mel_spectrogram=clips)
     expected = network.predict(clips, verbose=0)
-    assert 0 < np.abs(found - expected).max() < most
+    assert np.abs(found - expected).max() > 0
+    if most is None:
+        logs = [np.log(each + 1e-3).ravel() for each in (found, expected)]
+        assert np.corrcoef(logs)[0, 1] > 0.95
+    else:
+        assert np.abs(found - expected).max() < most
 
 
 def test_a_conversion_that_brings_its_process_down_is_named(network, monkeypatch):

@@ -95,7 +95,8 @@ def test_the_demo_identifies_the_singers(tmp_path):
         "predict", "--model", "saved_models/demo", "--json", song, cwd=tmp_path
     )
     (result,) = json.loads(answer)
-    assert sum(result["votes"].values()) == len(result["clips"])
+    voters = [clip for clip in result["clips"] if clip["singer"]]
+    assert sum(result["votes"].values()) == len(voters) > 0
     again = check("evaluate", "--run", "runs/demo", "--out", "again", cwd=tmp_path)
     assert "Ada Quill" in again
     repeated = json.loads((tmp_path / "again/metrics.json").read_text())
