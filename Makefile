@@ -19,9 +19,11 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # Whole jobs of minutes, pages in a browser (where Chromium is installed), the JAX
-# backend, and what needs torch (vocals, CREPE); what CI runs beside `make test`.
+# backend, and what needs torch (vocals, CREPE); what CI runs beside `make test`. Files
+# in their order, so that the longest are not the last.
 test-slow: $(VENV)/.installed-slow $(VENV)-tfx/.installed
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m 'slow or torch'
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile \
+	  --no-loadscope-reorder -m 'slow or torch'
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 13); \
