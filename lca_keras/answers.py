@@ -33,6 +33,11 @@ _COLUMNS = {
     "file": str,
 }
 _DIED = "brings its process down: damaged, or too long for the memory"
+# What tells numerical libraries how many threads to take.
+_THREADS = (
+    *("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"),
+    *("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"),
+)
 # Singers that are counted on the screen.
 _SHOWN = 10
 
@@ -271,6 +276,10 @@ def side_by_side(pool, ask, again=None):
 
 def process_pool(workers, opened, args):
     """A pool of processes with an `Identifier` each, that `opened` makes."""
+    # As many processes as cores, each with threads for all of these, would take twice
+    # the time. The libraries read this when they are loaded.
+    for variable in _THREADS:
+        os.environ.setdefault(variable, "1")
     return concurrent.futures.ProcessPoolExecutor(
         workers,
         # Whatever threads this process has, they have none of them.
@@ -291,7 +300,6 @@ def here():
 def _open(opened, args):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Whoever asks ends it.
     processes.end_with(os.getppid())
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # As LiteRT's: one of many.
     _here["identifier"], _here["args"] = opened(), args
 
 
