@@ -38,7 +38,7 @@ def main(argv=None):
         choices=("float32", "bfloat16"),
         default="float32",
         help="bfloat16: half the network's time where the processor multiplies it, by "
-        "TensorFlow; the same votes but for close ones",
+        "TensorFlow; the same votes but for close ones, other probabilities",
     )
     parser.add_argument(
         "--workers",

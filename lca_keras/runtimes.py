@@ -25,8 +25,8 @@ class SavedModelRuntime:
     Args:
         folder: Folder of a version.
         precision: One of `PRECISIONS`. With `"bfloat16"` TensorFlow multiplies and
-            convolves in it, on processors that do so natively; answers are those of
-            float32 to about 1e-2, in half the time.
+            convolves in it, on processors that do so natively, in about half the time.
+            Singers are those of float32 but for close ones; probabilities are not.
 
     Attributes:
         name: "tensorflow".
