@@ -8,6 +8,7 @@ process with that batch.
 import contextlib
 import json
 import os
+import socket
 
 import keras
 
@@ -52,6 +53,17 @@ def is_chief(strategy):
     """Whether this process is the one that writes."""
     task = getattr(strategy, "cluster_resolver", None)
     return task is None or not task.task_id
+
+
+def reaches_first():
+    """Whether the first of several processes listens where `TF_CONFIG` says."""
+    first = json.loads(os.environ["TF_CONFIG"])["cluster"]["worker"][0]
+    host, _, port = first.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 def is_spread(model):

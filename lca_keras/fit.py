@@ -27,6 +27,9 @@ from lca_keras.config import (
 )
 from lca_keras.errors import UserError
 
+# Times, a second apart, that the first of several processes may not be reached.
+_PATIENCE = 5
+
 
 def parse_args(argv=None):
     """Parses the command line; options that were not given are `None`."""
@@ -333,6 +336,7 @@ def assist(args, strategy):
 
     They share the folders of the run and of its features.
     """
+    from lca_keras import distribution
     from lca_keras.run import Run
 
     if args.resume:
@@ -340,8 +344,15 @@ def assist(args, strategy):
     else:
         folder = pathlib.Path(args.runs, args.name)
         print(f"waiting for the first process to begin {folder}", flush=True)
+        missed = 0
         while not (folder / "split.csv").exists():
             time.sleep(1)
+            missed = 0 if distribution.reaches_first() else missed + 1
+            if missed == _PATIENCE:
+                raise UserError(
+                    f"the first process is gone and has not begun {folder}: see what "
+                    "it says, and start all anew"
+                )
         job = Run.load(folder)
     songs = options.prepare_corpus(job.source, job.config)
     options.train_along(job, songs, strategy, resume_command(job))

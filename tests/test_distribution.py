@@ -160,6 +160,34 @@ def test_a_worker_that_was_killed_comes_back(place, tmp_path):
     assert "trained along to epoch 6" in (tmp_path / "1.log").read_text()
 
 
+@pytest.mark.slow
+def test_who_waits_for_a_first_process_that_is_gone_ends(place, tmp_path):
+    """The first one meets a folder without songs; the other one need not know why."""
+    (place / "empty").mkdir()
+    ports = free_ports(2)
+    command = [sys.executable, "-m", "lca_keras.fit", "--strategy", "multiworker"]
+    command += ["--data", "empty", "--config", "c.yaml", "--name", "gone"]
+    processes = [
+        subprocess.Popen(
+            command,
+            cwd=place,
+            env=cluster(index, ports),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in (0, 1)
+    ]
+    try:
+        said = [process.communicate(timeout=200)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert "no songs found" in said[0]
+    assert "the first process is gone and has not begun" in said[1]
+    assert [process.returncode for process in processes] == [1, 1]
+
+
 @pytest.mark.parametrize(
     "config",
     [
