@@ -59,19 +59,20 @@ def main(argv=None):
                 )
         print(f"\n{args.songs} songs, a process for each core")
         spawn = multiprocessing.get_context("spawn")
-        ways = {"litert": ["--runtime", "litert"]}
+        ways = [("runtime", "litert")]
         if hardware.multiplies_bfloat16():
-            ways["bfloat16"] = ["--precision", "bfloat16"]
+            ways.append(("precision", "bfloat16"))
         for preset, export in exports.items():
-            for way, options in ways.items():
-                options = [*options, "--workers", str(os.cpu_count())]
+            for option, way in ways:
+                options = [f"--{option}", way, "--workers", str(os.cpu_count())]
                 start = time.perf_counter()
                 _predict(export, *options, folder / "songs", "--out", folder / "o.csv")
                 speed = args.songs / (time.perf_counter() - start)
                 (folder / "o.csv").unlink()
                 print(f"  {preset:<6} {way:<11} {speed:6.2f} songs/s, start included")
                 # Apart: TensorFlow's threads are counted before its first call.
-                process = spawn.Process(target=_shares, args=(export, song, way))
+                about = (export, song, {option: way})
+                process = spawn.Process(target=_shares, args=about)
                 process.start()
                 process.join()
 
@@ -104,15 +105,14 @@ def _cold(export, runtime, song):
     return time.perf_counter() - start, float(done.stderr.split()[-1]) / 1024
 
 
-def _shares(export, song, way):
+def _shares(export, song, options):
     """Prints what one core does with a song: decode, features, network."""
     os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
     from lca_keras.audio import features
     from lca_keras.audio.decode import decode
     from lca_keras.inference import Identifier
 
-    options = {"litert": {"runtime": "litert"}, "bfloat16": {"precision": "bfloat16"}}
-    identifier = Identifier(export, threads=1, **options[way])
+    identifier = Identifier(export, threads=1, **options)
     config = identifier._config
     for _ in range(3):
         start = time.perf_counter()

@@ -285,7 +285,7 @@ def process_pool(workers, opened, args):
         # Whatever threads this process has, they have none of them.
         multiprocessing.get_context("spawn"),
         _open,
-        (opened, args),
+        (opened, args, os.getpid()),
     )
 
 
@@ -297,9 +297,9 @@ def here():
     return _here["identifier"], _here["args"]
 
 
-def _open(opened, args):
+def _open(opened, args, parent):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Whoever asks ends it.
-    processes.end_with(os.getppid())
+    processes.end_with(parent)
     _here["identifier"], _here["args"] = opened(), args
 
 

@@ -98,21 +98,21 @@ def lock(path, wait=True):
         LockedError: Another process holds it, and `wait` is false.
     """
     # Not truncated: it says who holds it.
-    with open(path, "a+", encoding="ascii") as file:
+    with open(path, "ab+", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             said = f"{pathlib.Path(path).parent}: another process is at work here"
             file.seek(0)
-            if holder := file.read():
+            if holder := file.read().decode("utf-8", "replace"):
                 said += f" ({holder})"
             if not wait:
                 raise LockedError(said) from error
             with _told_late(f"note: waiting, {said}"):
                 fcntl.flock(file, fcntl.LOCK_EX)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        with contextlib.suppress(OSError):  # On a full disk it holds all the same.
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
 
 

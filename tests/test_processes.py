@@ -62,6 +62,29 @@ def test_a_pool_that_is_killed_leaves_no_lock(holder):
             time.sleep(0.1)
 
 
+def test_a_lock_needs_no_room(tmp_path):
+    """Where the disk is full, who wants to delete needs it most."""
+    program = """
+import resource, sys
+from lca_keras import files
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+for _ in range(2):
+    with files.lock(sys.argv[1]):
+        try:
+            with files.lock(sys.argv[1], wait=False):
+                print("not held")
+        except files.LockedError:
+            print("held")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / ".lock"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "held\nheld\n", done.stderr
+
+
 def test_whoever_waits_says_for_whom(holder, monkeypatch, capfd):
     monkeypatch.setattr(files, "_SOON_SECONDS", 0.1)
     process = holder("alone", 2)
