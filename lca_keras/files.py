@@ -113,7 +113,10 @@ def lock(path, wait=True):
         with contextlib.suppress(OSError):  # On a full disk it holds all the same.
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-        yield
+        try:
+            yield
+        finally:  # Whoever did the work, folders are the same.
+            file.truncate(0)
 
 
 @contextlib.contextmanager

@@ -85,7 +85,7 @@ for _ in range(2):
     assert done.stdout == "held\nheld\n", done.stderr
 
 
-def test_whoever_waits_says_for_whom(holder, monkeypatch, capfd):
+def test_whoever_waits_says_for_whom(holder, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(files, "_SOON_SECONDS", 0.1)
     process = holder("alone", 2)
     named = rf"^place: another process is at work here \(process {process.pid} on .+\)$"
@@ -93,6 +93,7 @@ def test_whoever_waits_says_for_whom(holder, monkeypatch, capfd):
         files.lock("place/.lock", wait=False).__enter__()
     with files.lock("place/.lock"):
         pass
+    assert not (tmp_path / "place/.lock").stat().st_size
     said = capfd.readouterr().err
     assert re.search(rf"note: waiting, place: .*process {process.pid} on", said)
 
