@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 
-from lca_keras import console, files
+from lca_keras.base import console, files
 from lca_keras.corpora import synthesis
 
 _SIZES = (50, 100, 200, 400, 800)
@@ -30,7 +30,7 @@ _SIZES = (50, 100, 200, 400, 800)
 # The bare function, song after song.
 _LOOP = """
 import sys
-from lca_keras.config import FeatureConfig
+from lca_keras.base.config import FeatureConfig
 from lca_keras.data import catalogue
 from lca_keras.data.extraction import Extractor
 extractor = Extractor(FeatureConfig(melody=sys.argv[2]))
@@ -123,7 +123,7 @@ def reading(out):
 
 def augmenting(seconds, out):
     """Clips per second of the input pipeline, by augmentation, against training's."""
-    from lca_keras.config import AugmentConfig, get_preset
+    from lca_keras.base.config import AugmentConfig, get_preset
     from lca_keras.data.clips import ClipSource
     from lca_keras.data.store import FeatureStore
     from lca_keras.models.factory import build_training_model

@@ -13,11 +13,11 @@ import sys
 
 import numpy as np
 
-from lca_keras import console, files
-from lca_keras.config import get_preset
+from lca_keras.base import console, files
+from lca_keras.base.config import get_preset
+from lca_keras.base.errors import UserError
 from lca_keras.data.clips import ClipSource
-from lca_keras.errors import UserError
-from lca_keras.experiments.statistics import over_seeds
+from lca_keras.studies.statistics import over_seeds
 
 _RANGE_DB = (-20.0, 12.0)
 # Name of a way: level of the features, and whether training clips get random gain.
@@ -70,7 +70,9 @@ def copy_at_random_levels(corpus, folder):
 
 def score(config, corpus_, division, folder, gain):
     """Trains in a folder; weighted F1 of the best epoch over test clips and songs."""
-    from lca_keras import corpus, evaluation, training
+    from lca_keras.data import corpus
+    from lca_keras.evaluation import scoring
+    from lca_keras.workflow import training
 
     artists = division.artists
     sources = corpus.clip_sources(corpus_, division.part_of, artists, config)
@@ -79,7 +81,7 @@ def score(config, corpus_, division, folder, gain):
         sources["train"] = RandomGain(plain.store, plain.labels, plain.clip_frames)
     training.train(config, sources, len(artists), folder / "checkpoints")
     model = training.best_model(config, len(artists), folder / "checkpoints")
-    scores = evaluation.evaluate(model, sources["test"]).scores
+    scores = scoring.evaluate(model, sources["test"]).scores
     return {level: scores[level]["f1"] for level in ("frame", "song")}
 
 
@@ -100,7 +102,9 @@ def main(argv=None):
 def compare(args):
     """Runs the job that the parsed arguments describe."""
     console.quiet_tensorflow()
-    from lca_keras import corpus, options, run
+    from lca_keras.data import corpus
+    from lca_keras.terminal import screen
+    from lca_keras.workflow import cells
 
     out, data = pathlib.Path(args.out), pathlib.Path(args.data)
     if not (data / "manifest.csv").exists():
@@ -119,7 +123,7 @@ def compare(args):
                 split={"file": str(songs / "split.csv")},
                 train={"method": "none", "epochs": args.epochs, "seed": seed},
             )
-            prepared = options.prepare_corpus(source, config)
+            prepared = screen.prepare_corpus(source, config)
             division = corpus.divide(config, prepared)
             folder = out / "cells" / way.replace(" ", "-") / f"seed-{seed}"
 
@@ -128,7 +132,7 @@ def compare(args):
 
             settings = {**config.to_dict(), "gain": gain}
             wanted[way, seed] = (folder, settings, compute)
-    found = dict(run.cells(wanted))
+    found = dict(cells.cells(wanted))
     print("| features | seeds | test clips | test songs |\n| --- | --- | --- | --- |")
     for way in _WAYS:
         cells = [way, str(len(args.seeds))]

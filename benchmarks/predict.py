@@ -28,9 +28,9 @@ def main(argv=None):
     import numpy as np
     import soundfile
 
-    from lca_keras import hardware
-    from lca_keras.config import get_preset
-    from lca_keras.export import export_model
+    from lca_keras.base import hardware
+    from lca_keras.base.config import get_preset
+    from lca_keras.exports.export import export_model
     from lca_keras.models.factory import build_network
 
     with tempfile.TemporaryDirectory() as folder:
@@ -108,9 +108,9 @@ def _cold(export, runtime, song):
 def _shares(export, song, options):
     """Prints what one core does with a song: decode, features, network."""
     os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
-    from lca_keras.audio import features
     from lca_keras.audio.decode import decode
-    from lca_keras.inference import Identifier
+    from lca_keras.features import spectrogram
+    from lca_keras.inference.identification import Identifier
 
     identifier = Identifier(export, threads=1, **options)
     config = identifier._config
@@ -118,7 +118,7 @@ def _shares(export, song, options):
         start = time.perf_counter()
         sound = decode(song, config.features.sample_rate)
         decoded = time.perf_counter()
-        mel = features.mel_spectrogram(sound, config.features)
+        mel = spectrogram.mel_spectrogram(sound, config.features)
         heard = time.perf_counter()
         count = mel.shape[1] // config.clip_frames
         clips = mel[:, : count * config.clip_frames]

@@ -14,8 +14,8 @@ import sys
 import tempfile
 import time
 
-from lca_keras import console
-from lca_keras.config import get_preset
+from lca_keras.base import console
+from lca_keras.base.config import get_preset
 from lca_keras.corpora import synthesis
 
 _ONE_THREAD = {

@@ -61,8 +61,8 @@ def _requests(export):
 
     import numpy as np
 
-    from lca_keras import files
-    from lca_keras.config import Config
+    from lca_keras.base import files
+    from lca_keras.base.config import Config
 
     about = files.read_json(pathlib.Path(export, "lca_keras.json"))
     config = Config.from_dict(about["config"])
@@ -96,8 +96,8 @@ def main(argv=None):
         prediction_service_pb2_grpc,
     )
 
-    from lca_keras.config import get_preset
-    from lca_keras.export import export_model
+    from lca_keras.base.config import get_preset
+    from lca_keras.exports.export import export_model
     from lca_keras.models.factory import build_network
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,30 +1,31 @@
-"""`lca-keras COMMAND …`: the commands under one name."""
+"""`lca-keras COMMAND …`: all commands under one name."""
 
 import argparse
 import importlib
 import os
 import sys
 
-from lca_keras import console
+from lca_keras.base import console
 
+# Name, module, and a line of help: the one list of commands.
 COMMANDS = {
-    "fit": "lca_keras.fit",
-    "predict": "lca_keras.predict",
-    "client": "lca_keras.client",
-    "enroll": "lca_keras.enroll",
-    "similar": "lca_keras.similar",
-    "evaluate": "lca_keras.evaluate",
-    "explain": "lca_keras.explain",
-    "experiments": "lca_keras.experiments.__main__",
-    "export": "lca_keras.export.__main__",
-    "extract": "pipelines.extract",
-    "pipeline": "pipelines.run",
-    "search": "tuning.search",
-    "report": "tuning.report",
-    "doctor": "lca_keras.corpora.doctor",
-    "synthesis": "lca_keras.corpora.synthesis",
-    "separator": "lca_keras.corpora.separator",
-    "bias": "lca_keras.corpora.bias",
+    "fit": ("lca_keras.fit", "train, evaluate and export a model"),
+    "predict": ("lca_keras.predict", "name the singer of songs"),
+    "client": ("lca_keras.client", "the same, with a model that a server serves"),
+    "enroll": ("lca_keras.enroll", "add a singer by a few songs, without training"),
+    "similar": ("lca_keras.similar", "find songs whose voices are like a song's"),
+    "explain": ("lca_keras.explain", "show what in a song speaks for a singer"),
+    "evaluate": ("lca_keras.evaluate", "score a finished run again, or on other songs"),
+    "doctor": ("lca_keras.doctor", "find what is wrong with a corpus before training"),
+    "export": ("lca_keras.export", "list, push, label, sign exports; TFLite files"),
+    "extract": ("pipelines.extract", "compute features on many processes or machines"),
+    "pipeline": ("pipelines.run", "from songs to a pushed model, if it is good enough"),
+    "search": ("tuning.search", "search the loss weights"),
+    "report": ("tuning.report", "show what a search found"),
+    "experiments": ("lca_keras.experiments", "the papers' tables and figures, anew"),
+    "synthesis": ("lca_keras.synthesis", "write a corpus of invented singers"),
+    "separator": ("lca_keras.separator", "train or apply a separator of voices"),
+    "bias": ("lca_keras.bias", "copy a corpus with noise on some artists' songs"),
 }
 
 
@@ -38,11 +39,17 @@ def main():
         if arguments and arguments[0] in COMMANDS:
             os.environ["_ARGCOMPLETE"] = "2"  # Words that are not the command's own.
     if not arguments or arguments[0] not in COMMANDS:
-        parser = argparse.ArgumentParser(prog="lca-keras")
-        parser.add_argument("command", choices=COMMANDS, help="each has --help")
+        parser = argparse.ArgumentParser(
+            prog="lca-keras", description=__doc__, epilog="each has --help"
+        )
+        commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+        commands.required = True
+        for name, (_, what) in COMMANDS.items():
+            commands.add_parser(name, help=what)
         console.complete(parser)
         parser.parse_args(arguments)
-    return importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:])
+    module, _ = COMMANDS[arguments[0]]
+    return importlib.import_module(module).main(arguments[1:])
 
 
 if __name__ == "__main__":

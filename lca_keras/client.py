@@ -5,8 +5,9 @@ import concurrent.futures
 import functools
 import sys
 
-from lca_keras import answers, console
-from lca_keras.errors import UserError
+from lca_keras.base import console
+from lca_keras.base.errors import UserError
+from lca_keras.inference import answers
 
 
 def main(argv=None):
@@ -44,18 +45,18 @@ def main(argv=None):
 
 def ask(args):
     """Runs the job that the parsed arguments describe; returns an exit code."""
-    from lca_keras import inference, serving
+    from lca_keras.inference import identification, servers
 
     answers.check_options(args)
     for option, value in (("--timeout", args.timeout), ("--parallel", args.parallel)):
         if not value > 0:
             raise UserError(f"{option} must be above 0, not {value:g}")
     songs, errors = answers.listed(args.songs)
-    kind = serving.GrpcServer if args.grpc else serving.RestServer
+    kind = servers.GrpcServer if args.grpc else servers.RestServer
     address = args.grpc or args.rest
     with console.working(f"Asking {address} for {args.model}"):
         server = kind(address, args.model, args.version, args.label, args.timeout)
-    identifier = inference.Identifier.of_server(server, args.separator)
+    identifier = identification.Identifier.of_server(server, args.separator)
     identifier.check([song if args.vocals else None for song in songs])
     ask = functools.partial(answers.identified, identifier, args=args)
     identify = answers.one_by_one(ask)

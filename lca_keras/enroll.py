@@ -7,9 +7,10 @@ writes the model's next version; `--remove` and `--list` do what they say.
 import argparse
 import sys
 
-from lca_keras import answers, console
+from lca_keras.base import console
+from lca_keras.base.errors import UserError
 from lca_keras.data import catalogue
-from lca_keras.errors import UserError
+from lca_keras.inference import answers
 
 
 def main(argv=None):
@@ -34,13 +35,13 @@ def main(argv=None):
 
 def enroll(args):
     """Runs the job that the parsed arguments describe."""
-    from lca_keras import inference
-    from lca_keras.export.versions import find_version
+    from lca_keras.exports.versions import find_version
+    from lca_keras.inference import identification
 
     if bool(args.songs) != bool(args.artist):
         raise UserError("--artist NAME goes with songs, and nothing else does")
     folder = find_version(args.model, args.version)
-    identifier = inference.Identifier(folder, args.separator)
+    identifier = identification.Identifier(folder, args.separator)
     if args.list:
         known = [] if identifier.gallery is None else identifier.gallery.enrolled
         for artist in identifier.artists:
@@ -49,7 +50,7 @@ def enroll(args):
     if args.artist:
         add(args, identifier, folder)
         return
-    from lca_keras import enrolment
+    from lca_keras.inference import enrolment
 
     enrolment.gallery_of(identifier, folder)
     console.quiet_tensorflow()
@@ -62,7 +63,7 @@ def enroll(args):
 
 def add(args, identifier, folder):
     """Enrols a singer and says what came of it."""
-    from lca_keras import enrolment
+    from lca_keras.inference import enrolment
 
     name = catalogue.readable(args.artist)
     if not name or not name.isprintable():
@@ -97,7 +98,7 @@ def add(args, identifier, folder):
 
 def tell_of_labels(exported):
     """Says so where a server loads labelled versions alone, and this is none."""
-    from lca_keras.export import labels
+    from lca_keras.exports import labels
 
     assigned = labels.labels_of(exported.parent)
     if assigned:

@@ -11,8 +11,9 @@ import os
 import pathlib
 import sys
 
-from lca_keras import console, files, options
-from lca_keras.errors import UserError
+from lca_keras.base import console, files
+from lca_keras.base.errors import UserError
+from lca_keras.terminal import arguments, screen
 
 
 def main(argv=None):
@@ -21,7 +22,7 @@ def main(argv=None):
         prog="python -m lca_keras.evaluate", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--run", required=True, help="run folder, such as runs/demo")
-    options.add_corpus_options(parser)
+    arguments.add_corpus_options(parser)
     parser.add_argument(
         "--moved-to",
         metavar="PATH",
@@ -47,22 +48,23 @@ def main(argv=None):
 def evaluate(args):
     """Runs the job that the parsed arguments describe."""
     console.quiet_tensorflow()
-    from lca_keras import corpus, run
     from lca_keras.audio import separation
+    from lca_keras.data import corpus
+    from lca_keras.workflow import run
 
     job = run.Run.load(args.run)
     model, artists = job.load_model()
     # Nothing is augmented here.
     config, source = job.config.replace(augment={"kinds": ()}), job.source
     if args.voice_report:
-        options.check_voice_report(config)
+        screen.check_voice_report(config)
     if args.data and args.moved_to:
         raise UserError(
             "--data is another corpus, --moved-to the run's own: they exclude each "
             "other"
         )
     if args.data:
-        own = {**options.corpus_source(args), "store": None}
+        own = {**arguments.corpus_source(args), "store": None}
         source = dataclasses.replace(source, **own)
         if not args.voice_report:
             # Stems are not needed to name singers.
@@ -75,7 +77,7 @@ def evaluate(args):
         if config.features.source != "mixture":
             separation.check_same(args.separator, config.features.separator)
         source = dataclasses.replace(source, separator=args.separator)
-    songs = options.prepare_corpus(source, config)
+    songs = screen.prepare_corpus(source, config)
     if args.data:
         part = pathlib.Path(args.data).resolve().name
         parts = [part]
@@ -91,24 +93,24 @@ def evaluate(args):
             raise UserError(f"{args.data}: no song of an artist that the model knows")
         part_of = {song.key: part for song in known}
         seen = corpus.learned_from(job.source, job.config, job.folder, songs)
-        options.print_learned_from(seen, known)
+        screen.print_learned_from(seen, known)
         folder = pathlib.Path(args.out or own_folder(job.folder, args.data))
     else:
         parts = ["validation", "test"]
         division = corpus.divide(config, songs, job.folder)
         if args.moved_to:
             moved.save_changes()  # Its songs are there.
-        options.print_new(division.new)
+        screen.print_new(division.new)
         part_of = division.part_of
         folder = pathlib.Path(args.out or job.folder)
     sources = corpus.clip_sources(songs, part_of, artists, config, parts)
     with console.working("Evaluating"):
         found = run.evaluate(folder, model, sources, artists)
-    options.print_scores(found)
+    screen.print_scores(found)
     if args.voice_report:
         heard = sources[parts[-1]]
         listed = [song for song in songs.songs if song.key in heard.labels]
-        options.voice_report(folder, model, heard, artists, source, config, listed)
+        screen.voice_report(folder, model, heard, artists, source, config, listed)
     for part in parts:
         print(f"\nsongs of {part}, by artist:")
         print((folder / f"artists_{part}.txt").read_text(encoding="utf-8"))
@@ -117,8 +119,8 @@ def evaluate(args):
 
 def reject(job, model, songs, names, config):
     """Prints what a run's model makes of songs by artists whom it does not know."""
-    from lca_keras import strangers
     from lca_keras.data.clips import ClipSource
+    from lca_keras.voices import strangers
 
     labels = {song.key: 0 for song in songs.songs if song.artist in names}
     melody = config.model.name == "crnnm"

@@ -10,8 +10,8 @@ import os
 import pathlib
 import sys
 
-from lca_keras import console
-from lca_keras.errors import UserError
+from lca_keras.base import console
+from lca_keras.base.errors import UserError
 
 _LAYERS = ("convolution", "fgnl")
 
@@ -70,13 +70,20 @@ def explain(args):
     console.quiet_tensorflow()
     import numpy as np
 
-    from lca_keras import explanation, plots, song_page
     from lca_keras.audio.decode import AudioError
+    from lca_keras.base import plots
+    from lca_keras.explanation import explainer, song_page
+    from lca_keras.explanation.explainer import Explainer
+    from lca_keras.workflow.run import Run
 
-    explainer = explanation.Explainer(args.model, args.layer, args.separator)
+    options = args.layer, args.separator
+    if os.path.exists(os.path.join(args.model, "job.json")):
+        model = Run.load(args.model).explainer(*options)
+    else:
+        model = Explainer.of_export(args.model, *options)
     wanted = [name for name in (args.artist, args.against) if name]
     try:
-        found = explainer.explain(args.song, wanted, args.vocals, args.accompaniment)
+        found = model.explain(args.song, wanted, args.vocals, args.accompaniment)
     except AudioError as error:
         raise UserError(f"{args.song}: {error}") from error
     clips = found.probabilities.argmax(axis=1)
@@ -90,7 +97,7 @@ def explain(args):
             f"the voice dominates ({found.voice_cells:.0%} if spread evenly)"
         )
     if args.out:
-        plots.save_figure(explanation.figure(found), args.out)
+        plots.save_figure(explainer.figure(found), args.out)
         print(f"drawn to {args.out}")
     if args.html:
         song_page.write(found, args.html)

@@ -13,8 +13,8 @@ import shlex
 import sys
 import time
 
-from lca_keras import console, files, options
-from lca_keras.config import (
+from lca_keras.base import console, files
+from lca_keras.base.config import (
     CLASS_WEIGHTS,
     CLIP_SECONDS,
     EFFECTS,
@@ -25,7 +25,8 @@ from lca_keras.config import (
     OBJECTIVES,
     SplitConfig,
 )
-from lca_keras.errors import UserError
+from lca_keras.base.errors import UserError
+from lca_keras.terminal import arguments, screen
 
 # Times, a second apart, that the first of several processes may not be reached.
 _PATIENCE = 5
@@ -37,9 +38,9 @@ def parse_args(argv=None):
         prog="python -m lca_keras.fit", description=__doc__.splitlines()[0]
     )
     data = parser.add_argument_group("data")
-    options.add_data_options(data)
+    arguments.add_data_options(data)
     what = parser.add_argument_group("model and training")
-    options.add_preset_option(
+    arguments.add_preset_option(
         what,
         " for your own songs; for the built-in ones demo, with --source stems "
         "--augment remix",
@@ -96,7 +97,7 @@ def parse_args(argv=None):
     what.add_argument(
         "--warmup-epochs", type=int, help="first epochs, without counterfactual terms"
     )
-    options.add_augment_options(what)
+    arguments.add_augment_options(what)
     what.add_argument("--batch-size", type=int, help="default: 16")
     what.add_argument("--learning-rate", type=float, help="of Adam")
     what.add_argument(
@@ -116,7 +117,7 @@ def parse_args(argv=None):
         default=None,
         help="bit-identical repeats (slower)",
     )
-    options.add_strategy_option(what)
+    arguments.add_strategy_option(what)
     nobody = parser.add_argument_group("songs by none of the singers")
     nobody.add_argument(
         "--unknown",
@@ -156,13 +157,13 @@ def config_from(args):
     """Builds the configuration: preset or file first, then single options.
 
     Returns:
-        Tuple of `lca_keras.config.Config` and `lca_keras.corpus.DataSource`.
+        Tuple of `lca_keras.base.config.Config` and `lca_keras.data.corpus.DataSource`.
 
     Raises:
         UserError: A combination that cannot be used.
     """
     own = args.data or args.store
-    config = options.base_config(args.config, args.preset, "paper" if own else "demo")
+    config = arguments.base_config(args.config, args.preset, "paper" if own else "demo")
     exported = None
     if args.continue_from:
         config, exported = continued(args)
@@ -209,12 +210,12 @@ def config_from(args):
         },
         "model": {"name": args.model},
         "open_set": {"false_alarm": args.false_alarm, "left_out": args.left_out},
-        "augment": options.augment_section(args, config),
+        "augment": arguments.augment_section(args, config),
     }
     if args.loss_weights:
         sections["loss"] = vars(LOSS_WEIGHTS[args.loss_weights])
     before = config
-    config, source = options.resolve_data(args, config, **sections)
+    config, source = arguments.resolve_data(args, config, **sections)
     if exported and (config.model, config.served_features) != (
         before.model,
         before.served_features,
@@ -232,8 +233,8 @@ def continued(args):
     Raises:
         UserError: There is none, or a preset or a file says something else.
     """
-    from lca_keras.config import Config
-    from lca_keras.export import integrity, versions
+    from lca_keras.base.config import Config
+    from lca_keras.exports import integrity, versions
 
     if args.config or args.preset:
         raise UserError(
@@ -263,9 +264,10 @@ def fit(args):
     if args.keep is not None and args.keep < 1:
         raise UserError(f"--keep must be at least 1, not {args.keep}")
     console.quiet_tensorflow()
-    from lca_keras import corpus, distribution, run
-    from lca_keras.data import split
-    from lca_keras.training import TrainingState
+    from lca_keras.data import corpus, split
+    from lca_keras.models import distribution
+    from lca_keras.workflow import run
+    from lca_keras.workflow.training import TrainingState
 
     strategy = distribution.start(args.strategy)
     if args.strategy == "multiworker" and not (args.name or args.resume):
@@ -282,9 +284,9 @@ def fit(args):
         split.split_songs(songs, config.split, config.train.seed)
     tell_of_stems(job.source)
     # The data comes first: a corpus that cannot be used leaves no run behind.
-    songs = options.prepare_corpus(job.source, config)
+    songs = screen.prepare_corpus(job.source, config)
     division = corpus.divide(config, songs, job.folder)
-    strange = options.prepare_strangers(job.source, config, division.artists)
+    strange = screen.prepare_strangers(job.source, config, division.artists)
     if config.train.continue_from and not args.resume:
         tell_of_known(config, songs, division)
     if not args.resume:
@@ -296,10 +298,10 @@ def fit(args):
         corpus.keep_split(job.folder, songs, division)
         artists = division.artists
         sources = corpus.clip_sources(songs, division.part_of, artists, config)
-        options.print_parts(division, sources)
+        screen.print_parts(division, sources)
         again = ["python", "-m", "lca_keras.fit", "--resume", str(job.folder)]
-        with console.resumable(again), options.restarting(resume_command(job)):
-            options.train(job, sources, artists, strategy)
+        with console.resumable(again), screen.restarting(resume_command(job)):
+            screen.train(job, sources, artists, strategy)
         state = TrainingState.load(job.checkpoints)
         print(
             f"best epoch {state.best_epoch} of {state.epoch}, by "
@@ -317,11 +319,11 @@ def fit(args):
         held_out = {part: sources[part] for part in ("validation", "test")}
         with console.working("Evaluating"):
             found = run.evaluate(job.folder, model, held_out, artists)
-        options.print_scores(found)
-        options.print_advice(state, config.train, found["test"], artists)
+        screen.print_scores(found)
+        screen.print_advice(state, config.train, found["test"], artists)
         listen(job, model, sources["test"], artists, songs.songs)
         with console.resumable(again):
-            options.set_up_gallery(job, model, sources, artists, strange)
+            screen.set_up_gallery(job, model, sources, artists, strange)
         tell_of_enrolled(job)
         with console.working("Exporting the main branch"):
             exported = job.export(model, artists, args.keep)
@@ -336,8 +338,8 @@ def assist(args, strategy):
 
     They share the folders of the run and of its features.
     """
-    from lca_keras import distribution
-    from lca_keras.run import Run
+    from lca_keras.models import distribution
+    from lca_keras.workflow.run import Run
 
     if args.resume:
         job = resumed(args)
@@ -354,8 +356,8 @@ def assist(args, strategy):
                     "it says, and start all anew"
                 )
         job = Run.load(folder)
-    songs = options.prepare_corpus(job.source, job.config)
-    options.train_along(job, songs, strategy, resume_command(job))
+    songs = screen.prepare_corpus(job.source, job.config)
+    screen.train_along(job, songs, strategy, resume_command(job))
 
 
 def resume_command(job):
@@ -366,17 +368,19 @@ def resume_command(job):
 
 def new_run(args):
     """The `Run` that the arguments describe."""
-    from lca_keras.run import Run
+    from lca_keras.workflow.run import Run
 
     config, source = config_from(args)
-    name = default_name(config) if args.name is None else options.check_name(args.name)
+    name = (
+        default_name(config) if args.name is None else arguments.check_name(args.name)
+    )
     if source.data is None and source.store is None:
         from lca_keras.corpora import synthesis
 
         with console.progress("Synthesising songs") as progress:
             folder = synthesis.write_built_in(progress)
         source = dataclasses.replace(source, data=str(folder / "manifest.csv"))
-        if not options.asks_for_split(args) and not args.config:
+        if not arguments.asks_for_split(args) and not args.config:
             # Its own split: the albums whose bands do not tell the artist.
             config = config.replace(split={"file": str(folder / "split.csv")})
     folder = pathlib.Path(args.runs, name)
@@ -390,7 +394,7 @@ def new_run(args):
 
 def resumed(args):
     """The `Run` to continue, with what has moved since."""
-    from lca_keras.run import Run
+    from lca_keras.workflow.run import Run
 
     usual = vars(parse_args([]))
     given = {
@@ -439,9 +443,9 @@ def check_writable(option, path):
 
 def tell_of_known(config, songs, division):
     """Says how many held-out songs the network that is gone on from has learned."""
-    from lca_keras import corpus
-    from lca_keras.export import versions
-    from lca_keras.run import Run
+    from lca_keras.data import corpus
+    from lca_keras.exports import versions
+    from lca_keras.workflow.run import Run
 
     told = files.read_json(pathlib.Path(config.train.continue_from, versions.METADATA))
     try:
@@ -469,7 +473,7 @@ def tell_of_known(config, songs, division):
 
 def tell_of_enrolled(job):
     """Says who was enrolled in the version before, and is not in the next one."""
-    from lca_keras.export import versions
+    from lca_keras.exports import versions
 
     folder = pathlib.Path(job.exports, job.folder.name)
     if not versions.versions(folder):
@@ -520,7 +524,7 @@ def listen(job, model, clips, artists, songs):
     if source != "stems" and not (source == "mixture" and at_hand):
         return
     try:
-        options.voice_report(
+        screen.voice_report(
             job.folder, model, clips, artists, job.source, job.config, songs
         )
     except (UserError, OSError) as error:
@@ -529,7 +533,7 @@ def listen(job, model, clips, artists, songs):
 
 def show_export(job, exported, song):
     """Names the singer of a held-out song, and says what can be done next."""
-    from lca_keras import inference
+    from lca_keras.inference import identification
 
     separator = job.source.separator
     if song is None:
@@ -537,14 +541,14 @@ def show_export(job, exported, song):
     else:
         print(f"\nThe exported model on a held-out song by {song.artist}:")
         try:
-            identifier = inference.Identifier(exported, separator)
+            identifier = identification.Identifier(exported, separator)
             identifier.check([song.vocals_path])
             result = identifier.identify(song.path, song.vocals_path)
             here = pathlib.Path.cwd()
             within = song.path.is_relative_to(here)
             shown = song.path.relative_to(here) if within else song.path
-            print(inference.describe(shown, result, top=3))
-        except (UserError, inference.AudioError) as error:
+            print(identification.describe(shown, result, top=3))
+        except (UserError, identification.AudioError) as error:
             print(f"  not identified: {error}")  # The model is there all the same.
     model = shlex.quote(str(exported))
     if separator and job.config.served_features.source != "mixture":

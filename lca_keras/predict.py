@@ -12,8 +12,9 @@ import os
 import pathlib
 import sys
 
-from lca_keras import answers, console
-from lca_keras.errors import UserError
+from lca_keras.base import console
+from lca_keras.base.errors import UserError
+from lca_keras.inference import answers
 
 # Songs from which on several processes are worth their start.
 _MANY = 8
@@ -60,8 +61,8 @@ def main(argv=None):
 
 def predict(args):
     """Runs the job that the parsed arguments describe; returns an exit code."""
-    from lca_keras import inference
-    from lca_keras.export.versions import find_version
+    from lca_keras.exports.versions import find_version
+    from lca_keras.inference import identification
 
     answers.check_options(args)
     if args.timeline is not None:
@@ -75,7 +76,7 @@ def predict(args):
     elif args.version is not None:
         raise UserError(f"{model} is one version: leave out --version")
     opened = functools.partial(
-        inference.Identifier,
+        identification.Identifier,
         model,
         args.separator,
         args.runtime,
@@ -112,7 +113,7 @@ def predict(args):
 
 def check_timeline(args):
     """Raises a `UserError` for options that do not go with a timeline."""
-    from lca_keras import timeline
+    from lca_keras.voices import timeline
 
     for path in args.timeline:
         if pathlib.Path(path).suffix not in timeline.ENDINGS:
@@ -130,7 +131,8 @@ def check_timeline(args):
 
 def tell_when(identifier, args, songs, errors):
     """Says who sings when in each song; returns an exit code."""
-    from lca_keras import inference, timeline
+    from lca_keras.inference import identification
+    from lca_keras.voices import timeline
 
     overlap = timeline.OVERLAP if args.overlap is None else args.overlap
     failed, found = dict(errors), {}
@@ -138,7 +140,7 @@ def tell_when(identifier, args, songs, errors):
         vocals = song if args.vocals else None
         try:
             found[song] = timeline.timeline(identifier, song, vocals, overlap)
-        except inference.AudioError as error:
+        except identification.AudioError as error:
             failed[song] = str(error)
             continue
         if not args.json and not args.timeline:

@@ -13,8 +13,10 @@ import os
 import pathlib
 import sys
 
-from lca_keras import answers, console, options
-from lca_keras.errors import UserError
+from lca_keras.base import console
+from lca_keras.base.errors import UserError
+from lca_keras.inference import answers
+from lca_keras.terminal import screen
 
 # Songs from which on several processes are worth their start.
 _MANY = 8
@@ -49,12 +51,15 @@ def main(argv=None):
 
 def similar(args):
     """Runs the job that the parsed arguments describe; returns an exit code."""
-    from lca_keras import inference, voice_index
-    from lca_keras.export.versions import find_version
+    from lca_keras.exports.versions import find_version
+    from lca_keras.inference import identification
+    from lca_keras.voices import voice_index
 
     check_options(args)
     opened = functools.partial(
-        inference.Identifier, find_version(args.model, args.version), args.separator
+        identification.Identifier,
+        find_version(args.model, args.version),
+        args.separator,
     )
     identifier = opened()
     path = None if args.index is None else pathlib.Path(args.index)
@@ -70,7 +75,7 @@ def similar(args):
         vocals = args.song if args.vocals else None
         try:
             voice = voice_index.listen(identifier, args.song, vocals)
-        except inference.AudioError as error:
+        except identification.AudioError as error:
             raise UserError(f"{args.song}: {error}") from error
     missing = [song for song in songs if not index.has(song)]
     try:
@@ -78,7 +83,7 @@ def similar(args):
     finally:
         if path is not None and index.voices and missing:
             index.save()
-    options.print_reasons("error", failed, sys.stderr)
+    screen.print_reasons("error", failed, sys.stderr)
     if path is not None:
         print(f"{len(index.voices)} songs in {path}", file=sys.stderr)
     if voice is not None:
@@ -137,16 +142,17 @@ def extend(index, songs, identifier, opened, args):
 
 def voice_of(identifier, args, song):
     """The voice of a song, or as a string why there is none."""
-    from lca_keras import inference, voice_index
+    from lca_keras.inference import identification
+    from lca_keras.voices import voice_index
 
     try:
         return voice_index.listen(identifier, song, song if args.vocals else None)
-    except inference.AudioError as error:
+    except identification.AudioError as error:
         return str(error)
 
 
 def voice_here(song):
-    """`voice_of` in a process of `lca_keras.answers.process_pool`."""
+    """`voice_of` in a process of `lca_keras.inference.answers.process_pool`."""
     return voice_of(*answers.here(), song)
 
 

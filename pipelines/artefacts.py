@@ -13,8 +13,9 @@ import pathlib
 import socket
 import time
 
-from lca_keras import files, run
-from lca_keras.errors import UserError
+from lca_keras.base import files
+from lca_keras.base.errors import UserError
+from lca_keras.workflow import cells, run
 
 # Not of what was made: they change while others read, or tell about the rest.
 _OUTSIDE = ("cell.json", ".lock")
@@ -45,7 +46,7 @@ class Workshop:
 
     Attributes:
         root: Folder of all artefacts of one pipeline.
-        config: `lca_keras.config.Config`, for the record.
+        config: `lca_keras.base.config.Config`, for the record.
         anew: Names of stages that are done whatever was made before.
         fixed: Names of stages that are not done: their artefacts have to be there.
         tell: Function that shows a sentence to people.
@@ -119,7 +120,7 @@ class Workshop:
                 "began": began,
             }
 
-        result = run.cell(folder, settings, compute)
+        result = cells.cell(folder, settings, compute)
         artefact = Artefact(
             stage,
             folder,

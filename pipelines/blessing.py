@@ -13,13 +13,14 @@ import pathlib
 
 import numpy as np
 
-from lca_keras import console, files, inference, metrics
 from lca_keras.audio.decode import AudioError
-from lca_keras.audio.melody import contour
-from lca_keras.config import Config
+from lca_keras.base import console, files, metrics
+from lca_keras.base.config import Config
+from lca_keras.base.errors import UserError
 from lca_keras.data.examples import to_example
-from lca_keras.errors import UserError
-from lca_keras.export.versions import METADATA
+from lca_keras.exports.versions import METADATA
+from lca_keras.features.melody import contour
+from lca_keras.inference import identification
 from pipelines.settings import LEVELS, SLICES
 
 CANDIDATE, BASELINE = "candidate", "baseline"
@@ -38,7 +39,7 @@ def decide(export, corpus, keys, model=CANDIDATE):
 
     Args:
         export: Folder of a version.
-        corpus: `lca_keras.corpus.Corpus`.
+        corpus: `lca_keras.data.corpus.Corpus`.
         keys: Song keys.
         model: Name for the rows.
 
@@ -126,7 +127,7 @@ def _of_store(export, about, store):
 
 
 def _of_audio(export):
-    identifier = inference.Identifier(export)
+    identifier = identification.Identifier(export)
 
     def hear(song):
         try:

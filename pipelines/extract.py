@@ -13,9 +13,10 @@ import logging
 import pathlib
 import sys
 
-from lca_keras import console, files, options
-from lca_keras.config import FeatureConfig
-from lca_keras.errors import UserError
+from lca_keras.base import console, files
+from lca_keras.base.config import FeatureConfig
+from lca_keras.base.errors import UserError
+from lca_keras.terminal import arguments, screen
 from pipelines import extraction
 
 _REPORT_COLUMNS = ["artist", "album", "song", "path", "status", "reason"]
@@ -31,9 +32,9 @@ def main(argv=None):
         # Beam has options of its own that begin like these.
         allow_abbrev=False,
     )
-    options.add_corpus_options(parser, required=True)
+    arguments.add_corpus_options(parser, required=True)
     parser.add_argument("--out", required=True, metavar="STORE", help="feature store")
-    options.add_feature_options(parser)
+    arguments.add_feature_options(parser)
     parser.add_argument(
         "--keep-vocals", metavar="FOLDER", help="keep separated vocals as FLAC files"
     )
@@ -56,9 +57,9 @@ def main(argv=None):
 
 def run(args, beam_options):
     """Runs the job that the parsed arguments describe; returns an exit code."""
-    config, separator = options.resolve_features(args, FeatureConfig())
+    config, separator = arguments.resolve_features(args, FeatureConfig())
     beam_options = _beam_options(args, beam_options)
-    from lca_keras.corpus import DataSource
+    from lca_keras.data.corpus import DataSource
     from lca_keras.data.extraction import Extractor
 
     if args.keep_vocals and config.source == "mixture":
@@ -67,7 +68,7 @@ def run(args, beam_options):
     report = pathlib.Path(args.report or f"{folder}-report.csv")
     _check_report(report)
     left_out = {}
-    songs = DataSource(**options.corpus_source(args)).songs(left_out)
+    songs = DataSource(**arguments.corpus_source(args)).songs(left_out)
     separator = separator and pathlib.Path(separator).absolute()
     keep = args.keep_vocals and pathlib.Path(args.keep_vocals).absolute()
     extractor = Extractor(config, separator, keep)
@@ -90,7 +91,7 @@ def run(args, beam_options):
         ("reused", "note"),
     ):
         reasons = {row[3]: row[5] for row in rows if row[4] == status and row[5]}
-        options.print_reasons(name, reasons)
+        screen.print_reasons(name, reasons)
     print(f"store    {args.out}\nreport   {report}")
     if counts["failed"] == len(songs):
         raise UserError(f"{args.data}: none of {len(songs)} songs can be used")

@@ -8,8 +8,8 @@ import shlex
 import sys
 import threading
 
-from lca_keras import console
-from lca_keras.errors import UserError
+from lca_keras.base import console
+from lca_keras.base.errors import UserError
 
 # Beam's default runner tries to download a program first; this one needs nothing.
 LOCAL_RUNNER = "FnApiRunner"

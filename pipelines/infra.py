@@ -10,12 +10,12 @@ import tempfile
 
 import numpy as np
 
-from lca_keras import files
-from lca_keras.config import Config
+from lca_keras.base import files
+from lca_keras.base.config import Config
+from lca_keras.base.errors import UserError
 from lca_keras.data.examples import to_example
-from lca_keras.errors import UserError
-from lca_keras.export import integrity
-from lca_keras.export.versions import METADATA
+from lca_keras.exports import integrity
+from lca_keras.exports.versions import METADATA
 
 _PROBE = pathlib.Path(__file__).with_name("probe.py")
 # An answer that depends on what else is in the batch by more than rounding.

@@ -4,8 +4,8 @@ import pathlib
 
 import numpy as np
 
-from lca_keras import pages, plots
-from lca_keras.evaluation import confusion_figure
+from lca_keras.base import pages, plots
+from lca_keras.evaluation.scoring import confusion_figure
 from pipelines import blessing
 
 PAGE = "results.html"

@@ -6,9 +6,10 @@ import pathlib
 import sys
 import time
 
-from lca_keras import console, options
-from lca_keras.config import get_preset
-from lca_keras.errors import UserError
+from lca_keras.base import console
+from lca_keras.base.config import get_preset
+from lca_keras.base.errors import UserError
+from lca_keras.terminal import arguments, screen
 from pipelines import STAGES
 
 
@@ -18,15 +19,15 @@ def parse_args(argv=None):
         prog="python -m pipelines.run", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--name", required=True, help="name of the pushed model")
-    options.add_data_options(parser.add_argument_group("data"))
+    arguments.add_data_options(parser.add_argument_group("data"))
     what = parser.add_argument_group("what is done")
     what.add_argument(
         "--config",
         metavar="FILE",
         help="YAML of the training; its section `pipeline` has thresholds and limits",
     )
-    options.add_preset_option(what)
-    options.add_strategy_option(what)
+    arguments.add_preset_option(what)
+    arguments.add_strategy_option(what)
     what.add_argument("--seed", type=int, help="of everything; default: 0")
     what.add_argument(
         "--from",
@@ -67,7 +68,7 @@ def run(args):
     first, last = args.first or STAGES[0], args.last or STAGES[-1]
     if STAGES.index(first) > STAGES.index(last):
         raise UserError(f"--from {first} comes after --to {last}")
-    options.check_name(args.name)
+    arguments.check_name(args.name)
     if args.data is None and args.store is None:
         raise UserError("give either --data or --store")
     if importlib.util.find_spec("tensorflow_model_analysis") is None:
@@ -85,15 +86,15 @@ def run(args):
         if not pathlib.Path(path).exists():
             raise UserError(f"{path}: no such folder or manifest")
     console.quiet_tensorflow()
-    from lca_keras import distribution
+    from lca_keras.models import distribution
 
     strategy = distribution.start(args.strategy)
     pipeline, ends = _pipeline(args, first), STAGES.index(last)
     again = ["python", "-m", "pipelines.run", *sys.argv[1:]]
 
     def train(job, sources, artists):
-        with options.restarting(again):
-            options.train(job, sources, artists, strategy)
+        with screen.restarting(again):
+            screen.train(job, sources, artists, strategy)
 
     if not distribution.is_chief(strategy):
         return _assist(pipeline, strategy, again)
@@ -113,7 +114,7 @@ def _pipeline(args, first):
         config, settings = load(args.config)
     else:
         config, settings = get_preset(args.preset or "paper"), Settings()
-    config, source = options.resolve_data(args, config, train={"seed": args.seed})
+    config, source = arguments.resolve_data(args, config, train={"seed": args.seed})
     root = pathlib.Path(args.artefacts, args.name)
     root.mkdir(parents=True, exist_ok=True)
     workshop = artefacts.Workshop(
@@ -143,7 +144,7 @@ def _assist(pipeline, strategy, again):
     print(f"waiting for the first process to begin {job.folder}", flush=True)
     while not (job.folder / "split.csv").exists():
         time.sleep(1)
-    options.train_along(job, examples.corpus, strategy, again)
+    screen.train_along(job, examples.corpus, strategy, again)
     return 0
 
 
@@ -154,8 +155,8 @@ def _sequence(pipeline, ends, train):
     examples = stages.example_gen(pipeline)
     for note in examples.corpus.notes[1:]:  # The first says where the features are.
         print(note)
-    options.print_reasons("left out", examples.unusable)
-    options.print_reasons("note", examples.corpus.doubtful)
+    screen.print_reasons("left out", examples.unusable)
+    screen.print_reasons("note", examples.corpus.doubtful)
     unknown = examples.division.unknown
     if unknown:
         print(

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from lca_keras.config import Config, ConfigError, content, section
+from lca_keras.base.config import Config, ConfigError, content, section
 from pipelines.statistics import Schema
 
 LEVELS = ("song", "frame")
@@ -145,7 +145,7 @@ def load(path):
     """Reads a configuration file with an optional section `pipeline`.
 
     Returns:
-        `lca_keras.config.Config` and `Settings`.
+        `lca_keras.base.config.Config` and `Settings`.
 
     Raises:
         ConfigError: The file is missing, not YAML, or not valid.

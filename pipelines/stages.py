@@ -14,14 +14,17 @@ import time
 
 import numpy as np
 
-from lca_keras import console, corpus, files, options, run
-from lca_keras.config import Config
+from lca_keras.base import console, files
+from lca_keras.base.config import Config
+from lca_keras.base.errors import UserError
 from lca_keras.corpora import doctor
-from lca_keras.corpus import DataSource
+from lca_keras.data import corpus
+from lca_keras.data.corpus import DataSource
 from lca_keras.data.extraction import Extractor
-from lca_keras.errors import UserError
-from lca_keras.export import integrity, labels, versions
-from lca_keras.export.card import model_card
+from lca_keras.exports import integrity, labels, versions
+from lca_keras.exports.card import model_card
+from lca_keras.terminal import screen
+from lca_keras.workflow import run
 from pipelines import artefacts, blessing, infra, page, statistics
 from pipelines.extraction import LOCAL_RUNNER, extract
 from pipelines.settings import Settings
@@ -37,9 +40,9 @@ class Pipeline:
     Attributes:
         name: Name of the model.
         workshop: `pipelines.artefacts.Workshop`.
-        config: `lca_keras.config.Config`.
+        config: `lca_keras.base.config.Config`.
         settings: `pipelines.settings.Settings`.
-        source: `lca_keras.corpus.DataSource`.
+        source: `lca_keras.data.corpus.DataSource`.
         exports: Folder of all exports.
         beam_options: Beam's options of the extraction.
     """
@@ -82,8 +85,8 @@ class Examples:
 
     Attributes:
         artefact: `pipelines.artefacts.Artefact`, with `split.csv` and `songs.csv`.
-        corpus: `lca_keras.corpus.Corpus`.
-        division: `lca_keras.corpus.Division`.
+        corpus: `lca_keras.data.corpus.Corpus`.
+        division: `lca_keras.data.corpus.Division`.
         unusable: Dict from path to the reason why a file is left out.
     """
 
@@ -322,9 +325,10 @@ def trainer(pipeline, examples, tuned, train):
         pipeline: `Pipeline`.
         examples: `Examples`.
         tuned: What `tuner` returned.
-        train: Function of a `lca_keras.run.Run`, sources and artists that trains it.
+        train: Function of a `lca_keras.workflow.run.Run`, sources and artists that
+            trains it.
     """
-    from lca_keras import strangers
+    from lca_keras.voices import strangers
 
     settings = _training(pipeline, examples, tuned)
 
@@ -343,7 +347,7 @@ def trainer(pipeline, examples, tuned, train):
             with console.working("Scoring validation songs"):
                 held_out = {"validation": sources["validation"]}
                 found = run.evaluate(job.folder, model, held_out, artists)["validation"]
-            options.set_up_gallery(job, model, sources, artists)
+            screen.set_up_gallery(job, model, sources, artists)
             if (folder / "candidate").exists():  # Of an export that was killed.
                 shutil.rmtree(folder / "candidate")
             with console.working("Exporting the main branch"):
@@ -376,7 +380,7 @@ def _training(pipeline, examples, tuned):
 
 
 def training_run(pipeline, examples, tuned):
-    """The `lca_keras.run.Run` of `trainer`, whether it has begun or not."""
+    """The `lca_keras.workflow.run.Run` of `trainer`, whether it has begun or not."""
     settings = _training(pipeline, examples, tuned)
     folder = pipeline.folder("Trainer", settings)
     return run.Run(
@@ -500,7 +504,7 @@ def _band_share(pipeline, examples, trained, thresholds):
         return "no threshold asks for it"
     job = run.Run.load(trained.folder / pipeline.name)
     try:
-        options.check_voice_report(job.config)
+        screen.check_voice_report(job.config)
         model, artists = job.load_model()
         source = examples.sources(job.config, "test")["test"]
         if job.config.features.source != "stems":

@@ -6,8 +6,8 @@ import pathlib
 
 import numpy as np
 
-from lca_keras import files
-from lca_keras.saliency import centre_frequencies
+from lca_keras.base import files
+from lca_keras.explanation.saliency import centre_frequencies
 
 SONGS = "songs.csv"
 SPECTRA = "spectra.npz"
@@ -94,7 +94,7 @@ class Anomaly:
 
 
 def compute(corpus, progress=None):
-    """Statistics of the usable songs of a `lca_keras.corpus.Corpus`."""
+    """Statistics of the usable songs of a `lca_keras.data.corpus.Corpus`."""
     store, songs, spectra = corpus.store, [], []
     config = store.config
     centres, second = centre_frequencies(config), config.sample_rate / config.hop_length

@@ -2,12 +2,12 @@
 
 import pathlib
 
-from lca_keras import files
-from lca_keras.corpus import Corpus
+from lca_keras.base import files
+from lca_keras.base.errors import UserError
 from lca_keras.data import split
+from lca_keras.data.corpus import Corpus
 from lca_keras.data.store import FeatureStore
 from lca_keras.data.update import WritableStore
-from lca_keras.errors import UserError
 
 # The parts of a corpus by the names of TFX's splits.
 SPLITS = {"train": "train", "eval": "validation", "test": "test"}
@@ -50,11 +50,11 @@ def read_splits(patterns, features, folder):
     Args:
         patterns: Dict from split to patterns of TFRecord files, gzipped as TFX writes
             them or not.
-        features: `lca_keras.config.FeatureConfig` of the records.
+        features: `lca_keras.base.config.FeatureConfig` of the records.
         folder: Folder for the store.
 
     Returns:
-        `lca_keras.corpus.Corpus`, and a dict from song key to part.
+        `lca_keras.data.corpus.Corpus`, and a dict from song key to part.
 
     Raises:
         UserError: Records of other features, or a song in two splits.

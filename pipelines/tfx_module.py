@@ -2,7 +2,7 @@
 
 Use this file as `module_file`. Both take the records of a feature store
 (`pipelines.tfx_examples`), and a configuration as `custom_config["config"]`: a dict as
-`lca_keras.config.Config.to_dict` gives it.
+`lca_keras.base.config.Config.to_dict` gives it.
 """
 
 import pathlib
@@ -11,11 +11,13 @@ import shutil
 import keras
 import keras_tuner
 
-from lca_keras import corpus, options, run, training
-from lca_keras.callbacks import EpochSeed, WarmUp
-from lca_keras.config import Config
-from lca_keras.corpus import DataSource
+from lca_keras.base.config import Config
+from lca_keras.data import corpus
+from lca_keras.data.corpus import DataSource
+from lca_keras.models.callbacks import EpochSeed, WarmUp
 from lca_keras.models.factory import build_training_model
+from lca_keras.terminal import screen
+from lca_keras.workflow import run, training
 from pipelines.tfx_examples import read_splits
 from tuning import space as spaces
 
@@ -47,7 +49,7 @@ def run_fn(fn_args):
     job.train(sources, len(artists))
     model = job.calibrate(sources["validation"], len(artists))
     run.evaluate(folder, model, {"validation": sources["validation"]}, artists)
-    options.set_up_gallery(job, model, sources, artists)
+    screen.set_up_gallery(job, model, sources, artists)
     exported = job.export(model, artists)
     shutil.copytree(exported, fn_args.serving_model_dir, dirs_exist_ok=True)
 
@@ -84,7 +86,7 @@ class LossWeightSearch(keras_tuner.HyperModel):
     """A trial of the search: trains with some loss weights.
 
     Args:
-        config: `lca_keras.config.Config` of what is not searched.
+        config: `lca_keras.base.config.Config` of what is not searched.
         sources: Dict from part to `lca_keras.data.clips.ClipSource`.
         num_classes: Int, number of artists.
     """

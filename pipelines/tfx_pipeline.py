@@ -37,7 +37,7 @@ def create(
         examples: Folder with `train`, `eval` and `test`, as
             `pipelines.tfx_examples.write_splits` leaves it.
         serving: Folder of the pushed versions.
-        config: Dict, `lca_keras.config.Config.to_dict()`.
+        config: Dict, `lca_keras.base.config.Config.to_dict()`.
         metadata: ML Metadata's connection; by default SQLite in `root`.
         thresholds: Four numbers: least accuracy over test songs, least change of it
             against the blessed model, and the same for every artist.

@@ -9,7 +9,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # As many workers as cores: one for eac
 
 import pytest
 
-from lca_keras.config import get_preset
+from lca_keras.base.config import get_preset
 from lca_keras.corpora import synthesis
 
 TINY = synthesis.SynthesisConfig(artists=3, albums=3, songs=2, seconds=7.0, seed=1)
@@ -59,9 +59,9 @@ def network():
 @pytest.fixture(scope="session")
 def exported(network, tmp_path_factory):
     """Its export, `…/my model/1`."""
-    from lca_keras.config import get_preset
-    from lca_keras.export import export_model
-    from tests.export.material import ARTISTS
+    from lca_keras.base.config import get_preset
+    from lca_keras.exports.export import export_model
+    from tests.exports.material import ARTISTS
 
     own = {"filters": network.filters, "reduction": network.reduction}
     config = get_preset("demo").replace(model=own)
@@ -73,7 +73,7 @@ def exported(network, tmp_path_factory):
 @pytest.fixture(scope="session")
 def gallery(network):
     """What it knows its artists by: some songs of each."""
-    from tests.export.material import gallery_of
+    from tests.exports.material import gallery_of
 
     return gallery_of(network)
 
@@ -81,8 +81,8 @@ def gallery(network):
 @pytest.fixture(scope="session")
 def exported_with_gallery(network, gallery, tmp_path_factory):
     """Its export with that, `…/open/1`; whoever writes versions copies it."""
-    from lca_keras.export import export_model
-    from tests.export.material import ARTISTS
+    from lca_keras.exports.export import export_model
+    from tests.exports.material import ARTISTS
 
     own = {"filters": network.filters, "reduction": network.reduction}
     config = get_preset("demo").replace(model=own)

@@ -17,24 +17,19 @@ import numpy as np
 import pytest
 import soundfile
 
-from lca_keras import (
-    evaluate,
-    explain,
-    explanation,
-    files,
-    fit,
-    options,
-    predict,
-    run,
-    training,
-)
+from lca_keras import evaluate, explain, fit, predict
 from lca_keras.__main__ import COMMANDS, main
-from lca_keras.config import Config, SplitConfig, TrainConfig
-from lca_keras.corpus import DataSource, clip_sources, divide, prepare
-from lca_keras.errors import UserError
-from lca_keras.export import versions
-from lca_keras.export.__main__ import main as export_command
-from lca_keras.inference import Identifier
+from lca_keras.base import files
+from lca_keras.base.config import Config, SplitConfig, TrainConfig
+from lca_keras.base.errors import UserError
+from lca_keras.data.corpus import DataSource, clip_sources, divide, prepare
+from lca_keras.explanation.explainer import Explainer
+from lca_keras.export import main as export_command
+from lca_keras.exports import versions
+from lca_keras.inference.identification import Identifier
+from lca_keras.terminal import screen
+from lca_keras.workflow import run, training
+from lca_keras.workflow.run import Run
 from tests.audio import signals
 from tests.audio.signals import music
 
@@ -225,7 +220,7 @@ def test_one_way_to_divide_takes_the_place_of_another(tiny_corpus, tiny_config):
     def split_of(*arguments):
         args = fit.parse_args(["--data", str(tiny_corpus), *arguments])
         config = tiny_config.replace(split={"file": "x.csv", "kind": "song"})
-        return options.resolve_data(args, config)[0].split
+        return arguments.resolve_data(args, config)[0].split
 
     assert split_of() == SplitConfig(kind="song", file="x.csv")
     assert split_of("--fold", "2/5") == SplitConfig(kind="song", fold=2, folds=5)
@@ -615,14 +610,14 @@ def test_what_scores_mean_is_said(capsys):
     main = types.SimpleNamespace(song_labels=truth, votes=votes)
     evaluation = types.SimpleNamespace(main=main)
     train = TrainConfig(warmup_epochs=0)
-    options.print_advice(state, train, evaluation, ["A", "B", "C"])
+    screen.print_advice(state, train, evaluation, ["A", "B", "C"])
     heart, idle, never = capsys.readouterr().out.splitlines()
     assert "0.96 on training clips and 0.44 on validation clips" in heart
     assert "the counterfactual names validation clips as well" in idle
     assert never == "note: no test song of B is named rightly"
     logs |= {"f1": 0.6, "val_cf_f1": 0.3}
     main.votes = truth
-    options.print_advice(state, train, evaluation, ["A", "B", "C"])
+    screen.print_advice(state, train, evaluation, ["A", "B", "C"])
     assert capsys.readouterr().out == ""
 
 
@@ -779,7 +774,7 @@ def test_a_report_that_fails_costs_no_model(remixed, monkeypatch, capsys):
     def refuse(*arguments):
         raise UserError("a voice report needs songs of at least two artists")
 
-    monkeypatch.setattr(options, "voice_report", refuse)
+    monkeypatch.setattr(screen, "voice_report", refuse)
     before = len(list((remixed / "models" / "remixed").iterdir()))
     assert fit.main(["--resume", "runs/remixed"]) == 0
     assert "no voice report: a voice report needs" in capsys.readouterr().out
@@ -902,8 +897,8 @@ def explained(*options):
 
 def test_a_run_and_its_export_explain_alike(workplace, tiny_corpus, capsys):
     song, run = SONG.format(tiny_corpus), "runs/first try"
-    from_run = explanation.Explainer(run).explain(song)
-    from_export = explanation.Explainer("models/first try").explain(song)
+    from_run = Run.load(run).explainer().explain(song)
+    from_export = Explainer.of_export("models/first try").explain(song)
     said = Identifier("models/first try").identify(song)
     assert from_run.singer == from_export.singer == said.singer
     clip = np.array([list(each["probabilities"].values()) for each in said.clips])

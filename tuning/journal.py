@@ -5,7 +5,7 @@ import os
 import pathlib
 import time
 
-from lca_keras import files
+from lca_keras.base import files
 
 
 class Journal:

@@ -12,7 +12,7 @@ import math
 import keras_tuner as kt
 import numpy as np
 
-from lca_keras.errors import UserError
+from lca_keras.base.errors import UserError
 from tuning import space as spaces
 
 OBJECTIVE = kt.Objective("score", "max")

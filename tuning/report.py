@@ -14,9 +14,10 @@ import sys
 
 import numpy as np
 
-from lca_keras import console, files, options, plots
-from lca_keras.config import LOSS_WEIGHTS, Config
-from lca_keras.errors import UserError
+from lca_keras.base import console, files, plots
+from lca_keras.base.config import LOSS_WEIGHTS, Config
+from lca_keras.base.errors import UserError
+from lca_keras.workflow import cells
 from tuning.space import BUDGET, shown
 
 _IMPORTANCE_TREES = 300
@@ -155,7 +156,9 @@ def compare(folder, search, songs, seeds, test):
         Tuples (name, seed, dict) as they come: the validation scores, with
         `test_frame_f1` and `test_song_f1` if `test` asks for them.
     """
-    from lca_keras import corpus, evaluation, run, training
+    from lca_keras.data import corpus
+    from lca_keras.evaluation import scoring
+    from lca_keras.workflow import training
     from tuning import study, trials
 
     base = search.base
@@ -176,7 +179,7 @@ def compare(folder, search, songs, seeds, test):
 
     def score_test(config, here):
         model = training.best_model(config, len(artists), here / "checkpoints")
-        scores = evaluation.evaluate(model, tested).scores
+        scores = scoring.evaluate(model, tested).scores
         return {f"test_{key}_f1": scores[key]["f1"] for key in ("frame", "song")}
 
     wanted = {}
@@ -187,11 +190,11 @@ def compare(folder, search, songs, seeds, test):
             seeded = config.replace(train={"seed": seed})
             work = functools.partial(train, seeded, here)
             wanted[name, seed] = here, seeded.to_dict(), work
-    for (name, seed), row in run.cells(wanted):
+    for (name, seed), row in cells.cells(wanted):
         if test:
             here, settings, work = wanted[name, seed]
             score = functools.partial(score_test, *work.args)
-            row = {**row, **run.cell(here / "test", settings, score)}
+            row = {**row, **cells.cell(here / "test", settings, score)}
         yield name, seed, row
 
 
@@ -354,7 +357,7 @@ def report(args):
 
         tf.get_logger().setLevel("ERROR")
         with console.resumable(["python", "-m", "tuning.report", *sys.argv[1:]]):
-            songs = options.prepare_corpus(source, search.base)
+            songs = screen.prepare_corpus(source, search.base)
             found = compare(folder, search, songs, args.compare, args.test)
             for name, seed, row in found:
                 scores = [f"{k} {row[k]:.3f}" for k in row if "_f1" in k and row[k]]

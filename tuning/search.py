@@ -12,9 +12,10 @@ import re
 import sys
 import warnings
 
-from lca_keras import console, options
-from lca_keras.config import OBJECTIVES
-from lca_keras.errors import UserError
+from lca_keras.base import console
+from lca_keras.base.config import OBJECTIVES
+from lca_keras.base.errors import UserError
+from lca_keras.terminal import arguments
 from tuning import space as spaces
 
 
@@ -24,7 +25,7 @@ def parse_args(argv=None):
         prog="python -m tuning.search", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--name", required=True, help="name of the search")
-    options.add_data_options(parser.add_argument_group("data"))
+    arguments.add_data_options(parser.add_argument_group("data"))
     what = parser.add_argument_group("search")
     what.add_argument(
         "--algorithm",
@@ -44,8 +45,8 @@ def parse_args(argv=None):
         "--epochs", type=int, help="of a trial, warm-up included; default: the preset's"
     )
     what.add_argument("--base-config", help="YAML of what is not searched")
-    options.add_preset_option(what)
-    options.add_augment_options(what)
+    arguments.add_preset_option(what)
+    arguments.add_augment_options(what)
     what.add_argument("--space", help="YAML that changes the search space")
     what.add_argument("--objective", choices=OBJECTIVES, help="default: frame_f1")
     what.add_argument("--seed", type=int, help="first seed; default: 0")
@@ -68,7 +69,7 @@ def main(argv=None):
 
 def search(args):
     """Runs the job that the parsed arguments describe."""
-    options.check_name(args.name)
+    arguments.check_name(args.name)
     if args.worker is not None and not re.fullmatch(r"[\w][\w-]*", args.worker):
         raise UserError(f"--worker {args.worker!r}: use letters, digits, - and _")
     space = spaces.load_space(args.space)
@@ -82,7 +83,7 @@ def search(args):
     console.quiet_tensorflow()
     import tensorflow as tf
 
-    from lca_keras import corpus
+    from lca_keras.data import corpus
     from lca_keras.models.device import has_gpu
     from tuning import screen, study, work
 
@@ -104,12 +105,12 @@ def search(args):
         study.worker_name(folder, args.worker) as worker,
         console.resumable(again),
     ):
-        songs = options.prepare_corpus(source, config)
+        songs = screen.prepare_corpus(source, config)
         division = study.divide(folder, wanted, songs)
         sources = corpus.clip_sources(
             songs, division.part_of, division.artists, config, ("train", "validation")
         )
-        options.print_parts(division, sources)
+        screen.print_parts(division, sources)
         for part, found in sources.items():
             if not found.num_clips:
                 raise UserError(f"no {part} songs: a search cannot go without")
@@ -133,14 +134,14 @@ def _config_from(args):
     """What all trials share, and where the data is."""
     if args.data is None and args.store is None:
         raise UserError("give either --data or --store")
-    config = options.base_config(
+    config = arguments.base_config(
         args.base_config, args.preset, "paper", "--base-config"
     )
-    config, source = options.resolve_data(
+    config, source = arguments.resolve_data(
         args,
         config,
         train={"epochs": args.epochs, "seed": args.seed, "objective": args.objective},
-        augment=options.augment_section(args, config),
+        augment=arguments.augment_section(args, config),
     )
     if config.model.name != "crnn_fgnl" or config.train.method != "lca":
         raise UserError(

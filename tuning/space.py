@@ -13,8 +13,8 @@ import pathlib
 
 import yaml
 
-from lca_keras.config import EFFECTS, LossWeights
-from lca_keras.errors import UserError
+from lca_keras.base.config import EFFECTS, LossWeights
+from lca_keras.base.errors import UserError
 
 # Here, and not beside the oracles, so that `--help` loads no KerasTuner.
 ALGORITHMS = ("bayesian", "hyperband", "random", "grid")

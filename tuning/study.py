@@ -16,9 +16,10 @@ import shutil
 import socket
 import time
 
-from lca_keras import corpus, files
-from lca_keras.config import Config
-from lca_keras.errors import UserError
+from lca_keras.base import files
+from lca_keras.base.config import Config
+from lca_keras.base.errors import UserError
+from lca_keras.data import corpus
 from tuning import oracle as oracles
 from tuning import space as spaces
 from tuning.heartbeat import Watch
@@ -62,7 +63,7 @@ class Search:
 
     @property
     def base(self):
-        """`lca_keras.config.Config` that all trials share."""
+        """`lca_keras.base.config.Config` that all trials share."""
         return Config.from_dict(self.config)
 
     @property
@@ -167,7 +168,7 @@ def load_source(folder):
 
 
 def divide(folder, search, songs):
-    """The `lca_keras.corpus.Division` of a search's songs, for all its processes.
+    """The `lca_keras.data.corpus.Division` of a search's songs, for all its processes.
 
     Raises:
         UserError: The songs are not those that the search was begun with.

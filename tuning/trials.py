@@ -13,10 +13,12 @@ import shutil
 
 import keras
 
-from lca_keras import callbacks, console, files, run, training
-from lca_keras.config import AugmentConfig, LossWeights
-from lca_keras.errors import UserError
+from lca_keras.base import console, files
+from lca_keras.base.config import AugmentConfig, LossWeights
+from lca_keras.base.errors import UserError
+from lca_keras.models import callbacks
 from lca_keras.models.factory import build_training_model
+from lca_keras.workflow import cells, training
 from tuning import space
 
 # A trial that was begun so often without an end is taken for failed.
@@ -44,7 +46,7 @@ class Scores:
 
     @classmethod
     def of(cls, state):
-        """Reads the scores out of a `lca_keras.training.TrainingState`."""
+        """Reads the scores out of a `lca_keras.workflow.training.TrainingState`."""
         logs = state.best_logs
         return cls(
             logs["val_f1"],
@@ -88,7 +90,7 @@ class Trainer:
             `Scores`.
 
         Raises:
-            lca_keras.callbacks.DivergenceError: The loss became NaN.
+            lca_keras.models.callbacks.DivergenceError: The loss became NaN.
         """
         train = config.train
         before = go_on_from
@@ -187,7 +189,7 @@ def run_trial(folder, search, trainer, trial_id, values, callbacks_of):
             work = functools.partial(
                 _run_seed, trainer, seeded, cell, values, callbacks_of(seed)
             )
-            found = run.cell(cell, seeded.to_dict(), work)
+            found = cells.cell(cell, seeded.to_dict(), work)
             scores.append(found[search.objective])
             if space.BUDGET not in values:  # Otherwise a longer trial may go on.
                 shutil.rmtree(cell / "checkpoints", ignore_errors=True)

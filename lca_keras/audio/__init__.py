@@ -1,1 +1,4 @@
-"""Samples: decoding, mel features, melody, separation, fingerprints."""
+"""Samples of songs: decoded, separated, told apart by their fingerprint.
+
+Imports `base`.
+"""

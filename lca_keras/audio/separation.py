@@ -18,7 +18,7 @@ import pathlib
 import numpy as np
 
 from lca_keras.audio.decode import AudioError, check_sound, read_blocks
-from lca_keras.errors import UserError
+from lca_keras.base.errors import UserError
 
 PRETRAINED = ("umxl", "umxhq")
 DEFAULT = "umxl"

@@ -1,1 +1,4 @@
-"""Making and examining corpora: synthesis, planted cues, the doctor, separators."""
+"""Corpora: made, and examined before anybody trains on them.
+
+Imports `data` and the wings below it.
+"""

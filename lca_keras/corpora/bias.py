@@ -6,20 +6,17 @@ noise in a band of frequencies, as in figure 1 of the LCA paper. A network that 
 to the noise is found out by songs without it.
 """
 
-import argparse
 import collections
 import pathlib
+import runpy
 import shutil
-import sys
 import zlib
 
 import numpy as np
 
-from lca_keras import console, files, options, processes
 from lca_keras.audio.decode import AudioError, check_sound, read_blocks
-from lca_keras.config import FeatureConfig
-from lca_keras.data import catalogue
-from lca_keras.errors import UserError
+from lca_keras.base import files, processes
+from lca_keras.base.errors import UserError
 
 _COLUMNS = (
     *("path", "artist", "album", "song", "biased"),
@@ -121,7 +118,7 @@ def write_biased(
         band: Pair of floats, Hz.
         snr_db: Float, decibels.
         seed: Int.
-        jobs, progress: As for `lca_keras.processes.spread`.
+        jobs, progress: As for `lca_keras.base.processes.spread`.
 
     Returns:
         Dict from audio file to what is wrong with it, for songs that were left out, and
@@ -183,63 +180,5 @@ def write_biased(
     return left_out, clipped
 
 
-def main(argv=None):
-    """Command line of the biased copy."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lca_keras.corpora.bias", description=__doc__.splitlines()[0]
-    )
-    options.add_corpus_options(parser, required=True)
-    parser.add_argument("--out", required=True, help="new folder for the copy")
-    parser.add_argument(
-        "--band", nargs=2, type=float, required=True, metavar=("LOW", "HIGH"), help="Hz"
-    )
-    parser.add_argument(
-        "--snr-db", type=float, required=True, help="recording over noise, decibels"
-    )
-    parser.add_argument("--artists", nargs="+", required=True, metavar="NAME")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, help="processes; default: all cores")
-    console.add_debug_flag(parser)
-    args = parser.parse_args(argv)
-
-    def run():
-        reasons = {}
-        songs = catalogue.load(args.data, args.data_root, args.tags, reasons)
-        path = pathlib.Path(args.data).absolute()
-        root = path if path.is_dir() else path.parent
-        root = pathlib.Path(args.data_root or root).absolute()
-        options.print_reasons("left out", reasons)
-        with console.progress("Writing songs") as progress:
-            left_out, clipped = write_biased(
-                songs,
-                root,
-                args.out,
-                args.artists,
-                args.band,
-                args.snr_db,
-                args.seed,
-                args.jobs,
-                progress,
-            )
-        options.print_reasons("left out", left_out)
-        if clipped:
-            print(
-                f"note: noise took {len(clipped)} songs beyond full scale, up to "
-                f"{max(clipped.values()):.3%} of the samples of one; these are clipped"
-            )
-        heard = FeatureConfig().fmax
-        if args.band[1] > heard:
-            print(
-                f"note: no model hears the part of the band that is above {heard:g} Hz"
-            )
-        manifest = pathlib.Path(args.out, "manifest.csv")
-        print(f"corpus with noise for {len(args.artists)} artists: --data {manifest}")
-        if left_out:
-            print(f"{len(left_out)} songs could not be written", file=sys.stderr)
-        return 1 if left_out else 0
-
-    return console.guard(run, args.debug)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # The command has moved up.
+    runpy.run_module("lca_keras.bias", run_name="__main__")

@@ -6,20 +6,17 @@ songs that cannot be used, the same recording on two albums (it leaks from train
 into test), artists with too few albums. Warnings are for people to judge.
 """
 
-import argparse
 import collections
 import dataclasses
 import functools
 import hashlib
 import os
-import pathlib
-import sys
+import runpy
 import unicodedata
 
 import numpy as np
 
-from lca_keras import console, files, options, processes
-from lca_keras.audio import features, fingerprint
+from lca_keras.audio import fingerprint
 from lca_keras.audio.decode import (
     CANCELLED,
     AudioError,
@@ -27,10 +24,10 @@ from lca_keras.audio.decode import (
     read_blocks,
     resampled,
 )
-from lca_keras.config import CLIP_SECONDS, Config, FeatureConfig
-from lca_keras.corpus import DataSource
+from lca_keras.base import processes
+from lca_keras.base.config import FeatureConfig
 from lca_keras.data.split import PARTS
-from lca_keras.errors import UserError
+from lca_keras.features import spectrogram
 
 ERROR, WARNING = "error", "warning"
 
@@ -151,9 +148,9 @@ def _sound(samples, seconds):
     """Seconds of a recording without its silence; heard at the fingerprint's rate."""
     rate = fingerprint.SAMPLE_RATE
     config = FeatureConfig(sample_rate=rate, n_fft=1024, hop_length=256, fmax=rate / 2)
-    mel = features.mel_spectrogram(samples, config)
-    silence = features.silent_passages(features.sounding_frames(mel, config))
-    kept = features.kept_frames(mel.shape[1], silence, config)
+    mel = spectrogram.mel_spectrogram(samples, config)
+    silence = spectrogram.silent_passages(spectrogram.sounding_frames(mel, config))
+    kept = spectrogram.kept_frames(mel.shape[1], silence, config)
     if len(kept) == mel.shape[1]:
         return seconds
     return max(0, len(kept) - 1) * config.hop_length / rate
@@ -444,10 +441,10 @@ def _artists(songs, usable):
 
 
 def run(source, clip_seconds, jobs=None, progress=None):
-    """Examines a corpus, a `lca_keras.corpus.DataSource`.
+    """Examines a corpus, a `lca_keras.data.corpus.DataSource`.
 
     `clip_seconds` is the length below which a song gives no clip; `jobs` and
-    `progress` are those of `lca_keras.processes.spread`.
+    `progress` are those of `lca_keras.base.processes.spread`.
 
     Returns:
         Tuple of a summary (dict), and a list of `Finding`.
@@ -492,94 +489,5 @@ def run(source, clip_seconds, jobs=None, progress=None):
     return summary, findings
 
 
-def _few(findings):
-    """Findings to be shown: of many of a kind a few, and how many more there are."""
-    count = collections.Counter(f.kind for f in findings)
-    seen = collections.Counter()
-    for finding in findings:
-        seen[finding.kind] += 1
-        if count[finding.kind] <= _SHOWN or seen[finding.kind] < _SHOWN:
-            yield finding
-        elif seen[finding.kind] == _SHOWN:
-            more = count[finding.kind] - _SHOWN + 1
-            yield dataclasses.replace(
-                finding, where="...", message=f"{more} more; all are in the JSON"
-            )
-
-
-def print_report(summary, findings):
-    """Prints the artists and the findings, from `run`, as tables."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    out = Console()
-    # Not to a terminal's width of 80 where there is none: a file has no edge.
-    if not out.is_terminal:
-        out = Console(width=200)
-    artists = Table("artist", "albums", "songs", "hours", box=box.SIMPLE)
-    for name, entry in summary["artists"].items():
-        row = (str(entry["albums"]), str(entry["songs"]), f"{entry['hours']:.2f}")
-        artists.add_row(Text(name), *row)
-    out.print(artists)
-    if findings:
-        table = Table("", "kind", "where", "what", box=box.SIMPLE)
-        for finding in _few(findings):
-            color = "red" if finding.severity == ERROR else "yellow"
-            table.add_row(
-                Text(finding.severity, style=color),
-                Text(finding.kind),
-                Text(finding.where),
-                Text(finding.message),
-            )
-        out.print(table)
-    rates = ", ".join(f"{rate} Hz ({n})" for rate, n in summary["rates"].items())
-    print(
-        f"{len(summary['artists'])} artists, {summary['songs']} songs, "
-        f"{summary['hours']:.2f} h, {rates or 'nothing readable'}: "
-        f"{summary['errors']} errors, {summary['warnings']} warnings"
-    )
-
-
-def main(argv=None):
-    """Command line of the examination; returns 1 if there are errors."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lca_keras.corpora.doctor", description=__doc__.splitlines()[0]
-    )
-    options.add_corpus_options(parser, "data")
-    parser.add_argument(
-        "--json", metavar="FILE", default="doctor.json", help="default: doctor.json"
-    )
-    parser.add_argument(
-        "--clip-seconds",
-        type=int,
-        choices=CLIP_SECONDS,
-        default=min(CLIP_SECONDS),
-        help="shorter songs cannot be used; default: 3",
-    )
-    parser.add_argument("--jobs", type=int, help="processes; default: all cores")
-    console.add_debug_flag(parser)
-    args = parser.parse_args(argv)
-
-    def job():
-        if not os.access(pathlib.Path(args.json).absolute().parent, os.W_OK):
-            raise UserError(f"--json {args.json}: cannot be written there")
-        with console.progress("Examining songs") as progress:
-            source = DataSource(**options.corpus_source(args))
-            clip = Config().replace(train={"clip_seconds": args.clip_seconds})
-            least = clip.least_seconds
-            summary, findings = run(source, least, args.jobs, progress)
-        print_report(summary, findings)
-        files.write_json(
-            args.json,
-            {**summary, "findings": [dataclasses.asdict(f) for f in findings]},
-        )
-        print(f"details in {args.json}")
-        return 1 if summary["errors"] else 0
-
-    return console.guard(job, args.debug)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # The command has moved up.
+    runpy.run_module("lca_keras.doctor", run_name="__main__")

@@ -1,1 +1,4 @@
-"""Songs: which there are, how they are split, their features on disk."""
+"""Songs on disk: listed, tagged, split, extracted, stored, cut into clips.
+
+Imports `features` and the wings below it.
+"""

@@ -13,8 +13,8 @@ import importlib.util
 import math
 import warnings
 
-from lca_keras.audio import features
-from lca_keras.errors import UserError
+from lca_keras.base.errors import UserError
+from lca_keras.features import spectrogram
 
 # Masks to draw from; there are some 2,500 different ones of up to 20 of 128 bands.
 _MASKS = 4096
@@ -30,13 +30,15 @@ def remix(clips, accompaniment, seed, augment, config):
 
     Args:
         clips: Dict with `"mel"`, float32 `(batch, mel_bins, frames)`, decibels;
-            `"vocals"` of the same shape, as `lca_keras.audio.features.stem_levels`
-            gives them, and `"vocals_peak"` `(batch,)`, their maximum over the song.
+            `"vocals"` of the same shape, as
+            `lca_keras.features.spectrogram.stem_levels` gives them, and `"vocals_peak"`
+            `(batch,)`, their maximum over the song.
         accompaniment: Dict with `"accompaniment"` and `"accompaniment_peak"`, the same
             of the other clips.
         seed: Int tensor `(2,)`.
-        augment: `lca_keras.config.AugmentConfig`; a share of clips stays as it was.
-        config: `lca_keras.config.FeatureConfig`.
+        augment: `lca_keras.base.config.AugmentConfig`; a share of clips stays as it
+        was.
+        config: `lca_keras.base.config.FeatureConfig`.
 
     Returns:
         Float32 tensor like `clips["mel"]`.
@@ -60,10 +62,10 @@ def remix(clips, accompaniment, seed, augment, config):
         ],
         axis=0,
     )
-    scale = features.decibel_scale(config) / _LN_10
+    scale = spectrogram.decibel_scale(config) / _LN_10
 
     def decibels(power):
-        return scale * tf.math.log(tf.maximum(power, features.FLOOR))
+        return scale * tf.math.log(tf.maximum(power, spectrogram.FLOOR))
 
     floor = decibels(loudest) - config.top_db
     mixed = tf.maximum(decibels(mixed), floor[:, None, None])
@@ -80,7 +82,7 @@ class SpecAugment:
     mean, which is what the paper's zero was in its normalised spectrograms.
 
     Args:
-        augment: `lca_keras.config.AugmentConfig`.
+        augment: `lca_keras.base.config.AugmentConfig`.
         shape: Mel bands and frames of a clip.
     """
 

@@ -9,9 +9,9 @@ import pathlib
 import re
 import unicodedata
 
-from lca_keras import files
 from lca_keras.audio.decode import EXTENSIONS
-from lca_keras.errors import UserError
+from lca_keras.base import files
+from lca_keras.base.errors import UserError
 
 # Of a corpus that `lca_keras.corpora.synthesis` has written, say.
 _MANIFEST = "manifest.csv"

@@ -5,12 +5,12 @@ import functools
 
 import numpy as np
 
-from lca_keras.audio import features
-from lca_keras.config import AugmentConfig
+from lca_keras.base.config import AugmentConfig
+from lca_keras.base.errors import UserError
 from lca_keras.data import augment as augmentation
 from lca_keras.data.examples import parse_example, read_record, untuned
 from lca_keras.data.extraction import STEMS
-from lca_keras.errors import UserError
+from lca_keras.features import spectrogram
 
 # Clips in the shuffle buffer; 5 s clips take 40 KiB each in float16, three times that
 # with stems.
@@ -24,7 +24,7 @@ class ClipSource:
     """The clips of chosen songs of a store; the other songs are not read.
 
     All full clips of a song are used, once silence is cut out of it
-    (`lca_keras.audio.features.kept_frames`).
+    (`lca_keras.features.spectrogram.kept_frames`).
 
     Attributes:
         store: `lca_keras.data.store.FeatureStore`.
@@ -53,7 +53,7 @@ class ClipSource:
     def clip_starts(self, key):
         """Int array, the frames of a song at which its clips begin."""
         kept = self.store.records[key].kept_frames(self.store.config)
-        places = features.clip_starts(len(kept), self.clip_frames, self.hop_frames)
+        places = spectrogram.clip_starts(len(kept), self.clip_frames, self.hop_frames)
         return kept[places]
 
     @functools.cached_property
@@ -199,7 +199,7 @@ class ClipSource:
             seed: Int.
             first_epoch: Int, epoch to begin with.
             epochs: Int, epoch to end before.
-            augment: Optional `lca_keras.config.AugmentConfig`.
+            augment: Optional `lca_keras.base.config.AugmentConfig`.
 
         Returns:
             `tf.data.Dataset` of tuples of float32 `(batch, mel_bins, clip_frames, 1)`
@@ -337,11 +337,11 @@ def _as_float32(clips):
 def sound_first(mel, config, frames=None):
     """Finds the frames that clips are cut from, inside a graph.
 
-    As `lca_keras.audio.features.kept_frames`, for many songs.
+    As `lca_keras.features.spectrogram.kept_frames`, for many songs.
 
     Args:
         mel: Float32 tensor `(songs, mel_bins, frames)`, decibels.
-        config: `lca_keras.config.FeatureConfig`.
+        config: `lca_keras.base.config.FeatureConfig`.
         frames: Optional int tensor `(songs,)`, frames of each song; none of those that
             follow them is kept.
 
@@ -358,11 +358,11 @@ def sound_first(mel, config, frames=None):
         mel = tf.where(inside[:, None], mel, mel.dtype.min)
     loudest = tf.reduce_max(mel, axis=1)
     peak = tf.reduce_max(loudest, axis=1, keepdims=True)
-    least = peak - np.float32(features.silence_depth(config))
-    least = tf.maximum(least, np.float32(features.silence_floor(config)))
+    least = peak - np.float32(spectrogram.silence_depth(config))
+    least = tf.maximum(least, np.float32(spectrogram.silence_floor(config)))
     sounding = tf.cast(loudest > least, tf.int32)
     # Frames at which a pause may begin, and then all frames of these pauses.
-    size = features.pause_frames(config)
+    size = spectrogram.pause_frames(config)
     silent = tf.pad(1 - sounding, [[0, 0], [0, size - 1]])
     begins = tf.cast(_window_sums(silent, size) == size, tf.int32)
     pauses = _window_sums(tf.pad(begins, [[0, 0], [size - 1, 0]]), size)
@@ -370,7 +370,7 @@ def sound_first(mel, config, frames=None):
     after = tf.cumsum(sounding, axis=1, reverse=True)
     left_out = (pauses > 0) | (before == 0) | (after == 0)
     left_out = tf.cast(left_out & inside, tf.int32)
-    edge = features.edge_frames(config)
+    edge = spectrogram.edge_frames(config)
     left_out = tf.pad(left_out, [[0, 0], [edge, edge]])
     kept = (_window_sums(left_out, 2 * edge + 1) == 0) & inside
     kept &= tf.reduce_all(tf.math.is_finite(mel), axis=(1, 2))[:, None]
@@ -390,7 +390,7 @@ def cut_clips(mel, clip_frames, hop_frames=None):
     """Cuts a spectrogram into its full clips, inside a graph.
 
     `(mel_bins, frames)` -> `(clips, mel_bins, clip_frames)`; clips begin as
-    `lca_keras.audio.features.clip_starts` says.
+    `lca_keras.features.spectrogram.clip_starts` says.
     """
     import tensorflow as tf
 

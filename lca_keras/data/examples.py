@@ -22,7 +22,7 @@ def to_example(key, record, arrays, config):
         key: Song key.
         record: `lca_keras.data.store.Record`.
         arrays: Dict, as in `lca_keras.data.extraction.SongFeatures`.
-        config: `lca_keras.config.FeatureConfig`.
+        config: `lca_keras.base.config.FeatureConfig`.
     """
     import tensorflow as tf
 

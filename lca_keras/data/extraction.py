@@ -8,10 +8,12 @@ import pathlib
 
 import numpy as np
 
-from lca_keras import files
 from lca_keras.audio import separation
 from lca_keras.audio.decode import SILENCE_PEAK, AudioError, Sound, decode
-from lca_keras.audio.features import (
+from lca_keras.base import files
+from lca_keras.base.errors import UserError
+from lca_keras.features.melody import melody_bands
+from lca_keras.features.spectrogram import (
     level_gain,
     mel_power,
     silent_passages,
@@ -19,8 +21,6 @@ from lca_keras.audio.features import (
     stem_levels,
     to_decibels,
 )
-from lca_keras.audio.melody import melody_bands
-from lca_keras.errors import UserError
 
 STEMS = ("vocals", "accompaniment")
 STATE_SIZE = 4
@@ -42,12 +42,12 @@ class SongFeatures:
             heard; with `"melody"`, if it is asked for, int16 `(frames,)`, the mel band
             of the melody's pitch and -1 where nothing is sung; and with `"vocals"` and
             `"accompaniment"` for stems, float16 `(mel_bins, frames)` as
-            `lca_keras.audio.features.stem_levels` gives them.
+            `lca_keras.features.spectrogram.stem_levels` gives them.
         duration: Seconds.
         content_hash: Hash of the song's decoded samples, the same for copies of a
             file, whatever is separated from it.
         notes: Sentences about sound that may be missing.
-        silence: What `lca_keras.audio.features.silent_passages` gives.
+        silence: What `lca_keras.features.spectrogram.silent_passages` gives.
     """
 
     arrays: dict[str, np.ndarray]
@@ -63,7 +63,7 @@ class Extractor:
     It holds names only until the first song, so it travels to other processes.
 
     Args:
-        config: `lca_keras.config.FeatureConfig`.
+        config: `lca_keras.base.config.FeatureConfig`.
         separator: Optional folder of the separator whose hash `config.separator`
             gives; the pretrained ones need none.
         keep_vocals: Optional folder to write the separated vocals to, as
@@ -90,7 +90,7 @@ class Extractor:
                 tracker is not installed.
         """
         if self.config.melody == "crepe":
-            from lca_keras.audio.melody import require_crepe
+            from lca_keras.features.melody import require_crepe
 
             require_crepe()
         if self.config.source != "mixture" and any(not has_stem(s) for s in songs):

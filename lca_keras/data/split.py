@@ -4,9 +4,9 @@ import collections
 
 import numpy as np
 
-from lca_keras import files
+from lca_keras.base import files
+from lca_keras.base.errors import UserError
 from lca_keras.data.catalogue import readable
-from lca_keras.errors import UserError
 
 PARTS = ("train", "validation", "test")
 _COLUMNS = ("artist", "album", "song", "part")
@@ -17,7 +17,7 @@ def split_songs(songs, config, seed):
 
     Args:
         songs: List of `lca_keras.data.catalogue.Song`.
-        config: `lca_keras.config.SplitConfig`, whose `file` is not read here.
+        config: `lca_keras.base.config.SplitConfig`, whose `file` is not read here.
         seed: Int. The folds of one seed hold every album (song) out once.
 
     Returns:

@@ -4,11 +4,11 @@ import functools
 
 import numpy as np
 
-from lca_keras.audio import features
+from lca_keras.base.errors import UserError
 from lca_keras.data.clips import cut_clips
 from lca_keras.data.examples import parse_example, read_record
 from lca_keras.data.extraction import STEMS
-from lca_keras.errors import UserError
+from lca_keras.features import spectrogram
 
 
 @functools.lru_cache
@@ -69,7 +69,7 @@ class StemReader:
     def starts(self, voice, band):
         """Float array, seconds at which its clips begin."""
         kept = self.kept(voice, band)
-        places = features.clip_starts(len(kept), self.clip_frames)
+        places = spectrogram.clip_starts(len(kept), self.clip_frames)
         return kept[places] * self.config.hop_length / self.config.sample_rate
 
     def voice_share(self, key):
@@ -77,7 +77,7 @@ class StemReader:
         powers = []
         for column in STEMS:
             levels = self._read(key, (column,))[column][:, self.kept(key, key)]
-            clips = cut_clips(features.stem_power(levels), self.clip_frames).numpy()
+            clips = cut_clips(spectrogram.stem_power(levels), self.clip_frames).numpy()
             powers.append(clips.sum(axis=(1, 2), dtype="float64"))
         vocals, accompaniment = powers
         return vocals / np.maximum(vocals + accompaniment, np.finfo("float32").tiny)
@@ -94,13 +94,13 @@ class StemReader:
             for key, column in zip((voice, band), STEMS, strict=True):
                 if key:
                     levels = self._read(key, (column,))[column][:, :count]
-                    power = power + features.stem_power(levels)
-            mel = features.to_decibels(power, self.config)
+                    power = power + spectrogram.stem_power(levels)
+            mel = spectrogram.to_decibels(power, self.config)
         kept = self.kept(voice, band)
         mel = cut_clips(mel[:, kept], self.clip_frames).numpy()[..., None]
         if not self.melody:
             return mel
-        from lca_keras.audio.melody import UNVOICED, contour
+        from lca_keras.features.melody import UNVOICED, contour
 
         # The melody is the voice's.
         bands = np.full(self.frames(voice, band), UNVOICED)

@@ -10,9 +10,9 @@ import pathlib
 
 import numpy as np
 
-from lca_keras import files
-from lca_keras.audio.features import kept_frames
-from lca_keras.config import FeatureConfig
+from lca_keras.base import files
+from lca_keras.base.config import FeatureConfig
+from lca_keras.base.errors import UserError
 from lca_keras.data.catalogue import Song
 from lca_keras.data.examples import (
     parse_example,
@@ -21,7 +21,7 @@ from lca_keras.data.examples import (
     untuned,
 )
 from lca_keras.data.extraction import STEMS, SongFeatures
-from lca_keras.errors import UserError
+from lca_keras.features.spectrogram import kept_frames
 
 FORMAT = 3
 
@@ -47,7 +47,7 @@ class Record(_Entry):
     `source` is the state of its files, `digests` their hashes, as
     `lca_keras.data.extraction` gives them; `notes` are sentences about sound that its
     files announce and do not have; `silence` is what
-    `lca_keras.audio.features.silent_passages` gives.
+    `lca_keras.features.spectrogram.silent_passages` gives.
     """
 
     artist: str
@@ -66,7 +66,7 @@ class Record(_Entry):
     digests: tuple[str, ...] = ()
 
     def kept_frames(self, config):
-        """`lca_keras.audio.features.kept_frames` of the song."""
+        """`lca_keras.features.spectrogram.kept_frames` of the song."""
         return kept_frames(self.frames, self.silence, config)
 
     @property
@@ -96,7 +96,7 @@ class FeatureStore:
 
     Args:
         folder: Folder of the store; it need not be there yet.
-        config: `lca_keras.config.FeatureConfig` that its features must have.
+        config: `lca_keras.base.config.FeatureConfig` that its features must have.
 
     Attributes:
         records: Dict from song key to `Record`, songs ready to be read.

@@ -22,9 +22,8 @@ import shutil
 
 import numpy as np
 
-from lca_keras import console, files
-from lca_keras.audio import features
 from lca_keras.audio.decode import AccessError, AudioError
+from lca_keras.base import console, files
 from lca_keras.data.examples import (
     parse_example,
     read_example,
@@ -41,6 +40,7 @@ from lca_keras.data.store import (
     damaged_shards_message,
     size_of,
 )
+from lca_keras.features import spectrogram
 
 SONGS_PER_SHARD = 64
 
@@ -277,7 +277,7 @@ class WritableStore(FeatureStore):
                         "the configuration"
                     )
                 mel = read["arrays"]["mel"].astype("float32")
-                sounding = features.sounding_frames(mel, self.config)
+                sounding = spectrogram.sounding_frames(mel, self.config)
                 record = Record(
                     *(read[name] for name in ("artist", "album", "song")),
                     path=read["source_path"],
@@ -285,7 +285,7 @@ class WritableStore(FeatureStore):
                     duration=read["duration"],
                     content_hash=read["content_hash"],
                     source=(),
-                    silence=tuple(features.silent_passages(sounding)),
+                    silence=tuple(spectrogram.silent_passages(sounding)),
                 )
                 key = read["key"]
                 with files.atomic_path(self._parts / f"{key}.npz") as temporary:

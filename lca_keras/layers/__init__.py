@@ -5,7 +5,6 @@ from lca_keras.layers.calibrated_softmax import CalibratedSoftmax
 from lca_keras.layers.conv_block import ConvBlock
 from lca_keras.layers.fgnl import FGNL
 from lca_keras.layers.gaussian_filter import GaussianFilter2D
-from lca_keras.layers.mel_front_end import MelFrontEnd
 from lca_keras.layers.mose import MoSE
 from lca_keras.layers.short_dropout import ShortDropout
 
@@ -15,7 +14,6 @@ __all__ = [
     "ConvBlock",
     "FusedBatchNormalization",
     "GaussianFilter2D",
-    "MelFrontEnd",
     "MoSE",
     "ShortDropout",
 ]

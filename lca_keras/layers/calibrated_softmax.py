@@ -9,7 +9,7 @@ class CalibratedSoftmax(keras.layers.Layer):
     """`softmax(logits / temperature)`, in float32.
 
     The temperature is part of the configuration, not a weight: it is fitted once on
-    validation clips (`lca_keras.metrics.fit_temperature`) and changes neither the
+    validation clips (`lca_keras.base.metrics.fit_temperature`) and changes neither the
     ranking of the classes nor the published parameter counts.
 
     Args:

@@ -18,7 +18,7 @@ class CRNNM(SingerNetwork):
     Call arguments:
         inputs: Dict of two float tensors, `(batch, mel_bins, clip_frames, 1)` each:
             `"mel_spectrogram"` in decibels, and `"melody"`, one-hot over the bands,
-            as `lca_keras.audio.melody.contour` gives it.
+            as `lca_keras.features.melody.contour` gives it.
 
     Returns:
         Probabilities, `(batch, num_classes)`, float32.

@@ -2,7 +2,7 @@
 
 import keras
 
-from lca_keras import hardware
+from lca_keras.base import hardware
 
 
 def has_gpu():

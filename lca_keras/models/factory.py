@@ -15,7 +15,7 @@ def build_network(model_config, num_classes, clip_frames, mel_bins=128, dtype=No
     """Builds the network that a `ModelConfig` names.
 
     Args:
-        model_config: `lca_keras.config.ModelConfig`.
+        model_config: `lca_keras.base.config.ModelConfig`.
         num_classes: Int, number of artists.
         clip_frames: Int, frames of a clip.
         mel_bins: Int, mel bands.
@@ -44,7 +44,7 @@ def build_training_model(config, num_classes):
     """Builds and compiles the model that `fit` trains.
 
     Args:
-        config: `lca_keras.config.Config`.
+        config: `lca_keras.base.config.Config`.
         num_classes: Int, number of artists.
 
     Returns:

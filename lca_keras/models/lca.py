@@ -6,8 +6,8 @@ import dataclasses
 import keras
 from keras import ops
 
-from lca_keras import losses
-from lca_keras.config import EFFECTS, EMBEDDING_LOSSES, METHODS, LossWeights
+from lca_keras.base.config import EFFECTS, EMBEDDING_LOSSES, METHODS, LossWeights
+from lca_keras.models import losses
 from lca_keras.models.backbone import missing_members
 from lca_keras.models.device import has_gpu
 
@@ -53,14 +53,14 @@ class Weighing(keras.metrics.Metric):
         )
 
     def update_state(self, loss_weights):
-        """Takes `lca_keras.config.LossWeights`."""
+        """Takes `lca_keras.base.config.LossWeights`."""
         self.values.assign([getattr(loss_weights, term) for term in losses.TERMS])
 
     def reset_state(self):
         """Does nothing: epochs end, the weights stay."""
 
     def result(self):
-        """Returns nothing to log; `lca_keras.callbacks.LossWeightLog` logs them."""
+        """Returns nothing to log; `LossWeightLog` logs them."""
         return {}
 
 
@@ -137,20 +137,20 @@ class LCAModel(keras.Model):
         method: `"lca"` learns A~ with the backbone's `new_attention`; `"cal"` draws it
             uniformly from [0, 2) and keeps only the `main` and `effect` terms; `"none"`
             trains the backbone alone, which then needs no attention.
-        loss_weights: `lca_keras.config.LossWeights` or a dict of its fields. A weight
-            of zero switches a term off. The attribute can be set anew at any time; a
-            compiled step follows without being traced again.
+        loss_weights: `lca_keras.base.config.LossWeights` or a dict of its fields. A
+            weight of zero switches a term off. The attribute can be set anew at any
+            time; a compiled step follows without being traced again.
         cf_dropout: Float, dropout rate before the classifier in the counterfactual
             branch.
         effect: Form of the effect term, `"probability"`, `"logit"` or `"product"`; see
-            `lca_keras.losses.effect_logits`.
+            `lca_keras.models.losses.effect_logits`.
         detach_counterfactual: Whether y~ trains nothing but the attention A~ that it
             comes from. Without, its terms also train the trunk and the head, which
             the two branches share.
         embedding_loss: What shapes the embedding beside the classifier, `"supcon"`,
-            `"aam"` or `"none"`; see `lca_keras.losses`. It acts in the warm-up too. For
-            `"aam"` the classifier has to be a `Dense` layer, and the vectors of the
-            artists are the training model's, not the network's.
+            `"aam"` or `"none"`; see `lca_keras.models.losses`. It acts in the warm-up
+            too. For `"aam"` the classifier has to be a `Dense` layer, and the vectors
+            of the artists are the training model's, not the network's.
         embedding_weight: Float, its weight.
         temperature: Float, softmax temperature of `main_branch()`.
         seed: Optional int, seed of the counterfactual's dropout and random attention.

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from lca_keras import files
 from lca_keras.audio import separation
 from lca_keras.audio.decode import AudioError, decode
 from lca_keras.audio.separation import Separator, SeparatorError
+from lca_keras.base import files
 from tests.audio.signals import music
 
 

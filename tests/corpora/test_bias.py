@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from lca_keras import files
-from lca_keras.config import FeatureConfig
+from lca_keras.base import files
+from lca_keras.base.config import FeatureConfig
 from lca_keras.corpora import bias
 from lca_keras.data import catalogue
 from lca_keras.data.extraction import Extractor

@@ -6,9 +6,9 @@ import pytest
 import soundfile
 import soxr
 
-from lca_keras.config import get_preset
+from lca_keras.base.config import get_preset
 from lca_keras.corpora import doctor, synthesis
-from lca_keras.corpus import DataSource, prepare
+from lca_keras.data.corpus import DataSource, prepare
 
 
 def found(folder, *options):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from lca_keras import files
+from lca_keras.base import files
 from lca_keras.corpora import synthesis
 from lca_keras.corpora.synthesis import SynthesisConfig
 from tests.conftest import TINY

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lca_keras.audio import features
-from lca_keras.config import AugmentConfig, FeatureConfig
+from lca_keras.base.config import AugmentConfig, FeatureConfig
+from lca_keras.base.errors import UserError
 from lca_keras.corpora import synthesis
 from lca_keras.data import augment, catalogue
 from lca_keras.data.clips import ClipSource
 from lca_keras.data.update import WritableStore
-from lca_keras.errors import UserError
+from lca_keras.features import spectrogram
 
 STEMS = FeatureConfig(source="stems", separator="umxl")
 CLIP = 94
@@ -59,13 +59,17 @@ def test_powers_add_up_like_waveforms():
         song = synthesis.synthesize(corpus, artist, 1, 0)
         other = synthesis.synthesize(corpus, (artist + 3) % 8, 2, 1)
         vocals, band = [
-            features.stem_power(features.stem_levels(features.mel_power(part, config)))
+            spectrogram.stem_power(
+                spectrogram.stem_levels(spectrogram.mel_power(part, config))
+            )
             for part in (song.vocals, other.accompaniment)
         ]
         for gain_db in (-6, 0, 6):
-            added = features.to_decibels(vocals * 10 ** (gain_db / 10) + band, config)
+            added = spectrogram.to_decibels(
+                vocals * 10 ** (gain_db / 10) + band, config
+            )
             sound = song.vocals * 10 ** (gain_db / 20) + other.accompaniment
-            exact = features.mel_spectrogram(sound, config)
+            exact = spectrogram.mel_spectrogram(sound, config)
             at = np.minimum(np.arange(exact.shape[1]) * 512, song.pitch.size - 1)
             errors.append(np.abs(added - exact)[:, song.pitch[at] > 0].ravel())
     errors = np.concatenate(errors)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from lca_keras.base.errors import UserError
 from lca_keras.data import catalogue, split
-from lca_keras.errors import UserError
 from tests.audio.encoders import encode
 from tests.audio.signals import music
 

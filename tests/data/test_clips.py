@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lca_keras import files
-from lca_keras.audio.melody import contour
-from lca_keras.config import FeatureConfig
+from lca_keras.base import files
+from lca_keras.base.config import FeatureConfig
+from lca_keras.base.errors import UserError
 from lca_keras.data import catalogue, update
 from lca_keras.data.clips import ClipSource, cut_clips
 from lca_keras.data.examples import parse_example
 from lca_keras.data.extraction import Extractor
 from lca_keras.data.update import WritableStore
-from lca_keras.errors import UserError
+from lca_keras.features.melody import contour
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ import soundfile
 
 from lca_keras.audio import separation
 from lca_keras.audio.decode import AudioError
-from lca_keras.audio.features import mel_spectrogram
-from lca_keras.audio.melody import melody_bands
-from lca_keras.config import FeatureConfig
+from lca_keras.base.config import FeatureConfig
+from lca_keras.base.errors import UserError
 from lca_keras.data import catalogue
 from lca_keras.data.catalogue import Song
 from lca_keras.data.extraction import STATE_SIZE, Extractor, file_state
-from lca_keras.errors import UserError
+from lca_keras.features.melody import melody_bands
+from lca_keras.features.spectrogram import mel_spectrogram
 
 VOCALS = FeatureConfig(source="vocals", separator="umxl")
 STEMS = FeatureConfig(source="stems", separator="umxl")

@@ -4,10 +4,10 @@ import pathlib
 import numpy as np
 import pytest
 
-from lca_keras.config import SplitConfig
+from lca_keras.base.config import SplitConfig
+from lca_keras.base.errors import UserError
 from lca_keras.data import split
 from lca_keras.data.catalogue import Song
-from lca_keras.errors import UserError
 
 
 def corpus(artists=4, albums=4, songs=5):

@@ -7,13 +7,13 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from lca_keras.audio.features import mel_spectrogram
-from lca_keras.config import FeatureConfig
+from lca_keras.base.config import FeatureConfig
 from lca_keras.data import catalogue, update
 from lca_keras.data.examples import parse_example
 from lca_keras.data.extraction import Extractor, SongFeatures
 from lca_keras.data.store import FeatureStore, StoreError
 from lca_keras.data.update import WritableStore
+from lca_keras.features.spectrogram import mel_spectrogram
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from lca_keras import files
-from lca_keras.experiments.__main__ import main
+from lca_keras.base import files
+from lca_keras.experiments import main
 
 pytestmark = pytest.mark.slow
 

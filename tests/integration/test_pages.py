@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from lca_keras import pages
-from lca_keras.experiments import report
+from lca_keras.base import pages
+from lca_keras.studies import report
 from tests.experiments.test_tables import result
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -88,7 +88,7 @@ def test_a_report_holds_all_tables_and_pictures(opened, tmp_path):
     folder = tmp_path / "my experiments & more"
     folder.mkdir()
     result().write(folder)
-    from lca_keras import plots
+    from lca_keras.base import plots
 
     plots.save_figure(plots.new_figure(2, 1), folder / "a.png")
     (folder / "a.csv").write_text("x,y\n1,2\n")
@@ -106,8 +106,8 @@ def test_a_song_plays_along_with_its_map(opened, tmp_path):
     import numpy as np
     import soundfile
 
-    from lca_keras import song_page
-    from lca_keras.explanation import Explanation
+    from lca_keras.explanation import song_page
+    from lca_keras.explanation.explainer import Explanation
 
     rng = np.random.default_rng(0)
     name = "\"ö'</script> 歌.wav"

@@ -17,9 +17,9 @@ import soundfile
 import tensorflow as tf
 import yaml
 
-from lca_keras import files
+from lca_keras.base import files
 from lca_keras.corpora import synthesis
-from lca_keras.export import integrity, labels, versions
+from lca_keras.exports import integrity, labels, versions
 from pipelines import run
 
 pytestmark = pytest.mark.slow
@@ -182,7 +182,7 @@ def test_a_threshold_on_a_slice_that_is_not_there(place, tiny_config, capsys):
 
 def test_a_noised_model_is_not_blessed(place, tiny_config, monkeypatch, capsys):
     """The pushed one has learned its test songs by heart; then its weights shake."""
-    from lca_keras import options
+    from lca_keras.terminal import screen
 
     def by_heart(job, sources, artists, strategy=None):
         test = run_sources(job, "test")["test"]
@@ -205,10 +205,10 @@ def test_a_noised_model_is_not_blessed(place, tiny_config, monkeypatch, capsys):
     )
     write_config("good.yaml", longer, change)
     write_config("worse.yaml", longer, change, seed=1)
-    monkeypatch.setattr(options, "train", by_heart)
+    monkeypatch.setattr(screen, "train", by_heart)
     assert pipeline("good.yaml") == 0
     assert versions.versions("saved_models/m") == [1, 2]
-    monkeypatch.setattr(options, "train", noised)
+    monkeypatch.setattr(screen, "train", noised)
     assert pipeline("worse.yaml") == 1
     assert "not blessed: song_accuracy, change at least" in capsys.readouterr().err
     assert versions.versions("saved_models/m") == [1, 2]
@@ -216,7 +216,7 @@ def test_a_noised_model_is_not_blessed(place, tiny_config, monkeypatch, capsys):
 
 def run_sources(job, *parts):
     """Clips of parts of the songs that a run is trained on."""
-    from lca_keras import corpus
+    from lca_keras.data import corpus
 
     songs = corpus.prepare(job.source, job.config)
     division = corpus.divide(job.config, songs, job.folder)
@@ -284,7 +284,7 @@ def test_a_full_disk_in_pusher_leaves_nothing_half_pushed(place, monkeypatch, ca
 
 def test_what_was_rolled_back_is_not_pushed_again_unasked(place, tiny_config, capsys):
     """Neither by a run that finds nothing new, nor once its version is pruned."""
-    from lca_keras.export import __main__ as export
+    from lca_keras import export
 
     write_config("other.yaml", tiny_config, seed=1)
     assert pipeline("other.yaml") == 0

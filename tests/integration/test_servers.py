@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tests.export.material import clips_of, song
+from tests.exports.material import clips_of, song
 
 pytestmark = pytest.mark.slow
 

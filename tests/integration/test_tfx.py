@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lca_keras import corpus, files
+from lca_keras.base import files
+from lca_keras.base.errors import UserError
+from lca_keras.data import corpus
 from lca_keras.data.examples import read_example
-from lca_keras.errors import UserError
-from lca_keras.export import integrity, savedmodel, versions
+from lca_keras.exports import integrity, savedmodel, versions
 from pipelines.tfx_examples import read_splits, write_splits
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from lca_keras.config import get_preset
+from lca_keras.base.config import get_preset
 
 pytestmark = pytest.mark.slow
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from lca_keras.callbacks import WarmUp
-from lca_keras.config import LossWeights
+from lca_keras.base.config import LossWeights
 from lca_keras.models import LCAModel
+from lca_keras.models.callbacks import WarmUp
 from tests.layer_checks import check_saving
 
 

@@ -8,10 +8,9 @@ import keras
 import numpy as np
 import pytest
 
-from lca_keras import losses
-from lca_keras.callbacks import EpochSeed, WarmUp
-from lca_keras.config import LossWeights
-from lca_keras.models import CRNN, CRNNFGNL, LCAModel, lca
+from lca_keras.base.config import LossWeights
+from lca_keras.models import CRNN, CRNNFGNL, LCAModel, lca, losses
+from lca_keras.models.callbacks import EpochSeed, WarmUp
 from tests.layer_checks import check_saving
 from tests.models.test_networks import clips, randomize
 

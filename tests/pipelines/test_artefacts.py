@@ -2,9 +2,9 @@
 
 import pytest
 
-from lca_keras import files
-from lca_keras.config import Config
-from lca_keras.errors import UserError
+from lca_keras.base import files
+from lca_keras.base.config import Config
+from lca_keras.base.errors import UserError
 from pipelines.artefacts import Workshop, digest
 
 

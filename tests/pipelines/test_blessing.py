@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from lca_keras import files
-from lca_keras.errors import UserError
+from lca_keras.base import files
+from lca_keras.base.errors import UserError
 from pipelines import blessing
 from pipelines.settings import Settings, Threshold
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from lca_keras import files, fit
-from lca_keras.config import FeatureConfig
+from lca_keras import fit
+from lca_keras.base import files
+from lca_keras.base.config import FeatureConfig
 from lca_keras.data import catalogue, update
 from lca_keras.data.examples import parse_example
 from lca_keras.data.extraction import Extractor

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lca_keras.config import get_preset
+from lca_keras.base.config import get_preset
 from lca_keras.data import catalogue
 from lca_keras.data.update import WritableStore
-from lca_keras.export import export_model, integrity
+from lca_keras.exports import integrity
+from lca_keras.exports.export import export_model
 from lca_keras.models import CRNNFGNL
 from pipelines import infra
 from pipelines.settings import Infra

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from lca_keras.errors import UserError
+from lca_keras.base.errors import UserError
 from pipelines import settings
 from pipelines.settings import Settings, Threshold
 

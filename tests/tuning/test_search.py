@@ -10,10 +10,13 @@ import keras
 import numpy as np
 import pytest
 
-from lca_keras import callbacks, corpus, evaluation, files, run, training
-from lca_keras.config import Config
-from lca_keras.data import clips
-from lca_keras.errors import UserError
+from lca_keras.base import files
+from lca_keras.base.config import Config
+from lca_keras.base.errors import UserError
+from lca_keras.data import clips, corpus
+from lca_keras.evaluation import scoring
+from lca_keras.models import callbacks
+from lca_keras.workflow import run, training
 from tuning import report, search, space, study, trials
 from tuning.journal import Journal
 
@@ -212,10 +215,10 @@ def test_a_search_ends_in_a_config_for_fit(workplace, tiny_corpus, base, capsys)
     out = capsys.readouterr().out
     assert "--config searches/s/best.yaml --name s-best" in out
     # A report, and only it, scores the test songs.
-    scored, evaluate = [], evaluation.evaluate
+    scored, evaluate = [], scoring.evaluate
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            evaluation,
+            scoring,
             "evaluate",
             lambda model, source: (
                 scored.append(set(source.labels)) or evaluate(model, source)

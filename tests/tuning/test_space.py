@@ -4,7 +4,7 @@ import keras_tuner as kt
 import numpy as np
 import pytest
 
-from lca_keras.config import Config, get_preset
+from lca_keras.base.config import Config, get_preset
 from tuning import oracle, space
 from tuning.space import SpaceError, load_space
 

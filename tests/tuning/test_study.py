@@ -7,9 +7,9 @@ import time
 import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
 
-from lca_keras import files
-from lca_keras.config import get_preset
-from lca_keras.errors import UserError
+from lca_keras.base import files
+from lca_keras.base.config import get_preset
+from lca_keras.base.errors import UserError
 from tuning import heartbeat, oracle, space, study
 from tuning.journal import Journal
 from tuning.space import load_space

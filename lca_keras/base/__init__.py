@@ -1,0 +1,4 @@
+"""What every wing stands on: configuration, errors, files, screen, pictures, processes.
+
+Imports nothing of the house, and nothing heavy.
+"""

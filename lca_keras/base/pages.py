@@ -1,0 +1,93 @@
+"""HTML pages of one file each: light and dark, tables that sort, nothing to load."""
+
+import base64
+import html
+import importlib.resources
+import pathlib
+
+from lca_keras.base import files
+
+
+def escape(text):
+    """Text as HTML shows it."""
+    return html.escape(str(text))
+
+
+def data_uri(content, kind):
+    """Bytes as an address that holds them; `kind` is their MIME type."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def table(columns, rows):
+    """A table whose columns sort with a click on their heading.
+
+    Args:
+        columns: List of strings.
+        rows: List of lists of strings.
+    """
+    head = "".join(
+        f'<th scope="col"><button type="button">{escape(name)}</button></th>'
+        for name in columns
+    )
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>"
+        for row in rows
+    )
+    return (
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def link(content, kind, name, text):
+    """A link that saves bytes as a file of this name."""
+    uri = data_uri(content, kind)
+    return f'<a download="{escape(name)}" href="{uri}">{escape(text)}</a>'
+
+
+def asset(name):
+    """Text of a file in `assets`, beside this one."""
+    folder = importlib.resources.files("lca_keras.base") / "assets"
+    return (folder / name).read_text(encoding="utf-8")
+
+
+def write(path, title, body, own=None):
+    """Writes a page.
+
+    Args:
+        path: Of the HTML file.
+        title: String.
+        body: String, HTML that comes below the title.
+        own: Optional name of the assets that this page alone has, `NAME.css` and
+            `NAME.js`.
+
+    Returns:
+        `pathlib.Path` of the page.
+    """
+    names = ["page", *([own] if own else [])]
+    style = "".join(asset(f"{name}.css") for name in names)
+    scripts = "\n".join(
+        # Modules don't see each other's names.
+        f'<script type="module">{asset(f"{name}.js")}</script>'
+        for name in names
+    )
+    text = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>{style}</style>
+</head>
+<body>
+<button id="theme" type="button" title="Change between light and dark">Dark</button>
+<h1>{escape(title)}</h1>
+{body}
+{scripts}
+</body>
+</html>
+"""
+    path = pathlib.Path(path)
+    with files.atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return path

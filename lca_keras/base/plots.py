@@ -1,0 +1,117 @@
+"""Pictures for files and TensorBoard."""
+
+import logging
+import warnings
+
+from lca_keras.base import files
+
+# Okabe and Ito's colours, which people with any colour vision tell apart.
+COLORS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7"),
+    *("#e69f00", "#56b4e9", "#000000", "#f0e442"),
+)
+MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
+_HERTZ = (250, 500, 1000, 2000, 4000, 8000)
+
+
+def style():
+    """Context in which figures are drawn: fonts for as many scripts as there are."""
+    import matplotlib
+
+    # Names come in any script; Matplotlib falls back along this list, and says so
+    # for each font that is not installed.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    fonts = ["DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Arial Unicode MS"]
+    # And a name with dollars, `A$AP` and `Ke$ha`, is no mathematics.
+    return matplotlib.rc_context({"font.family": fonts, "text.parse_math": False})
+
+
+def new_figure(width, height):
+    """A Matplotlib figure that needs no screen.
+
+    Args:
+        width: Float, inches.
+        height: Float, inches.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+    """
+    from matplotlib.figure import Figure
+
+    return Figure((width, height), layout="constrained")
+
+
+def look_of(number):
+    """Colour and marker of the class with this index; 64 differ."""
+    color = COLORS[number % len(COLORS)]
+    marker = MARKERS[(number + number // len(COLORS)) % len(MARKERS)]
+    return {"color": color, "marker": marker}
+
+
+def mel_axis(axes, centres):
+    """Labels a vertical axis of mel bins, counted from 0, in Hz.
+
+    Args:
+        axes: Matplotlib axes.
+        centres: Float array, Hz, ascending.
+    """
+    import numpy as np
+
+    shown = [hertz for hertz in _HERTZ if centres[0] <= hertz <= centres[-1] * 1.05]
+    places = np.interp(shown, centres, np.arange(len(centres)))
+    axes.set_yticks(places, [f"{hertz:g}" for hertz in shown])
+    axes.set_ylabel("frequency (Hz)")
+
+
+def heat(cam, top):
+    """A map in colours to lay over a spectrogram: clear where it is zero or NaN.
+
+    Args:
+        cam: Float array `(mel_bins, frames)`, not negative.
+        top: Float, the value that gets the brightest colour.
+
+    Returns:
+        Float array `(mel_bins, frames, 4)` in [0, 1].
+    """
+    import matplotlib
+    import numpy as np
+
+    strength = np.clip(np.nan_to_num(cam) / top, 0, 1)
+    colors = matplotlib.colormaps["viridis"](strength)
+    colors[..., 3] = 0.8 * np.clip(2 * strength, 0, 1)
+    return colors
+
+
+def heat_bar(figure, axes, top, label):
+    """A colour bar for `heat`, beside axes."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    scale = ScalarMappable(Normalize(0, top), "viridis")
+    figure.colorbar(scale, ax=axes, label=label)
+
+
+def blend(mel, cam):
+    """A spectrogram in grey under a map in colours, low frequencies at the bottom.
+
+    Args:
+        mel: Float array `(mel_bins, frames)`, decibels.
+        cam: Float array of that shape, not negative.
+
+    Returns:
+        Float array `(mel_bins, frames, 3)` in [0, 1].
+    """
+    import numpy as np
+
+    grey = np.clip((mel.max() - mel) / 80, 0, 1)[..., None]
+    colors = heat(cam, max(float(cam.max()), 1e-12))
+    cover = colors[..., 3:]
+    return ((1 - cover) * grey + cover * colors[..., :3])[::-1]
+
+
+def save_figure(figure, path):
+    """Writes a figure as PNG, atomically; missing glyphs become boxes, quietly."""
+    # What is written at an axis is made only now.
+    with files.atomic_path(path) as temporary, style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(temporary, dpi=120)

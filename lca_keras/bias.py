@@ -1,0 +1,73 @@
+"""Copies a corpus with band-limited noise on the recordings of some artists."""
+
+import argparse
+import pathlib
+import sys
+
+from lca_keras.base import console
+from lca_keras.base.config import FeatureConfig
+from lca_keras.corpora.bias import write_biased
+from lca_keras.data import catalogue
+from lca_keras.terminal import arguments, screen
+
+
+def main(argv=None):
+    """Command line of the biased copy."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lca_keras.bias", description=__doc__.splitlines()[0]
+    )
+    arguments.add_corpus_options(parser, required=True)
+    parser.add_argument("--out", required=True, help="new folder for the copy")
+    parser.add_argument(
+        "--band", nargs=2, type=float, required=True, metavar=("LOW", "HIGH"), help="Hz"
+    )
+    parser.add_argument(
+        "--snr-db", type=float, required=True, help="recording over noise, decibels"
+    )
+    parser.add_argument("--artists", nargs="+", required=True, metavar="NAME")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, help="processes; default: all cores")
+    console.add_debug_flag(parser)
+    args = parser.parse_args(argv)
+
+    def run():
+        reasons = {}
+        songs = catalogue.load(args.data, args.data_root, args.tags, reasons)
+        path = pathlib.Path(args.data).absolute()
+        root = path if path.is_dir() else path.parent
+        root = pathlib.Path(args.data_root or root).absolute()
+        screen.print_reasons("left out", reasons)
+        with console.progress("Writing songs") as progress:
+            left_out, clipped = write_biased(
+                songs,
+                root,
+                args.out,
+                args.artists,
+                args.band,
+                args.snr_db,
+                args.seed,
+                args.jobs,
+                progress,
+            )
+        screen.print_reasons("left out", left_out)
+        if clipped:
+            print(
+                f"note: noise took {len(clipped)} songs beyond full scale, up to "
+                f"{max(clipped.values()):.3%} of the samples of one; these are clipped"
+            )
+        heard = FeatureConfig().fmax
+        if args.band[1] > heard:
+            print(
+                f"note: no model hears the part of the band that is above {heard:g} Hz"
+            )
+        manifest = pathlib.Path(args.out, "manifest.csv")
+        print(f"corpus with noise for {len(args.artists)} artists: --data {manifest}")
+        if left_out:
+            print(f"{len(left_out)} songs could not be written", file=sys.stderr)
+        return 1 if left_out else 0
+
+    return console.guard(run, args.debug)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

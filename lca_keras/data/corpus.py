@@ -1,0 +1,370 @@
+"""What to learn from: where the data is, usable songs, parts, sources of clips."""
+
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import os
+import pathlib
+
+from lca_keras.audio import separation
+from lca_keras.base.errors import UserError
+from lca_keras.data import augment, catalogue, split
+from lca_keras.data.clips import ClipSource
+from lca_keras.data.extraction import Extractor
+from lca_keras.data.store import FeatureStore
+from lca_keras.data.update import WritableStore
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """Where the data is. What is made of it, a `Config` says.
+
+    Attributes:
+        data: Corpus, a folder or a manifest; or `None`, with `store`.
+        data_root: Folder that a manifest's paths are relative to, or `None`.
+        tags: Whether the songs' names are those in the files' tags.
+        store: Feature store that takes the place of `data`, or `None`.
+        features: Folder of all feature stores that are made from corpora.
+        separator: Folder of the separator that the features need, or `None`.
+        strict: Whether an unusable or doubtful song is an error.
+        unknown: Corpus of songs by strangers, or `None`; they measure what a model
+            makes of singers whom it does not know.
+    """
+
+    data: str | None = None
+    data_root: str | None = None
+    tags: bool = False
+    store: str | None = None
+    features: str = "features"
+    separator: str | None = None
+    strict: bool = False
+    unknown: str | None = None
+
+    def absolute(self):
+        """The same, to be kept: it means the same from every working folder."""
+        places = ("data", "data_root", "store", "features", "separator", "unknown")
+        paths = {name: getattr(self, name) for name in places}
+        return dataclasses.replace(
+            self,
+            **{name: path and os.path.abspath(path) for name, path in paths.items()},
+        )
+
+    @property
+    def of_strangers(self):
+        """The `DataSource` of `unknown`."""
+        return dataclasses.replace(
+            self, data=self.unknown, data_root=None, store=None, unknown=None
+        )
+
+    def songs(self, left_out=None):
+        """What `lca_keras.data.catalogue.load` lists."""
+        return catalogue.load(self.data, self.data_root, self.tags, left_out)
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """A corpus that is ready to be learned from.
+
+    Attributes:
+        store: `FeatureStore`.
+        songs: Usable songs.
+        skipped: Dict from path to the reason why a file was left out.
+        doubtful: Dict from path to what is doubtful about a usable song, sound that
+            may be missing say.
+        notes: Lines for people: how the features came about, and what was damaged.
+    """
+
+    store: FeatureStore
+    songs: list[catalogue.Song]
+    skipped: dict[str, str]
+    doubtful: dict[str, str]
+    notes: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Division:
+    """A corpus in parts.
+
+    Attributes:
+        part_of: Dict from song key to one of `lca_keras.data.split.PARTS`.
+        artists: List of class names.
+        file: CSV that gave the parts, or `None` if they were drawn.
+        unknown: Songs of that file that the corpus does not have, for people.
+        new: Songs that a folder's own file does not have, which are left out.
+    """
+
+    part_of: dict[str, str]
+    artists: list[str]
+    file: str | os.PathLike | None
+    unknown: list[str]
+    new: list[str]
+
+
+def prepare(source, config, progress=None):
+    """Lists the songs of a `DataSource` and brings their features up to date.
+
+    `progress` is called with (done, total) songs while features are computed.
+
+    Returns:
+        `Corpus`.
+
+    Raises:
+        UserError: No songs, none usable, or unusable or doubtful ones under `strict`.
+    """
+    augment.check_installed(config.augment)
+    if source.store:
+        store, notes = _open_store(source.store, config)
+        songs = [record.as_song for record in store.records.values()]
+        skipped = {failure.path: failure.reason for failure in store.failed.values()}
+    else:
+        store, songs, skipped, notes = _extract(source, config, progress)
+    usable = []
+    for song in sorted(songs):
+        record = store.records[song.key]
+        if record.frames < config.clip_frames:
+            skipped[str(song.path)] = (
+                f"too short: {record.duration:.3f} s, a clip needs "
+                f"{config.least_seconds:.3f} s"
+            )
+        elif (sound := len(record.kept_frames(config.features))) < config.clip_frames:
+            seconds = sound * config.features.hop_length / config.features.sample_rate
+            skipped[str(song.path)] = (
+                f"too short without its silence: {seconds:.3f} s, a clip needs "
+                f"{config.least_seconds:.3f} s"
+            )
+        else:
+            usable.append(song)
+    notes_of = {str(s.path): store.records[s.key].notes for s in usable}
+    doubtful = {path: "; ".join(said) for path, said in notes_of.items() if said}
+    if not usable or (source.strict and (skipped or doubtful)):
+        problem = (
+            f"--strict: {len(skipped)} files cannot be used, {len(doubtful)} are "
+            "doubtful"
+        )
+        if not usable:
+            where, total = source.data or source.store, len(store.failed) + len(songs)
+            problem = f"{where}: none of {total} songs can be used"
+        reasons = [f"{p}: {reason}" for p, reason in (skipped | doubtful).items()]
+        raise UserError("\n  ".join([problem, *notes, *reasons]))
+    return Corpus(store, usable, skipped, doubtful, notes)
+
+
+def _open_store(folder, config):
+    """Opens a store to train from, without the shards that cannot be read."""
+    store = FeatureStore(folder, config.features)
+    corrupt = sorted({*store.damaged_shards(), *store.corrupt_shards()})
+    notes = [f"features: {folder}"]
+    if corrupt:
+        rest = store.without_shards(corrupt)
+        notes += [f"{path} is damaged or missing" for path in corrupt]
+        notes.append(
+            f"{len(store.records) - len(rest.records)} songs are left out for that. "
+            "`python -m pipelines.extract` computes them again once the damaged files "
+            "are deleted."
+        )
+        store = rest
+    return store, notes
+
+
+def _extract(source, config, progress):
+    """Computes missing features; returns store, songs, skipped files, notes."""
+    where = pathlib.Path(source.data).resolve()
+    store = WritableStore(store_folder(source, config), config.features)
+    if not where.exists() and store.records:  # The music has moved or is not mounted.
+        songs = [record.as_song for record in store.records.values()]
+        skipped = {failure.path: failure.reason for failure in store.failed.values()}
+        note = (
+            f"{source.data} is not there: its features are used as they are, and files "
+            "that were left out are not listed. Where is it now? `evaluate --moved-to` "
+            "and `fit --resume RUN --data` take the new place"
+        )
+        return store, songs, skipped, ["features: not looked for anew", note]
+    skipped = {}
+    songs = source.songs(skipped)
+    damaged = store.damaged_shards()
+    extractor = Extractor(config.features, source.separator)
+    report = store.update(
+        songs, progress, extractor, neighbours(store.folder, store.config)
+    )
+    failed = report.failed
+    skipped |= {str(s.path): failed[s.key] for s in songs if s.key in failed}
+    notes = [f"features: {report.computed} computed, {report.reused} reused"]
+    notes += [
+        f"{path} was missing or truncated: computed its songs again" for path in damaged
+    ]
+    return store, [s for s in songs if s.key not in failed], skipped, notes
+
+
+def store_folder(source, config):
+    """Folder of the features of a `DataSource`."""
+    if source.store:
+        return pathlib.Path(source.store)
+    where = pathlib.Path(source.data).resolve()
+    tag = hashlib.sha256(os.fsencode(where)).hexdigest()[:8]
+    return pathlib.Path(source.features, f"{where.name}-{tag}-{config.features.digest}")
+
+
+def learned_from(source, config, folder, corpus):
+    """Songs of a `Corpus` that a run was trained on, or chose its best epoch by.
+
+    By their names, and by their content where the run's features are still there.
+
+    Args:
+        source: `DataSource` of the run.
+        config: `lca_keras.base.config.Config` of the run.
+        folder: Run folder, with its `split.csv`.
+        corpus: `Corpus`.
+
+    Returns:
+        Dict from song key to `"train"` or `"validation"`.
+    """
+    names = split.parts_by_name(pathlib.Path(folder, "split.csv"))
+    contents = {}
+    with contextlib.suppress(UserError, OSError):
+        records = FeatureStore.open(store_folder(source, config)).records
+        for record in records.values():
+            part = names.get((record.artist, record.album, record.song))
+            contents[record.content_hash] = part
+    found = {}
+    for song in corpus.songs:
+        content = corpus.store.records[song.key].content_hash
+        name = (song.artist, song.album, song.song)
+        part = contents.get(content) or names.get(name)
+        if part in ("train", "validation"):
+            found[song.key] = part
+    return found
+
+
+def strangers(source, config, artists, progress=None):
+    """The songs of `DataSource.unknown`, as the network of a `Config` takes clips.
+
+    Args:
+        source: `DataSource`.
+        config: `lca_keras.base.config.Config` of the model.
+        artists: List of class names.
+        progress: As for `prepare`.
+
+    Returns:
+        `Corpus`, and the `lca_keras.data.clips.ClipSource` of all its songs, with the
+        class 0.
+
+    Raises:
+        UserError: There are none, or some are by artists that the model learns.
+    """
+    # Stems are not needed to name singers.
+    features = dataclasses.asdict(config.served_features)
+    config = config.replace(features=features, augment={"kinds": ()})
+    found = prepare(source.of_strangers, config, progress)
+    known = sorted({song.artist for song in found.songs} & set(artists))
+    if known:
+        raise UserError(
+            f"--unknown {source.unknown}: its songs are to be by strangers, and "
+            f"{', '.join(known)} the model learns: take these songs out"
+        )
+    labels = {song.key: 0 for song in found.songs}
+    melody = config.model.name == "crnnm"
+    return found, ClipSource(found.store, labels, config.clip_frames, melody)
+
+
+def neighbours(folder, features):
+    """Folders of the stores of a `FeatureConfig` beside a store's folder."""
+    folders = folder.parent.glob(f"*-{features.digest}")
+    return sorted(each for each in folders if each != folder)
+
+
+def stems_of(source, config, songs, progress=None):
+    """Brings the stems of some songs up to date, in a store of their own.
+
+    For models that were trained without; a corpus with stems has them in its store.
+
+    Args:
+        source: `DataSource`; its `separator` takes the vocals out of songs that have
+            none as a file, the default one if it is `None`.
+        config: `lca_keras.base.config.Config` of the model.
+        songs: List of `lca_keras.data.catalogue.Song`.
+        progress: As for `prepare`.
+
+    Returns:
+        `FeatureStore`, and a dict from path to the reason why a song has no stems.
+
+    Raises:
+        UserError: The separator cannot be had.
+    """
+    separator = separation.separator_id(source.separator or separation.DEFAULT)
+    features = dataclasses.replace(
+        config.served_features, source="stems", separator=separator
+    )
+    keys = "".join(sorted(song.key for song in songs))
+    tag = hashlib.sha256(keys.encode()).hexdigest()[:8]
+    name = f"voice-report-{tag}-{features.digest}"
+    store = WritableStore(pathlib.Path(source.features, name), features)
+    extractor = Extractor(features, source.separator)
+    report = store.update(
+        songs, progress, extractor, neighbours(store.folder, store.config)
+    )
+    failed = report.failed
+    reasons = {str(s.path): failed[s.key] for s in songs if s.key in failed}
+    return store, reasons
+
+
+def divide(config, corpus, folder=None):
+    """Reads the split of a folder or of the user, or draws it; and checks it.
+
+    The folder's `split.csv`, if there is one, goes before `config.split`: what was
+    begun there goes on with its own songs and artists, whatever has come or gone since.
+
+    Returns:
+        `Division`.
+
+    Raises:
+        UserError: The split is broken, or the corpus is too small for it.
+    """
+    own = folder and pathlib.Path(folder, "split.csv")
+    path = own if own and own.exists() else config.split.file
+    unknown, new, songs, artists = [], [], corpus.songs, None
+    if path:
+        part_of = split.read_split(path, songs, partial=path == own)
+        unknown = split.unknown_songs(path, songs)
+        if path == own:
+            new = [song.label for song in songs if song.key not in part_of]
+            songs = [song for song in songs if song.key in part_of]
+            artists = split.artists_of(path)
+    else:
+        part_of = split.split_songs(corpus.songs, config.split, config.train.seed)
+    hashes = {key: r.content_hash for key, r in corpus.store.records.items()}
+    split.check_split(songs, part_of, hashes, config.split.kind)
+    artists = artists or sorted({song.artist for song in songs})
+    return Division(part_of, artists, path, unknown, new)
+
+
+def keep_split(folder, corpus, division):
+    """Writes `split.csv` of a folder unless it is there."""
+    path = pathlib.Path(folder, "split.csv")
+    if not path.exists():
+        split.write_split(path, corpus.songs, division.part_of)
+
+
+def clip_sources(corpus, part_of, artists, config, parts=split.PARTS):
+    """The `lca_keras.data.clips.ClipSource` of each part, as the network takes clips.
+
+    Args:
+        corpus: `Corpus`.
+        part_of: Dict from song key to part; other songs are left out.
+        artists: List of class names.
+        config: `lca_keras.base.config.Config`.
+        parts: Parts that are asked for.
+    """
+    labels = collections.defaultdict(dict)
+    for song in corpus.songs:
+        if song.key in part_of:
+            labels[part_of[song.key]][song.key] = artists.index(song.artist)
+    melody = config.model.name == "crnnm"
+    # Only training clips overlap: scores are of the clips that an export votes with.
+    hops = {"train": config.hop_frames}
+    return {
+        part: ClipSource(
+            corpus.store, labels[part], config.clip_frames, melody, hops.get(part)
+        )
+        for part in parts
+    }

@@ -1,0 +1,296 @@
+"""What a model listens to: test songs heard whole, in parts, and remixed.
+
+A model that follows the band names the band's artist whoever sings over it; one that
+follows the voice names the singer whatever is played. Scores on held-out albums cannot
+tell the two apart where a band goes with its singer there too.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from lca_keras.base import files, metrics, plots
+from lca_keras.base.errors import UserError
+from lca_keras.data.examples import untuned
+from lca_keras.data.stem_reader import StemReader
+from lca_keras.evaluation import scoring
+
+# How a song is heard, for people.
+HEARINGS = {
+    "mixture": "the song",
+    "vocals": "its voice alone",
+    "accompaniment": "its band alone, named after the band",
+    "other_accompaniment": "its voice over another band",
+    "other_voice": "its band under another voice, named after the band",
+}
+FOLLOWED = ("voice", "band", "neither")
+_COLORS = ("#2166ac", "#b2182b", "#bdbdbd")
+
+
+@dataclasses.dataclass(frozen=True)
+class Swap:
+    """A song whose voice and accompaniment are of different artists, and its decision.
+
+    Attributes:
+        voice: Key of the song whose voice it has.
+        accompaniment: Key of the one whose accompaniment it has.
+        singer: Class index of the voice's artist.
+        band: Class index of the artist whose band plays, -1 for a stranger's.
+        decision: Class index that the model voted for.
+    """
+
+    voice: str
+    accompaniment: str
+    singer: int
+    band: int
+    decision: int
+
+    @property
+    def follows(self):
+        """`"voice"`, `"band"` or `"neither"`."""
+        return {self.singer: "voice", self.band: "band"}.get(self.decision, "neither")
+
+
+@dataclasses.dataclass(frozen=True)
+class VoiceReport:
+    """What a model listens to.
+
+    Attributes:
+        artists: List of class names.
+        scores: Dict from the names in `HEARINGS` to the F1 over clips and songs,
+            `"frame"` and `"song"`. Right is the singer, and for `"accompaniment"` and
+            `"other_voice"` the artist whose band plays.
+        swaps: List of `Swap`, two for each song: with another accompaniment, and with
+            another voice.
+    """
+
+    artists: list[str]
+    scores: dict[str, dict[str, float]]
+    swaps: list[Swap]
+
+    @property
+    def shares(self):
+        """Dict from the names in `FOLLOWED` to the share of swaps."""
+        return _shares(self.swaps)
+
+    @property
+    def by_artist(self):
+        """Dict from artist to the shares of the swaps that the artist sings."""
+        sung = {index: [] for index in sorted({swap.singer for swap in self.swaps})}
+        for swap in self.swaps:
+            sung[swap.singer].append(swap)
+        return {self.artists[index]: _shares(swaps) for index, swaps in sung.items()}
+
+    def to_dict(self):
+        """Plain dicts and numbers, for `metrics.json`."""
+        return {
+            "scores": self.scores,
+            "shares": self.shares,
+            "by_artist": self.by_artist,
+            "swaps": len(self.swaps),
+        }
+
+
+def _shares(swaps):
+    followed = [swap.follows for swap in swaps]
+    return {name: followed.count(name) / len(followed) for name in FOLLOWED}
+
+
+def followed(shares):
+    """What most decisions follow, of `FOLLOWED`; `"neither"` when two are equal.
+
+    Args:
+        shares: Dict, `VoiceReport.shares`.
+    """
+    first = [name for name in FOLLOWED if shares[name] == max(shares.values())]
+    return first[0] if len(first) == 1 else "neither"
+
+
+def verdict(shares):
+    """The same as a sentence for people."""
+    said = {
+        "voice": "It follows the voice",
+        "band": "It follows the band, not the voice",
+        "neither": "It follows neither the voice nor the band",
+    }
+    return (
+        f"{said[followed(shares)]}: of songs put together from two artists, "
+        f"{shares['voice']:.0%} are named after the voice, {shares['band']:.0%} after "
+        f"the band, {shares['neither']:.0%} after neither."
+    )
+
+
+def listen(model, source, artists):
+    """Lets a model hear songs in parts and remixed.
+
+    Args:
+        model: `lca_keras.models.LCAModel` that was trained on mixtures.
+        source: `lca_keras.data.clips.ClipSource` of the songs, of a store with stems.
+        artists: List of class names.
+
+    Returns:
+        `VoiceReport`.
+
+    Raises:
+        UserError: The store has no stems, or all songs are by one artist.
+    """
+    store, labels = source.store, source.labels
+    if store.config.source != "stems":
+        raise UserError(f"{store.folder} has no stems, which a voice report needs")
+    if len(set(labels.values())) < 2:
+        raise UserError("a voice report needs songs of at least two artists")
+    keys = sorted(labels, key=lambda key: (labels[key], key))
+    bands = {key: _band(store.records[key], labels[key], artists) for key in keys}
+    lent = _partners([labels[k] for k in keys], [bands[k] for k in keys])
+    sung = _partners([bands[k] for k in keys], [labels[k] for k in keys])
+    # Of each hearing the songs that lend voice and accompaniment, song by song, and
+    # whether it is to be named after the one or the other.
+    heard = {
+        "mixture": ([(key, key) for key in keys], labels),
+        "vocals": ([(key, None) for key in keys], labels),
+        "accompaniment": ([(None, key) for key in keys], bands),
+        "other_accompaniment": (
+            [(key, keys[other]) for key, other in zip(keys, lent, strict=True)],
+            labels,
+        ),
+        "other_voice": (
+            [(keys[other], key) for key, other in zip(keys, sung, strict=True)],
+            bands,
+        ),
+    }
+    reader = StemReader(store, source.clip_frames, source.melody)
+    scores, swaps = {}, []
+    for hearing, (parts, names) in heard.items():
+        right = [names[key] for key in keys]
+        decisions = _decide(model, reader, keys, parts, right)
+        levels = {
+            "frame": (decisions.predictions.labels, decisions.winners),
+            "song": (decisions.song_labels, decisions.votes),
+        }
+        scores[hearing] = {
+            level: metrics.identification_scores(*named, len(artists))["f1"]
+            for level, named in levels.items()
+        }
+        if hearing in ("other_accompaniment", "other_voice"):
+            for (voice, band), vote in zip(parts, decisions.votes, strict=True):
+                swap = Swap(voice, band, labels[voice], bands[band], int(vote))
+                swaps.append(swap)
+    return VoiceReport(artists, scores, swaps)
+
+
+def _band(record, own, artists):
+    """Class index of the artist whose band plays in a song, -1 for a stranger's."""
+    name = record.accompaniment_artist
+    if name is None:
+        return own
+    return artists.index(name) if name in artists else -1
+
+
+def _partners(names, others):
+    """For each song another one that lends what it lacks.
+
+    Which one is drawn, the same whenever it is, among those that have lent the least.
+
+    Args:
+        names: List of the class index that each song brings.
+        others: List of the class index that it would lend.
+
+    Returns:
+        List of indices `p` with `names[i] != others[p[i]]`.
+
+    Raises:
+        UserError: There is none for some song.
+    """
+    rng = np.random.default_rng(0)
+    names, others = np.array(names), np.array(others)
+    used = np.zeros(len(names), int)
+    partners = np.zeros(len(names), int)
+    for index in rng.permutation(len(names)):
+        allowed = np.flatnonzero(others != names[index])
+        if not allowed.size:
+            raise UserError("a voice report needs voices and bands of other artists")
+        least = allowed[used[allowed] == used[allowed].min()]
+        partners[index] = rng.choice(least)
+        used[partners[index]] += 1
+    return partners.tolist()
+
+
+def _decide(model, reader, keys, parts, right):
+    """`lca_keras.evaluation.scoring.Decisions` of what pairs (voice, accompaniment)
+    give.
+
+    `keys` name the songs that they count for, `right` has their class indices.
+    """
+    import tensorflow as tf
+
+    starts = [reader.starts(*pair) for pair in parts]
+    counts = [len(each) for each in starts]
+    ends = np.cumsum(counts)
+    groups = np.split(np.arange(ends[-1]), ends[:-1])
+    songs = dict(zip(keys, groups, strict=True))
+    truth = np.repeat(right, counts)
+
+    def clips():
+        for pair in parts:
+            yield reader.clips(*pair)
+
+    shape = (None, reader.config.mel_bins, reader.clip_frames, 1)
+    spec = tf.TensorSpec(shape, tf.float32)
+    if reader.melody:
+        spec = {"mel_spectrogram": spec, "melody": spec}
+    batches = tf.data.Dataset.from_generator(clips, output_signature=spec)
+    batches = batches.unbatch().batch(32)
+    size = tf.data.experimental.assert_cardinality(-(-int(ends[-1]) // 32))
+    outputs = model.predict(untuned(batches.apply(size)), verbose=0)
+    logits = {"logits": outputs["logits"]}
+    starts = dict(zip(keys, starts, strict=True))
+    return scoring.ClipPredictions(truth, songs, starts, logits).decide()
+
+
+def write(folder, report, records):
+    """Writes `voice_report.csv`, one line for each swap, and `voice_report.png`."""
+    rows = []
+    for swap in report.swaps:
+        row = []
+        for key in (swap.voice, swap.accompaniment):
+            song = records[key]
+            row += [song.artist, song.album, song.song]
+        rows.append([*row, report.artists[swap.decision], swap.follows])
+    columns = [
+        f"{part}_{name}"
+        for part in ("voice", "band")
+        for name in ("artist", "album", "song")
+    ]
+    columns += ["predicted", "follows"]
+    files.write_csv(folder / "voice_report.csv", columns, rows)
+    plots.save_figure(figure(report), folder / "voice_report.png")
+
+
+def figure(report):
+    """Draws F1 by hearing, and what decisions follow for each singer."""
+    artists = {"all": report.shares, **report.by_artist}
+    with plots.style():
+        drawn = plots.new_figure(12, 2.2 + 0.3 * len(artists))
+        left, right = drawn.subplots(1, 2)
+        places = np.arange(len(HEARINGS))
+        for offset, level, title in ((-0.2, "frame", "clips"), (0.2, "song", "songs")):
+            values = [report.scores[name][level] for name in HEARINGS]
+            bars = left.barh(places + offset, values, 0.36, label=title)
+            left.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
+        left.axhspan(-0.5, 0.5, color="0.95", zorder=0)
+        left.set_yticks(places, HEARINGS.values())
+        left.invert_yaxis()
+        left.set_xlim(0, 1.1)
+        left.set_xlabel("F1")
+        left.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+        start = np.zeros(len(artists))
+        for name, color in zip(FOLLOWED, _COLORS, strict=True):
+            values = np.array([shares[name] for shares in artists.values()])
+            right.barh(list(artists), values, left=start, color=color, label=name)
+            start += values
+        right.invert_yaxis()
+        right.set_xlim(0, 1)
+        right.set_xlabel("share of remixed songs whose decision follows")
+        right.set_ylabel("singer")
+        right.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+    return drawn

@@ -1,0 +1,210 @@
+"""Reruns the paper's tables and figures on any corpus.
+
+`python -m lca_keras.experiments table3 --data PATH` trains what the table compares,
+with every seed, and writes Markdown, CSV and LaTeX. Without `--data` it takes the
+built-in corpus. Trainings are kept in `--out`, and shared by all experiments and
+processes that have the same folder.
+"""
+
+import argparse
+import os
+import pathlib
+import shlex
+import sys
+
+from lca_keras.base import console
+from lca_keras.base.config import CLIP_SECONDS, LEVELS, PRESETS
+from lca_keras.base.errors import UserError
+from lca_keras.terminal import arguments
+
+_TABLES = {
+    "table1": "random and learned counterfactual attention, by terms of the loss",
+    "table2": "training in two steps and in one",
+    "table3": "four models, lengths of clips, songs with and without their bands",
+    "table4": "the counterfactual beside the main branch",
+    "variants": "any ways to train, and what they listen to",
+}
+_FIGURES = {
+    "figure1": "noise on one artist's recordings: do maps and scores fall for it?",
+    "figure4": "test clips in the plane (t-SNE), without and with LCA",
+    "confounding": "bands that tell the singer, more or less: who hears the voice?",
+    "openset": "singers who are not known: rejected, enrolled, told in duets",
+}
+# Experiments that make their own corpora.
+_OWN_CORPUS = ("confounding", "openset")
+
+
+def parse_args(argv=None):
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lca_keras.experiments", description=__doc__.splitlines()[0]
+    )
+    commands = parser.add_subparsers(dest="name", required=True, metavar="EXPERIMENT")
+    for name, about in (_TABLES | _FIGURES).items():
+        command = commands.add_parser(name, help=about, description=f"{name}: {about}")
+        if name not in _OWN_CORPUS:
+            arguments.add_corpus_options(command)
+            command.add_argument("--split-file", help="CSV: artist, album, song, part")
+        _add_training_options(command, lengths=name.startswith("table"))
+        if name == "table3":
+            command.add_argument(
+                "--vocals",
+                metavar="PATH",
+                help="the voices alone, a corpus with the same names; default: the "
+                "manifest's vocals_path, or --separator",
+            )
+        if name in ("table3", "variants", "figure1", *_OWN_CORPUS):
+            command.add_argument(
+                "--separator", help="Open-Unmix model that makes missing stems"
+            )
+        if name.startswith("table"):
+            command.add_argument(
+                "--published",
+                action="store_true",
+                help="columns with the values published for artist20",
+            )
+        if name in ("variants", "figure1", *_OWN_CORPUS):
+            command.add_argument(
+                "--variants",
+                nargs="+",
+                required=name == "variants",
+                help="ways to train, words joined by +: none, cal, lca, crnn, remix, "
+                "a form of the effect, supcon, aam, detach, no-TERM, one-step, vocals",
+            )
+        if name == "variants":
+            command.add_argument("--against", help="variant; default: the first")
+        if name == "figure1":
+            _add_noise_options(command)
+        if name in _OWN_CORPUS:
+            _add_confounding_options(command)
+        console.add_debug_flag(command)
+    report = commands.add_parser(
+        "report", help="one HTML page with all tables and pictures of a folder"
+    )
+    report.add_argument("folder", metavar="DIR", help="the experiments' --out")
+    report.add_argument("--to", metavar="FILE.html", help="default: DIR/report.html")
+    console.add_debug_flag(report)
+    return parser.parse_args(argv)
+
+
+def _add_training_options(command, lengths):
+    command.add_argument(
+        "--seeds", nargs="+", type=int, help="default: 0 21 42, as published"
+    )
+    command.add_argument(
+        "--preset",
+        choices=PRESETS,
+        help="default: paper for your own songs, demo for the built-in ones",
+    )
+    command.add_argument("--epochs", type=int, help="warm-up included")
+    command.add_argument("--warmup-epochs", type=int)
+    command.add_argument(
+        "--clip-seconds",
+        type=int,
+        choices=CLIP_SECONDS,
+        nargs="+" if lengths else None,
+        help="default: the preset's; for table3 3 5 10",
+    )
+    command.add_argument("--level", choices=LEVELS, help="default: song")
+    command.add_argument(
+        "--jobs", type=int, default=1, help="processes, each with a share of the cores"
+    )
+    command.add_argument(
+        "--out", default="experiments", help="folder; default: experiments"
+    )
+    command.add_argument(
+        "--features", default="features", help="folder of feature stores"
+    )
+
+
+def _add_noise_options(command):
+    command.add_argument(
+        "--artists",
+        nargs="+",
+        metavar="NAME",
+        help="five, or others; default: the "
+        "five with the most songs. The first gets the noise",
+    )
+    command.add_argument(
+        "--band",
+        nargs=2,
+        type=float,
+        default=(3000.0, 5000.0),
+        metavar=("LOW", "HIGH"),
+        help="of the noise, Hz; default: 3000 5000",
+    )
+    command.add_argument(
+        "--snr-db", type=float, default=10.0, help="recording over noise; default: 10"
+    )
+
+
+def _add_confounding_options(command):
+    command.add_argument(
+        "--values",
+        nargs="+",
+        type=float,
+        help="probabilities that the own band plays in training",
+    )
+    for name, kind in (
+        ("artists", int),
+        ("albums", int),
+        ("songs", int),
+        ("seconds", float),
+        ("voice_db", float),
+    ):
+        command.add_argument(
+            f"--{name.replace('_', '-')}", type=kind, help="of the built-in corpus"
+        )
+
+
+def main(argv=None):
+    """Command line of the experiments."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = parse_args(argv)
+    args.command = shlex.join(["python", "-m", "lca_keras.experiments", *argv])
+    return console.guard(lambda: _start(args), args.debug)
+
+
+def _start(args):
+    if args.name == "report":
+        from lca_keras.studies import report
+
+        if args.to and not pathlib.Path(args.to).absolute().parent.is_dir():
+            raise UserError(f"--to {args.to}: no such folder")
+        path = report.write(args.folder, args.to)
+        print(f"written to {path}")
+        return
+    if args.jobs < 1:
+        raise UserError(f"--jobs must be at least 1, not {args.jobs}")
+    seeds = args.seeds or [0, 21, 42]
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds: {seeds} has a seed twice")
+    args.seeds = seeds
+    names = getattr(args, "variants", None) or []
+    if len(set(names)) < len(names):
+        raise UserError(f"--variants: {' '.join(names)} has a variant twice")
+    with console.resumable(shlex.split(args.command)):
+        experiment(args)
+
+
+def experiment(args):
+    """Does an experiment and prints what came of it."""
+    console.quiet_tensorflow()
+    from lca_keras.studies import studies
+
+    out = pathlib.Path(args.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        writable = os.access(out, os.W_OK)
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror}") from error
+    if not writable:
+        raise UserError(f"--out {out}: no permission to write there")
+    result = studies.study(args)
+    result.write(out)
+    print(f"\n{result.markdown()}")
+    print(f"written to {out / args.name}.md, .csv, .tex and .json")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

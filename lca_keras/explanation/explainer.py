@@ -1,0 +1,430 @@
+"""Why a model names a singer: where in a song it found what speaks for an artist."""
+
+import dataclasses
+import os
+import pathlib
+
+import numpy as np
+
+from lca_keras.base import files, metrics, plots
+from lca_keras.base.config import Config
+from lca_keras.base.errors import UserError
+from lca_keras.data import hearing
+from lca_keras.data.catalogue import Song
+from lca_keras.data.extraction import STEMS, Extractor, has_stem
+from lca_keras.explanation import saliency
+from lca_keras.exports import versions
+from lca_keras.exports.versions import METADATA
+
+_CLIPS_AT_ONCE = 32
+# Decibels below a song's maximum that pictures show.
+_DEPTH = 80
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """A song, the vote of its clips, and what speaks for whom in it.
+
+    Attributes:
+        song: String, the audio file.
+        artists: List of class names.
+        singer: Artist, by the vote of the clips.
+        probabilities: Float array `(clips, classes)`, calibrated.
+        starts: Float array `(clips,)`, seconds at which they begin.
+        clip_seconds: Float.
+        second: Float, frames a second.
+        mel: Float32 array `(mel_bins, frames)` of the whole song, NaN in silence that
+            is left out.
+        maps: Dict from artist to the class activation in the song over its mean in each
+            clip, an array like `mel`, NaN outside of clips.
+        counterfactual: The same of the counterfactual branch for the named singer, or
+            `None`.
+        attention: Float array `(clips, weights)`, or `None`.
+        cf_attention: That of the counterfactual branch, or `None`.
+        voice_shares: Dict from artist to the share of the clips' map that lies on cells
+            which the voice dominates, an array `(clips,)`; empty without stems.
+        voice_cells: Share of all the clips' cells that the voice dominates, or `None`.
+        centres: Float array `(mel_bins,)`, Hz.
+        layer: Where maps are taken, of `lca_keras.explanation.saliency.LAYERS`.
+        notes: Sentences about sound that is missing, and silence.
+    """
+
+    song: str
+    artists: list[str]
+    singer: str
+    probabilities: np.ndarray
+    starts: np.ndarray
+    clip_seconds: float
+    second: float
+    mel: np.ndarray
+    maps: dict[str, np.ndarray]
+    counterfactual: np.ndarray | None
+    attention: np.ndarray | None
+    cf_attention: np.ndarray | None
+    voice_shares: dict[str, np.ndarray]
+    voice_cells: float | None
+    centres: np.ndarray
+    layer: str
+    notes: list[str]
+
+    @property
+    def seconds(self):
+        """Length of the song."""
+        return self.mel.shape[1] / self.second
+
+    def empty_clips(self, cam):
+        """Number of clips in which one of the maps is zero: nothing speaks for it."""
+        first = np.round(self.starts * self.second).astype(int)
+        frames = round(self.clip_seconds * self.second)
+        return sum(not np.nansum(cam[:, start : start + frames]) for start in first)
+
+
+class Explainer:
+    """A model, ready to explain its decisions.
+
+    Args:
+        network: `SingerNetwork` for inference.
+        artists: List of class names.
+        config: `lca_keras.base.config.Config` of its training.
+        layer: Optional layer of `lca_keras.explanation.saliency.LAYERS`.
+        separator: Optional name or folder of an Open-Unmix model; makes the stems of
+            songs that have none, and vocals for a model that hears these alone.
+        own_separator: Optional folder of the one that the model was trained with.
+        model: Optional `lca_keras.models.LCAModel` of the network, for what its
+            counterfactual attends to.
+        listed: Optional dict from path to the `lca_keras.data.catalogue.Song`s that are
+            known, with their stems.
+        part_of: Optional dict from artist, album and song to the part of a song.
+        moved: Optional sentence, why the songs of the model's run are not listed.
+
+    Raises:
+        UserError: The network has no such layer.
+    """
+
+    def __init__(
+        self,
+        network,
+        artists,
+        config,
+        layer=None,
+        separator=None,
+        own_separator=None,
+        model=None,
+        listed=None,
+        part_of=None,
+        moved=None,
+    ):
+        self._network, self.artists, self._config = network, artists, config
+        self._model, self._moved = model, moved
+        self._listed, self._part_of = listed or {}, part_of or {}
+        self._activation = saliency.ClassActivation(self._network, layer)
+        self._counterfactual = None
+        self._learned = self._model is not None and self._model.method == "lca"
+        if self._learned and self._activation.layer == "fgnl":
+            self._counterfactual = saliency.ClassActivation(
+                self._model.backbone, "fgnl", self._model.cf_attention
+            )
+        self._extractor, self._stems = _extractors(
+            self._config, separator, own_separator
+        )
+
+    @classmethod
+    def of_export(cls, path, layer=None, separator=None):
+        """The same for an export, the folder of a model or of a version.
+
+        Raises:
+            UserError: There is none, or it has no such layer.
+        """
+        from lca_keras.exports.savedmodel import read_network
+
+        path = pathlib.Path(path)
+        if not versions.versions(path) and not (path / "saved_model.pb").exists():
+            raise UserError(
+                f"{path}: neither a run nor an export. Expected runs/NAME, or "
+                "saved_models/NAME"
+            )
+        folder = versions.find_version(path)
+        about = files.read_json(folder / METADATA)
+        config = Config.from_dict(about["config"])
+        network = read_network(folder)
+        return cls(network, about["artists"], config, layer, separator)
+
+    def explain(self, path, artists=(), vocals=None, accompaniment=None):
+        """Explains the decision about a song.
+
+        Args:
+            path: Audio file.
+            artists: Names of artists whose maps are wanted beside that of the singer.
+            vocals: Optional file of the voice alone.
+            accompaniment: Optional file of everything else.
+
+        Returns:
+            `Explanation`.
+
+        Raises:
+            lca_keras.audio.decode.AudioError: The song cannot be used.
+            UserError: An unknown artist.
+        """
+        unknown = [name for name in artists if name not in self.artists]
+        if unknown:
+            raise UserError(
+                f"the model does not know {', '.join(map(repr, unknown))}; it knows "
+                f"{', '.join(self.artists)}"
+            )
+        song = self._song(path, vocals, accompaniment)
+        config = self._config
+        heard = hearing.hear(self._extractor, config, song)
+        clips = heard.clips(config.clip_frames, heard.starts)
+        probabilities = self._network.predict(clips, _CLIPS_AT_ONCE, verbose=0)
+        singer = self.artists[metrics.vote(probabilities)]
+        centres = saliency.centre_frequencies(config.features)
+        clip_maps = {}
+        for name in dict.fromkeys([singer, *artists]):
+            classes = np.full(len(heard.starts), self.artists.index(name))
+            maps = self._activation(clips, classes)
+            clip_maps[name] = saliency.upsample(maps, len(centres), config.clip_frames)
+        counterfactual, attention = None, {}
+        if self._counterfactual is not None:
+            classes = np.full(len(heard.starts), self.artists.index(singer))
+            maps = self._counterfactual(clips, classes)
+            maps = saliency.upsample(maps, len(centres), config.clip_frames)
+            counterfactual = self._in_song(heard, maps)
+        if self._learned:
+            attention = self._model.predict(clips, _CLIPS_AT_ONCE, verbose=0)
+        shares, voice_cells = self._voice(song, heard, clip_maps)
+        mel = np.full((len(centres), heard.frames), np.nan, "float32")
+        mel[:, heard.kept] = heard.mel
+        return Explanation(
+            song=os.fspath(path),
+            artists=self.artists,
+            singer=singer,
+            probabilities=probabilities,
+            starts=heard.kept[heard.starts] / heard.second,
+            clip_seconds=config.clip_frames / heard.second,
+            second=heard.second,
+            mel=mel,
+            maps={n: self._in_song(heard, maps) for n, maps in clip_maps.items()},
+            counterfactual=counterfactual,
+            attention=attention.get("attention"),
+            cf_attention=attention.get("cf_attention"),
+            voice_shares=shares,
+            voice_cells=voice_cells,
+            centres=centres,
+            layer=self._activation.layer,
+            notes=[*heard.notes, *self._remarks(song)],
+        )
+
+    def _remarks(self, song):
+        """What of the song a reader of its explanation should know."""
+        notes = []
+        part = self._part_of.get((song.artist, song.album, song.song))
+        if part == "train":
+            notes.append("the model was trained on this song")
+        elif part == "validation":
+            notes.append("the model's best epoch was chosen by this song")
+        if self._moved and not has_stem(song):
+            notes.append(
+                "stems of the run's songs are not found, so no share of the voice "
+                f"({self._moved}); name them with --vocals or --accompaniment"
+            )
+        return notes
+
+    def _song(self, path, vocals, accompaniment):
+        """The song with its stems: those given, or those of the run's manifest."""
+        path = pathlib.Path(path).absolute()
+        song = self._listed.get(path, Song("", "", "", path))
+        if vocals or accompaniment:
+            return dataclasses.replace(
+                song,
+                vocals_path=vocals and pathlib.Path(vocals),
+                accompaniment_path=accompaniment and pathlib.Path(accompaniment),
+            )
+        return song
+
+    def _in_song(self, heard, maps):
+        """Maps of clips `(clips, mel_bins, frames)` at their places in a song.
+
+        Each over its mean: how strongly a clip speaks for an artist says its vote, and
+        gradients of one clip are not to be compared with those of another.
+        """
+        means = maps.mean(axis=(1, 2), keepdims=True)
+        maps = np.divide(maps, means, out=np.zeros_like(maps), where=means > 0)
+        placed = np.full((maps.shape[1], heard.frames), np.nan, "float32")
+        for start, clip in zip(heard.starts, maps, strict=True):
+            placed[:, heard.kept[start + np.arange(clip.shape[1])]] = clip
+        return placed
+
+    def _voice(self, song, heard, clip_maps):
+        """Share of the voice in each clip's maps, and of all cells."""
+        if self._stems is None or not (has_stem(song) or self._stems.separates):
+            return {}, None
+        arrays = self._stems.extractor.extract(song).arrays
+        frames = [start + np.arange(self._config.clip_frames) for start in heard.starts]
+        vocals, accompaniment = (
+            np.stack([arrays[name][:, heard.kept[few]] for few in frames])
+            for name in STEMS
+        )
+        cells = saliency.voice_cells(vocals, accompaniment)
+        shares = {name: saliency.share(maps, cells) for name, maps in clip_maps.items()}
+        return shares, float(np.mean(cells))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stems:
+    """What computes stems, and whether a separator makes missing ones."""
+
+    extractor: Extractor
+    separates: bool
+
+
+def _extractors(config, asked, own):
+    """The extractor of what the network is served, and `_Stems` or `None`.
+
+    A run's own separator makes what its network hears; to separate for the voice's
+    share alone takes minutes, and has to be asked for.
+    """
+    from lca_keras.audio import separation
+
+    served, separator = config.served_features, asked or own
+    if served.source == "vocals":
+        # It hears the voice alone: no band whose share could be asked for.
+        return Extractor(served, separator, threads=None), None
+    wanted = config.features.separator or separation.DEFAULT
+    if separator is not None:
+        wanted = separation.separator_id(separator)
+    stems = dataclasses.replace(served, source="stems", separator=wanted, melody="none")
+    folder = separator if separator not in separation.PRETRAINED else None
+    extractor = Extractor(stems, folder, threads=None)
+    return Extractor(served, threads=None), _Stems(extractor, asked is not None)
+
+
+# === Pictures ===
+
+
+def figure(explanation):
+    """Draws an `Explanation`: the vote, maps over the spectrogram, attention, voice."""
+    panels = [("vote", 1.0 + 0.16 * len(explanation.artists))]
+    panels += [(("map", name), 1.9) for name in explanation.maps]
+    if explanation.counterfactual is not None:
+        panels.append(("counterfactual", 1.9))
+    if explanation.attention is not None:
+        panels += [("attention", 1.0), ("cf_attention", 1.0)]
+    if explanation.voice_shares:
+        panels.append(("voice", 1.4))
+    heights = [height for _, height in panels]
+    with plots.style():
+        drawn = plots.new_figure(12, 0.7 + sum(heights) * 1.15)
+        column = drawn.subplots(len(panels), 1, sharex=True, height_ratios=heights)
+        for axes, (panel, _) in zip(np.atleast_1d(column), panels, strict=True):
+            if panel == "vote":
+                _draw_vote(drawn, axes, explanation)
+            elif panel in ("attention", "cf_attention"):
+                _draw_attention(drawn, axes, explanation, panel)
+            elif panel == "voice":
+                _draw_voice(axes, explanation)
+            else:
+                _draw_map(drawn, axes, explanation, panel)
+        axes.set_xlim(0, explanation.seconds)
+        axes.set_xlabel("time (s)")
+        name = pathlib.Path(explanation.song).name
+        how = f"class activation (Grad-CAM, {explanation.layer})"
+        drawn.suptitle(f"{name}: {explanation.singer}. Maps: {how}")
+    return drawn
+
+
+def _edges(explanation):
+    """Times between clips, and for each stretch between them its clip or -1."""
+    edges, clips = [], []
+    for number, start in enumerate(explanation.starts):
+        end = start + explanation.clip_seconds
+        if number + 1 < len(explanation.starts):
+            end = min(end, explanation.starts[number + 1])
+        if edges and start > edges[-1] + 1e-6:
+            edges.append(start)
+            clips.append(-1)
+        edges += [start, end] if not edges else [end]
+        clips.append(number)
+    return np.array(edges), np.array(clips)
+
+
+def _by_clip(figure_, axes, explanation, values, label, **how):
+    """Draws rows of values `(clips, rows)` over time."""
+    edges, clips = _edges(explanation)
+    columns = np.where(clips[:, None] < 0, np.nan, values[np.maximum(clips, 0)])
+    rows = np.arange(values.shape[1] + 1)
+    image = axes.pcolormesh(edges, rows, columns.T, cmap="Blues", **how)
+    figure_.colorbar(image, ax=axes, label=label)
+
+
+def _draw_vote(figure_, axes, explanation):
+    probabilities = explanation.probabilities
+    how = {"vmin": 0, "vmax": 1}
+    _by_clip(figure_, axes, explanation, probabilities, "probability", **how)
+    middles = explanation.starts + explanation.clip_seconds / 2
+    axes.plot(middles, probabilities.argmax(axis=1) + 0.5, "k.", ms=4)
+    axes.set_yticks(np.arange(len(explanation.artists)) + 0.5, explanation.artists)
+    axes.invert_yaxis()
+    axes.set_title("the vote of each clip (dot) and its probabilities", loc="left")
+
+
+def _draw_attention(figure_, axes, explanation, name):
+    values = getattr(explanation, name)
+    shared = np.stack([explanation.attention, explanation.cf_attention])
+    how = {"vmin": 0, "vmax": float(shared.max())}
+    _by_clip(figure_, axes, explanation, values, "weight", **how)
+    axes.set_yticks(np.arange(values.shape[1]) + 0.5, range(values.shape[1]))
+    axes.set_ylabel("shift")
+    which = "counterfactual" if name == "cf_attention" else "main branch"
+    axes.set_title(f"attention over shifts, {which}", loc="left")
+
+
+def _draw_map(figure_, axes, explanation, panel):
+    if panel == "counterfactual":
+        cam, title = (
+            explanation.counterfactual,
+            (f"what speaks for {explanation.singer} in the counterfactual branch"),
+        )
+    else:
+        name = panel[1]
+        cam, title = explanation.maps[name], f"what speaks for {name}"
+        if name in explanation.voice_shares:
+            share = np.nanmean(explanation.voice_shares[name])
+            title += (
+                f" ({share:.0%} on cells that the voice dominates; "
+                f"{explanation.voice_cells:.0%} if spread evenly)"
+            )
+    if empty := explanation.empty_clips(cam):
+        title += f": nothing in {empty} of {len(explanation.starts)} clips"
+    loudest = np.nanmax(explanation.mel)
+    extent = (0, explanation.seconds, -0.5, len(explanation.centres) - 0.5)
+    how = {"aspect": "auto", "origin": "lower", "extent": extent}
+    levels = {"vmin": loudest - _DEPTH, "vmax": loudest, "cmap": "gray_r"}
+    spectrum = axes.imshow(explanation.mel, **levels, **how)
+    axes.imshow(plots.heat(cam, top_of(explanation)), **how)
+    plots.mel_axis(axes, explanation.centres)
+    axes.set_title(title, loc="left")
+    figure_.colorbar(spectrum, ax=axes, label="level (dB)")
+    label = "activation over\nits clip's mean"
+    plots.heat_bar(figure_, axes, top_of(explanation), label)
+
+
+def top_of(explanation):
+    """The highest value that maps show: one scale for all of them."""
+    maps = [*explanation.maps.values()]
+    if explanation.counterfactual is not None:
+        maps.append(explanation.counterfactual)
+    return max(1.0, *(float(np.nanquantile(cam, 0.99)) for cam in maps))
+
+
+def _draw_voice(axes, explanation):
+    middles = explanation.starts + explanation.clip_seconds / 2
+    for number, (name, shares) in enumerate(explanation.voice_shares.items()):
+        look = plots.look_of(number)
+        axes.plot(middles, shares, label=name, ms=4, lw=1, **look)
+    axes.axhline(
+        explanation.voice_cells, c="0.5", ls="--", lw=1, label="if spread evenly"
+    )
+    axes.set_ylim(0, 1)
+    axes.set_ylabel("share")
+    axes.legend(fontsize="small", ncols=4)
+    axes.set_title("share of the map on cells that the voice dominates", loc="left")

@@ -1,0 +1,4 @@
+"""Exports: SavedModel, TFLite, model card, versions, integrity.
+
+Imports `voices` and the wings below it.
+"""

@@ -1,0 +1,121 @@
+"""Exports: a SavedModel for TF Serving and TFLite models for phones.
+
+`saved_models/<name>/<version>/` holds the main branch only, complete without this
+package's code.
+"""
+
+import pathlib
+
+from lca_keras.base import files
+from lca_keras.base.config import Config
+from lca_keras.exports import integrity, tflite_file, versions
+from lca_keras.voices import openset
+
+
+def export_model(
+    network, artists, config, root, name, metrics, about=None, gallery=None
+):
+    """Writes the next version of a model.
+
+    A network that takes the melody too is exported with both inputs: every signature
+    that takes a waveform or a spectrogram then also takes `melody`, float32 `(batch,
+    mel_bins, frames, 1)` on the spectrogram's frames.
+
+    Args:
+        network: `SingerNetwork` for inference, as `LCAModel.main_branch()` gives.
+        artists: List of class names, in class order.
+        config: `lca_keras.base.config.Config` of the run.
+        root: Folder of all exports, usually `saved_models`.
+        name: Name of the model, a folder below `root`.
+        metrics: Dict of scores for the model card.
+        about: Optional dict of further facts for the metadata (run, corpus, date).
+        gallery: Optional `lca_keras.voices.openset.Gallery`: without, any song has a
+            singer.
+
+    Returns:
+        `pathlib.Path` of the version.
+
+    Raises:
+        OSError: The folder cannot be written to.
+    """
+    # TensorFlow loads here, not with those who only look for a version.
+    from lca_keras.exports import tflite
+
+    folder = pathlib.Path(root, name)
+    features = config.features
+    with versions.staging(folder) as temporary:
+        told = {
+            "name": name,
+            "artists": artists,
+            "sample_rate": features.sample_rate,
+            "clip_frames": config.clip_frames,
+            "clip_seconds": config.clip_frames
+            * features.hop_length
+            / features.sample_rate,
+            "temperature": network.temperature,
+            "config": config.to_dict(),
+            "gallery": None if gallery is None else gallery.to_dict(),
+        }
+        detector = None if gallery is None else gallery.detector
+        lite = tflite.convert(network, detector=detector)
+        metadata = {
+            **told,
+            "parameters": network.count_params(),
+            "metrics": metrics,
+            **(about or {}),
+        }
+        _write(temporary, network, config, told, metadata, lite)
+        return versions.publish(temporary, folder)
+
+
+def with_gallery(folder, gallery):
+    """Writes the next version of a model: the same network with another gallery.
+
+    Args:
+        folder: `pathlib.Path` of the version that it is made of, with its gallery.
+        gallery: `lca_keras.voices.openset.Gallery`.
+
+    Returns:
+        `pathlib.Path` of the version.
+
+    Raises:
+        UserError: The version is not whole.
+        OSError: The folder cannot be written to.
+    """
+    from lca_keras.exports import savedmodel
+
+    network = savedmodel.read_network(folder)
+    metadata = files.read_json(folder / versions.METADATA)
+    path = folder / tflite_file.DEFAULT
+    told = tflite_file.about(path)
+    for each in (told, metadata):
+        each["gallery"] = gallery.to_dict()
+    config = Config.from_dict(metadata["config"])
+    with versions.staging(folder.parent) as temporary:
+        lite = tflite_file.unpacked(path)
+        _write(temporary, network, config, told, metadata, lite)
+        return versions.publish(temporary, folder.parent, {"from": str(folder)})
+
+
+def _write(folder, network, config, told, metadata, lite):
+    """Writes all files of a version.
+
+    `told` is what its models say about themselves, `metadata` more of that, and `lite`
+    the bytes of the TFLite model.
+    """
+    from lca_keras.exports import savedmodel
+    from lca_keras.exports.card import model_card
+
+    gallery, artists = told["gallery"], told["artists"]
+    if gallery is not None:
+        gallery = openset.Gallery.from_dict(gallery)
+    singers = artists if gallery is None else [*artists, *gallery.enrolled]
+    savedmodel.write(network, artists, config, folder, told, gallery)
+    content = tflite_file.packed(lite, artists, told)
+    (folder / tflite_file.DEFAULT).write_bytes(content)
+    (folder / "labels.txt").write_text(
+        "".join(f"{singer}\n" for singer in singers), encoding="utf-8"
+    )
+    files.write_json(folder / versions.METADATA, metadata)
+    (folder / "model_card.md").write_text(model_card(metadata), encoding="utf-8")
+    integrity.write_sums(folder)

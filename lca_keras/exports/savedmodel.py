@@ -1,0 +1,132 @@
+"""The SavedModel for TF Serving: written, with its warm-up, and read back."""
+
+import os
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from lca_keras.base import files
+from lca_keras.base.config import Config
+from lca_keras.base.errors import UserError
+from lca_keras.exports.signatures import ServedNetwork
+from lca_keras.exports.versions import METADATA
+from lca_keras.models.factory import build_network
+
+# Songs of a request, and their clips, that a server has seen before it serves.
+_WARM_BATCHES, _WARM_CLIPS = (1, 2, 8), (1, 3)
+
+
+def write(network, artists, config, folder, about, gallery=None):
+    """Writes a SavedModel with its signatures and warm-up requests to a folder.
+
+    Args:
+        network: `SingerNetwork` for inference.
+        artists: List of class names, in class order.
+        config: `lca_keras.base.config.Config` of the run.
+        folder: `pathlib.Path`.
+        about: Dict for JSON, what the signature `about` answers.
+        gallery: Optional `lca_keras.voices.openset.Gallery`.
+    """
+    archive = keras.export.ExportArchive()
+    archive.track(network)
+    signatures = ServedNetwork(network, artists, config, about, gallery).signatures()
+    for name, (method, specs) in signatures.items():
+        archive.add_endpoint(name, method, specs)
+    archive.write_out(os.fspath(folder), verbose=False)
+    _write_warm_up(folder, config, network.takes_melody)
+
+
+def read_network(folder):
+    """Builds the network of an export again, with its weights.
+
+    Args:
+        folder: `pathlib.Path` of a version.
+
+    Returns:
+        `lca_keras.models.SingerNetwork`, the main branch, for inference.
+
+    Raises:
+        UserError: It is no whole export, or not of this release's networks.
+    """
+    try:
+        about = files.read_json(folder / METADATA)
+        config = Config.from_dict(about["config"])
+        stored = tf.saved_model.load(os.fspath(folder)).variables
+    except (OSError, ValueError, KeyError, UserError) as error:
+        raise UserError(f"{folder}: not a whole export ({error})") from error
+    network = build_network(
+        config.model,
+        len(about["artists"]),
+        config.clip_frames,
+        config.features.mel_bins,
+        "float32",
+    ).for_inference(about["temperature"])
+    values = {variable.name.partition(":")[0]: variable for variable in stored}
+    for weight in network.weights:
+        value = values.get(weight.path)
+        if value is None or value.shape != weight.shape:
+            raise UserError(
+                f"{folder}: its network is not that of its configuration "
+                f"({weight.path}: {None if value is None else value.shape}, expected "
+                f"{weight.shape}). Give the run that it comes from"
+            )
+    for weight in network.weights:
+        weight.assign(values[weight.path].numpy())
+    return network
+
+
+def _write_warm_up(folder, config, melody):
+    """Requests that TF Serving runs before it serves: the first one is slow.
+
+    Of several sizes, since every size is slow once.
+    """
+    from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
+
+    path = folder / "assets.extra" / "tf_serving_warmup_requests"
+    path.parent.mkdir()
+    with tf.io.TFRecordWriter(os.fspath(path)) as writer:
+        for signature, tensors in _warm_up_inputs(config, melody):
+            request = predict_pb2.PredictRequest(
+                model_spec=model_pb2.ModelSpec(signature_name=signature),
+                inputs={name: _proto(value) for name, value in tensors.items()},
+            )
+            log = prediction_log_pb2.PredictionLog(
+                predict_log=prediction_log_pb2.PredictLog(request=request)
+            )
+            writer.write(log.SerializeToString())
+
+
+def _warm_up_inputs(config, melody):
+    """Yields names of signatures and their inputs."""
+    features, frames = config.features, config.clip_frames
+    for batch in _WARM_BATCHES:
+        for clips in _WARM_CLIPS:
+            samples = frames * clips * features.hop_length
+            waveform = np.full((batch, samples), 0.1, "float32")
+            mel = np.zeros((batch, features.mel_bins, frames * clips, 1), "float32")
+            # As many frames as the front end makes of the waveform.
+            silence = np.zeros(
+                (batch, features.mel_bins, frames * clips + 1, 1), "float32"
+            )
+            heard = {"melody": silence} if melody else {}
+            lengths = np.full(batch, samples, "int32")
+            yield "serving_default", {"waveform": waveform, **heard}
+            yield "songs", {"waveform": waveform, "lengths": lengths, **heard}
+            yield "embed", {"waveform": waveform, **heard}
+            heard = {"melody": mel} if melody else {}
+            yield "mel", {"mel_spectrogram": mel, **heard}
+            if clips == 1:
+                yield "clips", {"mel_spectrogram": mel, **heard}
+                if not melody:
+                    wav = tf.audio.encode_wav(waveform[:1].T, features.sample_rate)
+                    yield "audio_bytes", {"audio_bytes": [wav.numpy()] * batch}
+    yield "about", {"request": [b""]}
+
+
+def _proto(value):
+    """A `TensorProto`; an array of one number over and over is that number once."""
+    proto = tf.make_tensor_proto(value)
+    if isinstance(value, np.ndarray) and np.ptp(value) == 0:
+        proto = tf.make_tensor_proto(value.flat[0], shape=value.shape)
+    return proto

@@ -1,0 +1,132 @@
+"""Melody contour: the fundamental frequency of each frame, as a mel band."""
+
+import functools
+import importlib.util
+
+import numpy as np
+
+from lca_keras.base.errors import UserError
+
+# From C2 to C6: the range of singing voices, in Hz.
+FMIN, FMAX = 65.4, 1046.5
+# Frames that CREPE is less sure of are unvoiced. On songs of the built-in corpus its
+# small model then finds three of four sung frames, nearly all at the right pitch.
+_PERIODICITY = 0.21
+# Trackers find a pitch in the faintest noise: frames this far below the loudest are
+# taken for silence.
+_SILENCE_DB = 50.0
+UNVOICED = -1
+
+
+def melody_bands(samples, config, threads=None):
+    """Tracks the melody of a song on the frames of its mel-spectrogram.
+
+    The pitch is quantised to the bands of the spectrogram, as in CRNNM, so that the
+    contour and the spectrogram share both axes.
+
+    Args:
+        samples: Float32 array `(samples,)` at `config.sample_rate`.
+        config: `lca_keras.base.config.FeatureConfig`; `melody` names the tracker.
+        threads: Optional int, threads of CREPE's network.
+
+    Returns:
+        Int16 array `(frames,)`: the mel band of the pitch, -1 where nothing is sung.
+
+    Raises:
+        UserError: The tracker is not installed.
+
+    References:
+        - Hsieh et al., 2020, https://arxiv.org/abs/2002.06817
+        - Mauch & Dixon, 2014, pYIN; Kim et al., 2018, https://arxiv.org/abs/1802.06182
+    """
+    import librosa
+
+    samples = np.asarray(samples, "float32")
+    frames = 1 + len(samples) // config.hop_length
+    if config.melody == "pyin":
+        pitch = _pyin(samples, config)[:frames]
+    else:
+        pitch = _crepe(samples, config, threads)[:frames]
+    pitch = np.pad(pitch, (0, frames - len(pitch)))
+    loudness = librosa.feature.rms(
+        y=samples, frame_length=config.n_fft, hop_length=config.hop_length
+    )[0, :frames]
+    sung = (pitch > 0) & (loudness > loudness.max() * 10 ** (-_SILENCE_DB / 20))
+    bands = np.searchsorted(_band_edges(config), pitch, side="right") - 1
+    bands = np.clip(bands, 0, config.mel_bins - 1)
+    return np.where(sung, bands, UNVOICED).astype("int16")
+
+
+def contour(bands, mel_bins):
+    """Writes a melody as an image.
+
+    Args:
+        bands: Int array `(frames,)` as `melody_bands` gives.
+        mel_bins: Int.
+
+    Returns:
+        Float32 array `(mel_bins, frames)`, one-hot; unvoiced frames are all zero.
+    """
+    image = np.zeros((mel_bins, len(bands)), "float32")
+    voiced = np.flatnonzero(np.asarray(bands) >= 0)
+    image[np.asarray(bands)[voiced], voiced] = 1.0
+    return image
+
+
+@functools.lru_cache(maxsize=8)
+def _band_edges(config):
+    """Lower edges of the mel bands in Hz, midway between centres on the mel scale."""
+    import librosa
+
+    low, high = librosa.hz_to_mel(np.array([config.fmin, config.fmax]))
+    step = (high - low) / (config.mel_bins + 1)
+    return librosa.mel_to_hz(low + step * (0.5 + np.arange(config.mel_bins)))
+
+
+def _pyin(samples, config):
+    """Pitch in Hz by probabilistic YIN, 0 where unvoiced."""
+    import librosa
+
+    pitch, _, _ = librosa.pyin(
+        samples,
+        fmin=FMIN,
+        fmax=FMAX,
+        sr=config.sample_rate,
+        frame_length=config.n_fft,
+        hop_length=config.hop_length,
+        fill_na=0.0,
+    )
+    return pitch
+
+
+def require_crepe():
+    """Raises a `UserError` unless torchcrepe is installed."""
+    if importlib.util.find_spec("torchcrepe") is None:
+        raise UserError(
+            "--melody crepe needs torchcrepe: pip install 'lca-keras[crepe]', or use "
+            "--melody pyin."
+        )
+
+
+def _crepe(samples, config, threads):
+    """Pitch in Hz by CREPE's small model, 0 where unvoiced."""
+    require_crepe()
+    import torch
+    import torchcrepe
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    # On a CPU the full model takes longer than the song lasts, and is no better here.
+    pitch, periodicity = torchcrepe.predict(
+        torch.from_numpy(np.array(samples))[None],
+        config.sample_rate,
+        config.hop_length,
+        FMIN,
+        FMAX,
+        model="tiny",
+        decoder=torchcrepe.decode.viterbi,
+        return_periodicity=True,
+        batch_size=512,
+        device="cpu",
+    )
+    return np.where(periodicity[0] > _PERIODICITY, pitch[0], 0.0)

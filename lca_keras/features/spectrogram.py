@@ -1,0 +1,256 @@
+"""Mel-spectrograms, computed with NumPy; equal to librosa's to 1e-3 dB.
+
+With `level="song"` a song is first brought to one level, which librosa does not do.
+"""
+
+import functools
+import itertools
+
+import numpy as np
+
+# Below this the published chain cuts off: `amin` of librosa's amplitude_to_db, also
+# applied there to power.
+FLOOR = 1e-5
+# Far enough below it that the sum of two silences stays below it too.
+STEM_FLOOR = 1e-7
+# What `level="song"` makes of the mean power of a song's frames, summed over mel bands:
+# about that of -18 dB of full scale.
+SONG_LEVEL = 500.0
+# Frames that are softer than the loudest by more, 40 dB, have no say in it.
+LEVEL_GATE = 1e-4
+# A frame without sound has no cell above the bottom of the song's range, or above 60 dB
+# below its loudest cell. Float16 rounds cells by 0.03 dB.
+_SILENCE_DB, _ROUNDING_DB = 60.0, 0.1
+# Pauses from so many seconds on are cut out of a song before clips are cut from it.
+_PAUSE_SECONDS = 1.0
+# Frames transformed at a time; bounds memory for long songs.
+_CHUNK_FRAMES = 1024
+
+
+@functools.lru_cache(maxsize=8)
+def mel_filters(config):
+    """Slaney mel filters, `(mel_bins, n_fft // 2 + 1)` float32, read-only.
+
+    Those of `librosa.filters.mel`, whose import takes longer than a song does.
+
+    With `level="song"` nothing passes of the bins 0 and 1, all that Hann's window makes
+    of a constant offset.
+    """
+    low, high = _hertz_to_mel([config.fmin, config.fmax])
+    edges = _mel_to_hertz(np.linspace(low, high, config.mel_bins + 2))[:, None]
+    bins = np.arange(config.n_fft // 2 + 1) * config.sample_rate / config.n_fft
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    triangles = np.maximum(0, np.minimum(rising, falling))
+    filters = (2 / (edges[2:] - edges[:-2]) * triangles).astype("float32")
+    if config.level != "none":
+        filters[:, :2] = 0
+    filters.setflags(write=False)
+    return filters
+
+
+# Slaney's scale is linear up to 1 kHz, 200/3 Hz a mel, then logarithmic: 27 mels from 1
+# to 6.4 kHz.
+_LINEAR, _CORNER, _LOG_STEP = 200 / 3, 15.0, np.log(6.4) / 27
+
+
+def _hertz_to_mel(hertz):
+    linear = np.asarray(hertz) / _LINEAR
+    above = np.log(np.maximum(linear, _CORNER) / _CORNER) / _LOG_STEP
+    return np.minimum(linear, _CORNER) + above
+
+
+def _mel_to_hertz(mel):
+    above = np.exp(_LOG_STEP * np.maximum(mel - _CORNER, 0))
+    return _LINEAR * np.minimum(mel, _CORNER) * above
+
+
+def hann_window(length):
+    """Periodic Hann window, float32."""
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)).astype(
+        "float32"
+    )
+
+
+def decibel_scale(config):
+    """Factor of `log10` in the configured decibel definition."""
+    return 20.0 if config.decibel == "amplitude" else 10.0
+
+
+def mel_spectrogram(samples, config):
+    """Log mel-spectrogram of a song.
+
+    Args:
+        samples: Float array `(samples,)` at `config.sample_rate`, or a collection of
+            such arrays, a long song in pieces.
+        config: `lca_keras.base.config.FeatureConfig`.
+
+    Returns:
+        Float32 array `(mel_bins, frames)`, decibels, at most `config.top_db` below
+        the song's maximum.
+    """
+    return to_decibels(mel_power(samples, config), config)
+
+
+def to_decibels(power, config):
+    """The configured decibels of a whole song's `mel_power`; see `mel_spectrogram`."""
+    # In place: of a long song this is most of the memory.
+    decibels = power * level_gain(power, config)
+    np.maximum(decibels, FLOOR, out=decibels)
+    np.log10(decibels, out=decibels)
+    decibels *= decibel_scale(config)
+    np.maximum(decibels, decibels.max() - config.top_db, out=decibels)
+    return decibels.astype("float32", copy=False)
+
+
+def level_gain(power, config):
+    """Factor that brings a song's `mel_power` to the level of all songs.
+
+    Frames without sound don't count, so silence around a song changes nothing.
+    """
+    if config.level == "none":
+        return np.float32(1)
+    frames = power.sum(axis=0, dtype="float64")
+    if not frames.any():
+        return np.float32(1)
+    sounding = frames[frames >= LEVEL_GATE * frames.max()]
+    return np.float32(SONG_LEVEL / sounding.mean())
+
+
+def silence_depth(config):
+    """Decibels, as configured, below a song's loudest cell where sound ends."""
+    return min(config.top_db, decibel_scale(config) * _SILENCE_DB / 10) - _ROUNDING_DB
+
+
+def sounding_frames(mel, config):
+    """Bool array `(frames,)`, which frames of a song's spectrogram have sound.
+
+    Args:
+        mel: Array `(mel_bins, frames)`, decibels, of a whole song.
+        config: `lca_keras.base.config.FeatureConfig`.
+    """
+    loudest = mel.astype("float32").max(axis=0)
+    least = max(loudest.max() - silence_depth(config), silence_floor(config))
+    return loudest > np.float32(least)
+
+
+def silence_floor(config):
+    """Decibels, as configured, of cells that hold nothing."""
+    return decibel_scale(config) * np.log10(FLOOR) + _ROUNDING_DB
+
+
+def silent_passages(sounding):
+    """Tuple of ints: each passage's first frame without sound, and the one after it.
+
+    `sounding` is what `sounding_frames` gives.
+    """
+    edges = np.diff(~sounding, prepend=False, append=False)
+    return tuple(np.flatnonzero(edges).tolist())
+
+
+def pause_frames(config):
+    """Number of frames without sound that make a pause, which is cut out."""
+    return max(1, round(_PAUSE_SECONDS * config.sample_rate / config.hop_length))
+
+
+def edge_frames(config):
+    """Frames at an edge of silence whose windows hold hardly more than silence."""
+    return config.n_fft // 4 // config.hop_length
+
+
+def kept_frames(frames, silence, config):
+    """Int array, the frames of a song that its clips are cut from.
+
+    Silence before and after the sound, and pauses in it, are left out with the frames
+    at their edges, so that a song's clips don't depend on them.
+
+    Args:
+        frames: Int, number of frames.
+        silence: What `silent_passages` gives.
+        config: `lca_keras.base.config.FeatureConfig`.
+    """
+    kept, edge = np.ones(frames, bool), edge_frames(config)
+    for first, end in zip(silence[::2], silence[1::2], strict=True):
+        if end - first >= pause_frames(config) or first == 0 or end == frames:
+            kept[max(0, first - edge) : end + edge] = False
+    return np.flatnonzero(kept)
+
+
+def clip_starts(frames, clip_frames, hop_frames=None):
+    """Int array `(clips,)`, places in so many frames at which full clips begin.
+
+    Without `hop_frames`, the frames from one clip to the next, clips don't overlap.
+    """
+    return np.arange(0, frames - clip_frames + 1, hop_frames or clip_frames)
+
+
+def stem_levels(power):
+    """The form in which stems are kept, so that their powers can be added later.
+
+    Decibels of power, `10 log10`, whatever the configuration, and nothing is cut off
+    below the song's maximum: what is silent here may be added to something that is not.
+
+    Args:
+        power: Float array, as `mel_power` gives it.
+
+    Returns:
+        Float16 array of the same shape; rounding is within 0.03 dB.
+    """
+    return (10 * np.log10(np.maximum(power, STEM_FLOOR))).astype("float16")
+
+
+def stem_power(levels):
+    """The power, float32, that `stem_levels` was made of."""
+    return 10 ** (np.asarray(levels, "float32") / 10)
+
+
+def mel_power(samples, config):
+    """Mel-spectrogram of a song's power, float32 `(mel_bins, frames)`."""
+    import scipy.fft
+
+    if isinstance(samples, np.ndarray):
+        samples = [samples]
+    if config.level != "none":
+        samples = _without_offset(samples)
+    window, filters = hann_window(config.n_fft), mel_filters(config)
+    mel = []
+    for frames in _frames(samples, config):
+        spectrum = scipy.fft.rfft(frames * window, axis=-1)
+        power = spectrum.real**2 + spectrum.imag**2
+        mel.append(filters @ power.T)
+    return np.concatenate(mel, axis=1)
+
+
+def _without_offset(pieces):
+    """Yields a song's pieces without their common mean.
+
+    The filters stop it too, but for the steps at the song's ends.
+    """
+    size = sum(piece.size for piece in pieces)
+    total = sum(piece.sum(dtype="float64") for piece in pieces)
+    mean = np.float32(total / max(1, size))
+    for piece in pieces:
+        yield piece - mean
+
+
+def _frames(pieces, config):
+    """Yields arrays `(frames, n_fft)`, the windows of a whole song, centred.
+
+    However it comes in pieces, they are the same: the last bits of matrix products
+    depend on their size.
+    """
+    half, hop = config.n_fft // 2, config.hop_length
+    needed = (_CHUNK_FRAMES - 1) * hop + config.n_fft
+    waiting = np.zeros(half, "float32")
+    for piece in itertools.chain(pieces, [np.zeros(half)]):
+        waiting = np.concatenate([waiting, np.asarray(piece, "float32")])
+        while len(waiting) >= needed:
+            yield _windows(waiting[:needed], config)
+            waiting = waiting[_CHUNK_FRAMES * hop :]
+    if len(waiting) >= config.n_fft:
+        yield _windows(waiting, config)
+
+
+def _windows(samples, config):
+    windows = np.lib.stride_tricks.sliding_window_view(samples, config.n_fft)
+    return windows[:: config.hop_length]

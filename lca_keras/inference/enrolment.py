@@ -1,0 +1,141 @@
+"""Adds singers to an exported model, and takes them away, without training.
+
+A singer is enrolled by the mean voiceprint of a few songs. The network stays as it is:
+the next version of the model has another gallery.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from lca_keras.audio.decode import AudioError
+from lca_keras.base.errors import UserError
+from lca_keras.exports.export import with_gallery
+
+# With fewer, a song's own sound counts as the singer's.
+LEAST_SONGS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Enrolment:
+    """Somebody who was enrolled.
+
+    Attributes:
+        exported: `pathlib.Path` of the version that knows the singer.
+        songs: Dict from path to the similarity of a song to the others.
+        skipped: Dict from path to the reason why a song was left out.
+        nearest: Singer with the most similar voice among those known before.
+        similarity: Float, to that one.
+        alike: Whether it is above the threshold: they may be the same.
+    """
+
+    exported: object
+    songs: dict[str, float]
+    skipped: dict[str, str]
+    nearest: str
+    similarity: float
+    alike: bool
+
+
+def voiceprint_of(identifier, path, vocals_path=None):
+    """Mean voiceprint of a song's clips with voice, `(size,)`.
+
+    Args:
+        identifier: `lca_keras.inference.identification.Identifier` with a gallery.
+        path: Audio file.
+        vocals_path: Optional file of the voice alone.
+
+    Raises:
+        AudioError: It cannot be decoded, or has no voice.
+    """
+    voiceprints, _ = identifier.sung(identifier.hear(path, vocals_path))
+    return voiceprints.mean(axis=0)
+
+
+def enrol(identifier, folder, artist, paths, vocals=False, progress=None):
+    """Writes the next version of a model, which knows one singer more.
+
+    Args:
+        identifier: `lca_keras.inference.identification.Identifier` of the version.
+        folder: `pathlib.Path` of the version.
+        artist: Name of the singer.
+        paths: Audio files.
+        vocals: Whether these are vocals already.
+        progress: Optional function of (done, total) songs.
+
+    Returns:
+        `Enrolment`.
+
+    Raises:
+        UserError: The model has no gallery or the name, or too few songs can be used;
+            nothing is written.
+    """
+    gallery = gallery_of(identifier, folder)
+    if artist in identifier.artists:
+        raise UserError(
+            f"{artist} is known to {folder} already; --remove takes away who is "
+            "enrolled"
+        )
+    prints, skipped = {}, {}
+    for done, path in enumerate(paths):
+        if progress:
+            progress(done, len(paths))
+        try:
+            found = voiceprint_of(identifier, path, path if vocals else None)
+            prints[str(path)] = found
+        except AudioError as error:
+            skipped[str(path)] = str(error)
+    if progress:
+        progress(len(paths), len(paths))
+    if len(prints) < LEAST_SONGS:
+        reasons = "".join(f"\n  {path}: {why}" for path, why in skipped.items())
+        raise UserError(
+            f"enrolling needs {LEAST_SONGS} songs that can be used, better more and of "
+            f"several albums; there are {len(prints)}{reasons}"
+        )
+    extended = gallery.with_singer(artist, list(prints.values()))
+    near = gallery.means @ extended.means[-1]
+    others = {}
+    for path in prints:
+        rest = np.mean([p for other, p in prints.items() if other != path], axis=0)
+        pair = gallery.directions(np.stack([prints[path], rest]))
+        others[path] = float(pair[0] @ pair[1])
+    return Enrolment(
+        with_gallery(folder, extended),
+        others,
+        skipped,
+        identifier.artists[int(near.argmax())],
+        float(near.max()),
+        bool(near.max() >= gallery.threshold),
+    )
+
+
+def remove(identifier, folder, artist):
+    """Writes the next version of a model, without somebody who is enrolled.
+
+    Returns:
+        `pathlib.Path` of the version.
+
+    Raises:
+        UserError: Nobody of that name is enrolled; nothing is written.
+    """
+    gallery = gallery_of(identifier, folder)
+    if artist not in gallery.enrolled:
+        who = ", ".join(gallery.enrolled) or "nobody"
+        what = "was trained, not enrolled" if artist in identifier.artists else "is not"
+        raise UserError(f"{artist} {what}: enrolled in {folder} is {who}")
+    return with_gallery(folder, gallery.without_singer(artist))
+
+
+def gallery_of(identifier, folder):
+    """The gallery of a model.
+
+    Raises:
+        UserError: It has none.
+    """
+    if identifier.gallery is None:
+        raise UserError(
+            f"{folder} has no voiceprints: it was exported before these came, or is "
+            "not of `python -m lca_keras.fit`. Train it again"
+        )
+    return identifier.gallery

@@ -1,0 +1,355 @@
+"""Names the singer of songs, with an exported model."""
+
+import collections
+import dataclasses
+import hashlib
+import importlib
+import itertools
+import json
+import pathlib
+import threading
+
+import numpy as np
+
+from lca_keras.audio import decode
+from lca_keras.audio.decode import AudioError
+from lca_keras.base import files, plots
+from lca_keras.base.config import Config
+from lca_keras.base.errors import UserError
+from lca_keras.data import hearing
+from lca_keras.data.catalogue import Song
+from lca_keras.data.extraction import Extractor
+from lca_keras.exports import integrity, tflite_file, versions
+from lca_keras.exports.versions import METADATA
+from lca_keras.features import spectrogram
+from lca_keras.inference import runtimes
+from lca_keras.voices import openset
+
+# Clips that are cut out together; bounds memory for long songs.
+_CLIPS_AT_ONCE = 256
+_UNSURE = "not sure"
+# Seconds of silence that are told; songs fade in and out.
+_WORTH_A_WORD = 3.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Identification:
+    """Who sings a song.
+
+    Attributes:
+        status: `"ok"`; `"unknown"`, by nobody of the singers; `"no voice"`; or
+            `"not sure"`, if the mean probability is below the confidence that was
+            asked for.
+        singer: Artist, by the vote of the clips with voice, or somebody enrolled;
+            `None` unless the status is `"ok"`.
+        nearest: Who has the most similar voice, of an unknown song too; `None` without
+            voice, in a closed set, and for models of before.
+        score: Similarity to that one, at most 1; or `None`.
+        probabilities: Dict from artist to mean probability over the clips with voice,
+            in the order of the votes.
+        votes: Dict from artist to number of clips with voice, the most first; equal
+            ones by probability.
+        clip_seconds: Length of a clip.
+        clips: List of dicts with `start` (seconds), `singer` (`None` without voice),
+            `probabilities` (artist to float), `voice` (probability of singing, one for
+            models of before) and
+            `score` (similarity of the clip alone, or `None`) of every clip. Silence is
+            cut out before clips are cut.
+        notes: Sentences about sound that is missing, and silence.
+    """
+
+    status: str
+    singer: str | None
+    nearest: str | None
+    score: float | None
+    probabilities: dict[str, float]
+    votes: dict[str, int]
+    clip_seconds: float
+    clips: list[dict]
+    notes: list[str]
+
+
+class Identifier:
+    """An exported model, ready to identify singers.
+
+    Args:
+        model: Folder of a model, whose newest version is taken, or of a version; or a
+            TFLite file of one.
+        separator: Optional folder of the separator that the model was trained with.
+        runtime: Optional, one of `lca_keras.inference.runtimes.RUNTIMES`; default is
+            LiteRT where it is installed.
+        threads: Optional int, threads of LiteRT and of what computes features.
+        precision: One of `lca_keras.inference.runtimes.PRECISIONS`.
+
+    Attributes:
+        artists: List of singers, the network's own and then those enrolled.
+        gallery: `lca_keras.voices.openset.Gallery`, or `None` for models of before:
+            then any song has a singer.
+        metadata: Dict; what `lca_keras.json` beside the model says, or the server.
+        runtime: What computes: see `lca_keras.inference.runtimes`.
+        has_sums: Whether its files are those of its `SHA256SUMS`; exports of before
+            have none.
+        digest: String that tells models apart: its name, of what it is told, and a
+            precision other than float32.
+
+    Raises:
+        UserError: It is no export, not a whole one, or one that was changed; or the
+            runtime is not installed.
+    """
+
+    def __init__(
+        self,
+        model,
+        separator=None,
+        runtime=None,
+        threads=None,
+        precision="float32",
+    ):
+        path = pathlib.Path(model)
+        try:
+            if path.is_file():
+                self.has_sums = True
+                metadata = tflite_file.about(path)
+                computes = runtimes.open_file(path, runtime, threads, precision)
+            else:
+                if versions.versions(path):
+                    path = versions.find_version(path)
+                self.has_sums = integrity.check(path)
+                metadata = files.read_json(path / METADATA)
+                computes = runtimes.open_runtime(path, runtime, threads, precision)
+            self._start(computes, metadata, separator, threads)
+            if precision != "float32":
+                self.digest += f" in {precision}"
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: not a whole export ({error})") from error
+
+    @classmethod
+    def of_server(cls, server, separator=None):
+        """The same for a server of `lca_keras.inference.servers`."""
+        self = cls.__new__(cls)
+        self.has_sums = True
+        self._start(server, server.metadata, separator, None)
+        return self
+
+    def _start(self, runtime, metadata, separator, threads):
+        # Loaded now, not with the first song, and while its decoder starts and works.
+        decode.prepare()
+        import soxr  # noqa: F401
+
+        threading.Thread(target=importlib.import_module, args=("scipy.fft",)).start()
+        config = Config.from_dict(metadata["config"])
+        self.runtime, self.metadata = runtime, metadata
+        self.artists, self.gallery = list(metadata["artists"]), None
+        if metadata.get("gallery"):
+            self.gallery = openset.Gallery.from_dict(metadata["gallery"])
+            self.artists += self.gallery.enrolled
+        told = json.dumps(metadata, sort_keys=True).encode()
+        sum_of = hashlib.sha256(told).hexdigest()[:8]
+        self.digest = f"{metadata['name']} {sum_of}"
+        self._config = config
+        served = config.served_features
+        self._extractor = Extractor(served, separator, threads=threads)
+        spectrogram.mel_filters(served)
+        silence = np.zeros((1, served.mel_bins, config.clip_frames, 1), "float32")
+        names = ["mel_spectrogram", "melody"][: 1 + runtime.takes_melody]
+        runtime.warm_up(dict.fromkeys(names, silence))
+
+    def listen(self, song):
+        """What the network tells of the clips of a `HeardSong`.
+
+        Returns:
+            Dict of float32 arrays, as
+            `lca_keras.inference.runtimes.SavedModelRuntime.answers` gives them; `voice`
+            is one where the model does not tell it.
+        """
+        found = []
+        for few in np.array_split(song.starts, -(-len(song.starts) // _CLIPS_AT_ONCE)):
+            clips = song.clips(self._config.clip_frames, few)
+            if song.melody is None:
+                clips = {"mel_spectrogram": clips}
+            found.append(self.runtime.answers(clips))
+        told = runtimes.joined(found)
+        told.setdefault("voice", np.ones(len(song.starts), "float32"))
+        return told
+
+    def sung(self, song):
+        """Voiceprints of the clips of a `HeardSong` that have a voice.
+
+        Returns:
+            Float32 array `(clips with voice, size)`, and a bool array `(clips,)` that
+            says which these are.
+
+        Raises:
+            AudioError: None has.
+        """
+        told = self.listen(song)
+        voiced = told["voice"] >= openset.VOICED
+        if not voiced.any():
+            raise AudioError("no voice is heard in it")
+        return told["voiceprint"][voiced], voiced
+
+    def hear(self, path, vocals_path=None, overlap=0.0):
+        """The `HeardSong` of an audio file; see `identify`."""
+        if not 0 <= overlap < 1:
+            raise ValueError(
+                f"`overlap` must be in [0, 1). Received: overlap={overlap}"
+            )
+        song = Song("", "", "", path, vocals_path)
+        return hearing.hear(self._extractor, self._config, song, overlap)
+
+    def check(self, vocals):
+        """Raises early if vocals have to be separated and cannot be.
+
+        Args:
+            vocals: Iterable with the vocals' path of every song, or `None`.
+
+        Raises:
+            UserError: The separator is missing, or not the model's own.
+        """
+        self._extractor.check([Song("", "", "", "", path) for path in vocals])
+
+    def identify(
+        self,
+        path,
+        vocals_path=None,
+        overlap=0.0,
+        min_confidence=0.0,
+        closed_set=False,
+    ):
+        """Identifies the singer of an audio file.
+
+        Args:
+            path: Audio file of any format, rate and channel count.
+            vocals_path: Optional file of the voice alone, for a model that was trained
+                on vocals; without one the vocals are separated.
+            overlap: Share of a clip that the next one has too, below 1. Without, clips
+                are those of the exported model.
+            min_confidence: Mean probability below which no singer is named.
+            closed_set: Whether it is certain that one of the singers sings: then nobody
+                is unknown, and every clip votes.
+
+        Returns:
+            `Identification`.
+
+        Raises:
+            AudioError: The file cannot be decoded, is silent or too short.
+            UserError: The vocals have to be separated and cannot be.
+        """
+        heard = self.hear(path, vocals_path, overlap)
+        told = self.listen(heard)
+        voice, gallery = told["voice"], self.gallery
+        if gallery is None or closed_set:
+            verdict = openset.of_singers(told, gallery)
+            near, status = None, openset.OK
+        else:
+            verdict = gallery.judge(told["probabilities"], told["voiceprint"], voice)
+            near = gallery.similarities(told["voiceprint"]).max(axis=1).tolist()
+            status = verdict.status
+        winners = [
+            self.artists[index] if voiced else None
+            for index, voiced in zip(
+                verdict.clips.argmax(axis=1), verdict.voiced, strict=True
+            )
+        ]
+        counts = collections.Counter(winners)
+        # Of the network's own, the first is that of the vote,
+        # `lca_keras.base.metrics.vote`.
+        ranked = sorted(
+            zip(self.artists, verdict.probabilities.tolist(), strict=True),
+            key=lambda pair: (-counts[pair[0]], -pair[1]),
+        )
+        singer = nearest = None
+        if status == openset.OK:
+            singer = self.artists[verdict.singer]
+            if dict(ranked)[singer] < min_confidence:
+                status, singer = _UNSURE, None
+        if near is not None and verdict.nearest is not None:
+            nearest = self.artists[verdict.nearest]
+        return Identification(
+            status=status,
+            singer=singer,
+            nearest=nearest,
+            score=None if nearest is None else verdict.score,
+            probabilities=dict(ranked),
+            votes={name: counts[name] for name, _ in ranked},
+            clip_seconds=self.metadata["clip_seconds"],
+            clips=[
+                {
+                    "start": round(start / heard.second, 3),
+                    "singer": winner,
+                    "probabilities": dict(zip(self.artists, row, strict=True)),
+                    "voice": sung,
+                    "score": score,
+                }
+                for start, winner, row, sung, score in zip(
+                    heard.kept[heard.starts].tolist(),
+                    winners,
+                    verdict.clips.tolist(),
+                    voice.tolist(),
+                    near or [None] * len(winners),
+                    strict=True,
+                )
+            ],
+            notes=heard.notes,
+        )
+
+
+def headline(result):
+    """Who sings, of an `Identification`, in a few words."""
+    if result.status == openset.UNKNOWN:
+        return f"unknown, the nearest voice is {result.nearest}'s ({result.score:.2f})"
+    return result.singer or result.status
+
+
+def describe(path, result, top):
+    """The `Identification` of a song as lines of text, `top` artists of it."""
+    clips = sum(result.votes.values())
+    lines = [f"{path}: {headline(result)}"]
+    for name in list(result.votes)[:top] if clips else []:
+        lines.append(
+            f"  {result.votes[name]:3d} of {clips} clips, mean probability "
+            f"{result.probabilities[name]:6.1%}  {name}"
+        )
+    if 0 < clips < len(result.clips):
+        lines.append(f"  {len(result.clips) - clips:3d} more clips without voice")
+    lines += [f"  note: {note}" for note in result.notes]
+    return "\n".join(lines)
+
+
+def plot(results, path):
+    """Draws the vote over time, clip by clip, of `Identification`s by audio file."""
+    artists = sorted(next(iter(results.values())).probabilities)
+    figure = plots.new_figure(10, len(results) * (1.2 + 0.22 * len(artists)))
+    with plots.style():
+        rows = np.atleast_1d(figure.subplots(len(results), 1))
+        for axes, (name, result) in zip(rows, results.items(), strict=True):
+            edges, columns, votes = [], [], []
+            for clip, following in itertools.zip_longest(
+                result.clips, result.clips[1:]
+            ):
+                begin, end = clip["start"], clip["start"] + result.clip_seconds
+                if following is not None:  # Clips may overlap, or silence lie between.
+                    end = min(end, following["start"])
+                if edges and begin > edges[-1]:
+                    edges.append(begin)
+                    columns.append([np.nan] * len(artists))
+                edges += [begin, end] if not edges else [end]
+                columns.append([clip["probabilities"][name] for name in artists])
+                if clip["singer"]:
+                    place = artists.index(clip["singer"]) + 0.5
+                    votes.append(((begin + end) / 2, place))
+            image = axes.pcolormesh(
+                edges,
+                np.arange(len(artists) + 1),
+                np.transpose(columns),
+                vmin=0,
+                vmax=1,
+                cmap="Blues",
+            )
+            axes.plot(*np.reshape(votes, (-1, 2)).T, "k.", markersize=4)
+            axes.set_yticks(np.arange(len(artists)) + 0.5, artists)
+            axes.invert_yaxis()
+            axes.set_xlabel("seconds")
+            axes.set_title(f"{pathlib.Path(name).name}: {headline(result)}")
+            figure.colorbar(image, ax=axes, label="probability")
+    plots.save_figure(figure, path)

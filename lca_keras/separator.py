@@ -1,0 +1,123 @@
+"""Trains a small Open-Unmix on a corpus with vocal stems, or applies one to a song."""
+
+import argparse
+import importlib.util
+import pathlib
+import sys
+
+import numpy as np
+
+from lca_keras.audio.decode import AudioError
+from lca_keras.audio.separation import Separator, SeparatorError
+from lca_keras.base import console, files
+from lca_keras.base.config import SplitConfig
+from lca_keras.base.errors import UserError
+from lca_keras.corpora.separator import load_stems, separation_quality, train
+from lca_keras.data import catalogue, split
+
+
+def main(argv=None):
+    """Command line: `train` a separator, or `apply` one to a song."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lca_keras.separator",
+        description=__doc__.splitlines()[0],
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    train = commands.add_parser(
+        "train", help="train a small Open-Unmix on a corpus with vocal stems"
+    )
+    train.add_argument(
+        "--data",
+        required=True,
+        help="manifest with the column vocals_path, or the folder of a built-in "
+        "corpus made with --stems",
+    )
+    train.add_argument("--out", required=True, help="folder to write the model to")
+    train.add_argument(
+        "--split-file", help="CSV: artist, album, song, part; default: by album"
+    )
+    train.add_argument("--sample-rate", type=int, default=16000, help="Hz")
+    train.add_argument("--hidden-size", type=int, default=256, help="network's width")
+    train.add_argument("--epochs", type=int, default=20)
+    train.add_argument("--seed", type=int, default=0)
+    console.add_debug_flag(train)
+    apply = commands.add_parser("apply", help="write the vocals of a song")
+    apply.add_argument("song", help="audio file")
+    apply.add_argument("out", help="FLAC file to write")
+    apply.add_argument(
+        "--separator", default="umxl", help="umxl, umxhq or a folder; default: umxl"
+    )
+    console.add_debug_flag(apply)
+    args = parser.parse_args(argv)
+    run = {"train": _run_train, "apply": _run_apply}[args.command]
+    return console.guard(lambda: run(args), args.debug)
+
+
+def _run_apply(args):
+    if not pathlib.Path(args.out).absolute().parent.is_dir():
+        raise UserError(f"{args.out}: no such folder")
+    separator = Separator(args.separator)
+    try:
+        with files.atomic_path(args.out) as temporary:
+            separator.separate(args.song, separator.sample_rate, keep=temporary)
+    except AudioError as error:
+        raise UserError(f"{args.song}: {error}") from error
+    print(f"vocals written to {args.out}")
+
+
+def _run_train(args):
+    """Trains on the training songs, measures on the test songs."""
+    if importlib.util.find_spec("openunmix") is None:
+        raise SeparatorError(
+            "training a separator needs openunmix: pip install 'lca-keras[vocals]'"
+        )
+    if args.epochs < 1 or args.hidden_size < 2 or args.hidden_size % 2:
+        raise UserError("--epochs must be at least 1, --hidden-size an even number")
+    if pathlib.Path(args.out).exists():
+        raise UserError(f"{args.out} exists already: choose another --out")
+    data = pathlib.Path(args.data)
+    manifest = data / "manifest.csv" if data.is_dir() else data
+    songs = catalogue.load(manifest)
+    without = [song for song in songs if song.vocals_path is None]
+    if without:
+        raise UserError(
+            f"{manifest}: {len(without)} of {len(songs)} songs have no vocals_path, "
+            f"the first is {without[0].label}. `python -m lca_keras.corpora.synthesis "
+            "OUT --stems` writes a corpus that has them."
+        )
+    if args.split_file:
+        part_of = split.read_split(args.split_file, songs)
+    else:
+        part_of = split.split_songs(songs, SplitConfig(), args.seed)
+    parts = {
+        part: [song for song in songs if part_of[song.key] == part]
+        for part in split.PARTS
+    }
+
+    def report(epoch, loss, held_out):
+        print(
+            f"epoch {epoch:2d}/{args.epochs}  loss {loss:.4f}  validation "
+            f"{held_out:.4f}",
+            flush=True,
+        )
+
+    train(
+        load_stems(parts["train"], args.sample_rate),
+        load_stems(parts["validation"], args.sample_rate),
+        args.out,
+        args.sample_rate,
+        args.hidden_size,
+        args.epochs,
+        args.seed,
+        report,
+    )
+    rows = separation_quality(Separator(args.out), parts["test"])
+    before, after = np.median([row[1:] for row in rows], axis=0)
+    print(
+        f"test: vocals' SDR {before:.1f} dB in the mixture, {after:.1f} dB separated "
+        f"(median of {len(rows)} songs)\nseparator written to {args.out}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,4 @@
+"""Experiments: what is trained, what is counted, what is shown.
+
+Imports `workflow` and the wings below it.
+"""

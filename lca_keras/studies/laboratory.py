@@ -1,0 +1,311 @@
+"""Trainings that experiments share: each a run folder of its own, computed once."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+
+import numpy as np
+
+from lca_keras.audio import separation
+from lca_keras.base import files
+from lca_keras.base.config import (
+    AUGMENTATIONS,
+    EFFECTS,
+    EMBEDDING_LOSSES,
+    METHODS,
+    MODELS,
+    Config,
+    LossWeights,
+)
+from lca_keras.base.errors import UserError
+
+_PREDICTIONS = "predictions_test.npz"
+# Terms that act in the warm-up, whatever their weights.
+_TERMS = tuple(vars(LossWeights()))
+
+
+def configure(variant, config, separator=None):
+    """The `Config` of a variant, built on another one.
+
+    Args:
+        variant: Words joined by +. A method (`none`, `cal`, `lca`) or a model (`crnn`,
+            `crnnm`), `remix`, `specaugment`, a form of the effect (`probability`,
+            `logit`, `product`), an embedding loss (`supcon`, `aam`), `detach`,
+            `no-TERM` for a term of the loss that is switched off (`no-att`), `one-step`
+            for no warm-up, `vocals` for songs without their bands.
+        config: `lca_keras.base.config.Config`.
+        separator: Optional identifier of what makes missing vocals; the default is that
+            of the configuration.
+
+    Raises:
+        UserError: A word that is none of these.
+    """
+    train, augment, loss, sections = {"method": "none"}, {"kinds": []}, {}, {}
+    for word in variant.split("+"):
+        if word in METHODS:
+            train["method"] = word
+        elif word in MODELS:
+            sections["model"] = {"name": word}
+            if word == "crnnm" and config.features.melody == "none":
+                sections["features"] = {"melody": "pyin"}
+        elif word in EFFECTS:
+            train["effect"] = word
+        elif word in EMBEDDING_LOSSES:  # `none` is a method first.
+            train["embedding_loss"] = word
+        elif word == "detach":
+            train["detach_counterfactual"] = True
+        elif word == "one-step":
+            train["warmup_epochs"] = 0
+        elif word == "vocals":
+            features = sections.setdefault("features", {})
+            own = separator or config.features.separator or separation.DEFAULT
+            features.update(source="vocals", separator=own)
+        elif word in AUGMENTATIONS:
+            augment["kinds"].append(word)
+        elif word.removeprefix("no-") in _TERMS and word.startswith("no-"):
+            loss[word.removeprefix("no-")] = 0.0
+        else:
+            known = (*METHODS, *MODELS, *AUGMENTATIONS, *EFFECTS)
+            known += (*EMBEDDING_LOSSES[1:], "detach", "one-step")
+            terms = (f"no-{term}" for term in _TERMS)
+            raise UserError(
+                f"{word!r} is no part of a variant; these are "
+                f"{', '.join((*known, 'vocals', *terms))}"
+            )
+    augment["kinds"] = tuple(augment["kinds"])
+    return config.replace(train=train, augment=augment, loss=loss, **sections)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A finished training.
+
+    Attributes:
+        folder: `pathlib.Path` of its run folder.
+        config: `lca_keras.base.config.Config`.
+        artists: List of class names.
+        result: Dict for JSON: `best_epoch`, `parameters`, `train_f1`, and the scores of
+            `validation` and `test` as `lca_keras.workflow.run.evaluate` has them.
+    """
+
+    folder: pathlib.Path
+    config: Config
+    artists: list[str]
+    result: dict
+
+    @functools.cached_property
+    def predictions(self):
+        """The `ClipPredictions` of the test songs, as stored."""
+        return load_predictions(self.folder / _PREDICTIONS)
+
+    def model(self):
+        """Its calibrated `LCAModel`.
+
+        Raises:
+            UserError: Its files were deleted.
+        """
+        from lca_keras.workflow.run import Run
+
+        try:
+            return Run.load(self.folder).load_model()[0]
+        except UserError as error:
+            raise UserError(
+                f"{error}. To train it again, delete {self.folder} and start the "
+                "experiment once more."
+            ) from error
+
+
+class Laboratory:
+    """The trainings of an experiment's folder.
+
+    Args:
+        out: Folder.
+        source: `lca_keras.data.corpus.DataSource`.
+        show: Function like `lca_keras.data.corpus.prepare`, of a `DataSource` and a
+            `Config`, which says what it does to whoever watches.
+    """
+
+    def __init__(self, out, source, show=None):
+        self.out = pathlib.Path(out)
+        self.source = source
+        self._prepare = show
+        self._corpora, self._divisions = {}, {}
+
+    def corpus(self, config):
+        """`lca_keras.data.corpus.Corpus` with the features of a `Config`."""
+        from lca_keras.data import corpus
+
+        key = (config.features, config.clip_frames)
+        if key not in self._corpora:
+            prepare = self._prepare or corpus.prepare
+            self._corpora[key] = prepare(self.source, config)
+        return self._corpora[key]
+
+    def sources(self, config, parts=("train", "validation", "test")):
+        """Dict from part to `ClipSource`, and the list of artists."""
+        from lca_keras.data import corpus
+
+        songs = self.corpus(config)
+        division = self.division(config)
+        artists = division.artists
+        found = corpus.clip_sources(songs, division.part_of, artists, config, parts)
+        return found, artists
+
+    def tested(self, config, artists):
+        """`ClipSource` of the songs that the split file of a `Config` tests.
+
+        The corpus may have others, or none but these.
+        """
+        from lca_keras.data import corpus, split
+
+        songs = self.corpus(config)
+        parts = split.parts_by_name(config.split.file)
+        named = {s.key: parts.get((s.artist, s.album, s.song)) for s in songs.songs}
+        part_of = {key: part for key, part in named.items() if part == "test"}
+        sources = corpus.clip_sources(songs, part_of, artists, config, ["test"])
+        return sources["test"]
+
+    def division(self, config):
+        """`lca_keras.data.corpus.Division` of a `Config`, which depends on its seed."""
+        from lca_keras.data import corpus
+
+        key = (config.features, config.clip_frames, config.split, config.train.seed)
+        if key not in self._divisions:
+            self._divisions[key] = corpus.divide(config, self.corpus(config))
+        return self._divisions[key]
+
+    def place(self, variant, config):
+        """Folder and settings of a training; other settings have another folder."""
+        songs, division = self.corpus(config), self.division(config)
+        contents = sorted(
+            [
+                *(song.artist, song.album, song.song, division.part_of[song.key]),
+                songs.store.records[song.key].content_hash,
+            ]
+            for song in songs.songs
+            if song.key in division.part_of
+        )
+        settings = config.to_dict()
+        # Which songs are in which part says it, wherever that was written.
+        settings["split"] = _digest(contents)
+        name = f"{variant}-{config.train.clip_seconds}s"
+        seed = f"seed-{config.train.seed}-{_digest(settings)}"
+        return self.out / "cells" / name / seed, settings
+
+    def cell(self, variant, config):
+        """The arguments of `lca_keras.workflow.cells.cell` for a training."""
+        folder, settings = self.place(variant, config)
+        return folder, settings, lambda: self._train(folder, config)
+
+    def trained(self, variant, config, result):
+        """The `Trained` whose result is known."""
+        folder, _ = self.place(variant, config)
+        return Trained(folder, config, self.division(config).artists, result)
+
+    def _train(self, folder, config):
+        """Trains, calibrates and evaluates in a folder; the result as a dict."""
+        from lca_keras.data import corpus
+        from lca_keras.workflow import run, training
+
+        job = run.Run(folder=folder, config=config, source=self.source)
+        job.save_in_cell()
+        corpus.keep_split(folder, self.corpus(config), self.division(config))
+        sources, artists = self.sources(config)
+        self._warm_up(folder, config, sources, artists)
+        state = job.train(sources, len(artists))
+        model = job.calibrate(sources["validation"], len(artists))
+        held_out = {part: sources[part] for part in ("validation", "test")}
+        found = run.evaluate(folder, model, held_out, artists)
+        save_predictions(folder / _PREDICTIONS, found["test"].main.predictions)
+        scores = {part: each.scores for part, each in found.items()}
+        best = training.TrainingState.load(job.checkpoints).best_logs
+        logs = {k: v for k, v in best.items() if k.startswith(("val_", "weight_"))}
+        return {
+            **scores,
+            "best_epoch": state.best_epoch,
+            "parameters": model.backbone.count_params(),
+            "train_f1": state.history[-1]["f1"],
+            "logs": logs,
+        }
+
+    def _warm_up(self, folder, config, sources, artists):
+        """Begins a training with the warm-up of those that begin alike.
+
+        Those that differ in counterfactual terms alone do.
+        """
+        from lca_keras.workflow import training
+
+        train = config.train
+        checkpoints = folder / "checkpoints"
+        if train.method == "none" or not 0 < train.warmup_epochs < train.epochs:
+            return
+        if (checkpoints / "state.json").exists():
+            return
+        _, settings = self.place("", config)
+        same = {"effect": "logit", "detach_counterfactual": False, "epochs": 1}
+        settings = {**settings, "loss": None, "train": {**settings["train"], **same}}
+        beginning = config.replace(train={"epochs": train.warmup_epochs})
+        warm_up = self.out / "warm-up" / _digest(settings)
+        warm_up.mkdir(parents=True, exist_ok=True)
+        with files.lock(warm_up / ".lock"):
+            training.train(beginning, sources, len(artists), warm_up)
+        training.go_on_from(checkpoints, warm_up)
+
+
+def contents(source):
+    """Digest of what the songs of a `ClipSource` are."""
+    records = source.store.records
+    return _digest(sorted((key, records[key].content_hash) for key in source.labels))
+
+
+def _digest(content):
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:10]
+
+
+def save_predictions(path, predictions):
+    """Writes `lca_keras.evaluation.scoring.ClipPredictions` as a NumPy archive."""
+    keys = list(predictions.songs)
+    arrays = {
+        "labels": predictions.labels,
+        "songs": np.array(keys),
+        "counts": np.array([len(predictions.songs[key]) for key in keys]),
+        "clips": np.concatenate([predictions.songs[key] for key in keys]),
+        "starts": np.concatenate([predictions.starts[key] for key in keys]),
+    }
+    arrays |= {f"output_{name}": a for name, a in predictions.outputs.items()}
+    with files.atomic_path(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
+
+
+def load_predictions(path):
+    """Reads what `save_predictions` wrote.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    import zipfile
+
+    from lca_keras.evaluation.scoring import ClipPredictions
+
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = dict(stored)
+        keys, ends = arrays["songs"].tolist(), np.cumsum(arrays["counts"])[:-1]
+        clips = np.split(arrays["clips"], ends)
+        starts = np.split(arrays["starts"], ends)
+        outputs = {
+            name.removeprefix("output_"): array
+            for name, array in arrays.items()
+            if name.startswith("output_")
+        }
+        songs = dict(zip(keys, clips, strict=True))
+        starts = dict(zip(keys, starts, strict=True))
+        return ClipPredictions(arrays["labels"], songs, starts, outputs)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        folder = pathlib.Path(path).parent
+        raise UserError(
+            f"{path}: cannot be read ({error}). To train it again, delete {folder} and "
+            "start the experiment once more."
+        ) from error

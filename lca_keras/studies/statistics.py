@@ -1,0 +1,132 @@
+"""Intervals and paired tests of scores over songs and seeds."""
+
+import dataclasses
+
+import numpy as np
+
+_DRAWS = 2000
+_LEVEL = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """Decisions of one training, song by song: what a bootstrap draws from.
+
+    Attributes:
+        songs: Tuple of the songs' keys.
+        counts: Int array `(songs, classes, classes)`, how often decisions about a song
+            by the first class name the second: once for a song's vote, as often as it
+            has clips for these.
+    """
+
+    songs: tuple[str, ...]
+    counts: np.ndarray
+
+    @classmethod
+    def of_clips(cls, decisions):
+        """Counts of the clips of `lca_keras.evaluation.scoring.Decisions`."""
+        songs = decisions.predictions.songs
+        counts = cls._empty(decisions)
+        for count, group in zip(counts, songs.values(), strict=True):
+            labels = decisions.predictions.labels[group]
+            np.add.at(count, (labels, decisions.winners[group]), 1)
+        return cls(tuple(songs), counts)
+
+    @classmethod
+    def of_songs(cls, decisions, votes):
+        """Counts of the songs of `Decisions`, with `votes` `(songs,)` about them."""
+        counts = cls._empty(decisions)
+        counts[np.arange(len(votes)), decisions.song_labels, votes] = 1
+        return cls(tuple(decisions.predictions.songs), counts)
+
+    @staticmethod
+    def _empty(decisions):
+        classes = decisions.probabilities.shape[1]
+        return np.zeros((len(decisions.predictions.songs), classes, classes), int)
+
+    def f1(self, weights):
+        """Weighted F1 where songs count several times.
+
+        Args:
+            weights: Array `(draws, songs)`.
+
+        Returns:
+            Float array `(draws,)`.
+        """
+        classes = self.counts.shape[1]
+        flat = self.counts.reshape(len(self.counts), -1)
+        matrix = (np.asarray(weights, "float64") @ flat).reshape(-1, classes, classes)
+        right = np.einsum("dcc->dc", matrix)
+        support, named = matrix.sum(axis=2), matrix.sum(axis=1)
+        both = support + named
+        each = np.divide(2 * right, both, out=np.zeros_like(both), where=both > 0)
+        return (each * support).sum(axis=1) / support.sum(axis=1)
+
+
+def bootstrap(trainings, other=None, draws=_DRAWS, seed=0):
+    """95 % interval of the mean F1 over seeds, or of its lead over another method.
+
+    Draws seeds with replacement, and of each drawn seed its test songs; percentiles.
+    Where all seeds have the same test songs, these are drawn for all of them alike: a
+    song that is hard for one training is hard for the next. With one seed the interval
+    is over songs alone.
+
+    Args:
+        trainings: List of `Counts`, one for each seed.
+        other: Optional list of `Counts` of another method, of the same seeds and songs;
+            both are drawn alike, which makes the comparison a paired one.
+        draws: Int.
+        seed: Int.
+
+    Returns:
+        Tuple of two floats, lower and upper end.
+
+    References:
+        - Davison & Hinkley, 1997, Bootstrap methods and their application, section 3.8
+          (resampling of groups and within them)
+    """
+    rng = np.random.default_rng(seed)
+    same = len({training.songs for training in trainings}) == 1
+    shared = _song_weights(rng, len(trainings[0].songs), draws) if same else None
+    means = np.zeros(draws)
+    for _ in trainings:
+        drawn = rng.integers(len(trainings), size=draws)
+        for place, training in enumerate(trainings):
+            rows = np.flatnonzero(drawn == place)
+            if same:
+                weights = shared[rows]
+            else:
+                weights = _song_weights(rng, len(training.songs), len(rows))
+            values = training.f1(weights)
+            if other is not None:
+                values = values - other[place].f1(weights)
+            means[rows] += values / len(trainings)
+    ends = np.quantile(means, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return float(ends[0]), float(ends[1])
+
+
+def _song_weights(rng, songs, draws):
+    """How often each song comes in a draw with replacement, `(draws, songs)`."""
+    return rng.multinomial(songs, np.full(songs, 1 / songs), draws)
+
+
+def over_seeds(values):
+    """Half the width of the 95 % interval of a mean over seeds (Student's t).
+
+    NaN for less than two values.
+    """
+    from scipy import stats
+
+    if len(values) < 2:
+        return float("nan")
+    quantile = stats.t.ppf((1 + _LEVEL) / 2, len(values) - 1)
+    return float(quantile * stats.sem(values))
+
+
+def paired_p(values, others):
+    """p of the paired t-test over seeds; NaN for less than two, or without spread."""
+    from scipy import stats
+
+    if len(values) < 2 or np.ptp(np.subtract(values, others)) == 0:
+        return float("nan")
+    return float(stats.ttest_rel(values, others).pvalue)

@@ -1,0 +1,4 @@
+"""What commands share: arguments, progress, tables of scores, advice.
+
+Imports every wing; only commands import it.
+"""

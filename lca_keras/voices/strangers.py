@@ -1,0 +1,265 @@
+"""What a trained network makes of singers whom it does not know, and of no singing.
+
+`fit` sets up the gallery of a network (`lca_keras.voices.openset`); `measure` says what
+it is worth on songs by strangers.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from lca_keras.data.stem_reader import StemReader
+from lca_keras.evaluation import scoring
+from lca_keras.features import spectrogram
+from lca_keras.voices import openset
+
+# Songs that teach what singing is, and clips of noise.
+_TAUGHT_SONGS, _NOISES = 150, 100
+# Share of the voice in a clip's power above which it has one, and below which none.
+_VOICE, _NO_VOICE = 0.05, 0.003
+# False alarms that are tabulated beside the one that was asked for.
+_FALSE_ALARMS = (0.01, 0.05, 0.1, 0.2)
+
+
+class Describer(keras.Model):
+    """A network's inputs -> logits, embedding and voiceprint, as a dict.
+
+    Args:
+        network: `lca_keras.models.network.SingerNetwork`.
+    """
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def call(self, inputs):
+        """Runs the main branch."""
+        maps = self.network.encode(inputs, training=False)["maps"]
+        told = self.network.describe(maps)
+        return {**told, "logits": self.network.classifier(told["embedding"])}
+
+
+@dataclasses.dataclass(frozen=True)
+class Heard:
+    """What a network makes of the clips of some songs.
+
+    Attributes:
+        predictions: `lca_keras.evaluation.scoring.ClipPredictions`, with `"logits"`,
+            `"embedding"` and `"voiceprint"`.
+        voice: Float array `(clips,)`, probability of singing.
+    """
+
+    predictions: scoring.ClipPredictions
+    voice: np.ndarray
+
+    @property
+    def voiceprints(self):
+        """Array `(clips, size)`."""
+        return self.predictions.outputs["voiceprint"]
+
+    @property
+    def songs(self):
+        """List of int arrays, each song's clips with voice; songs without are left out.
+
+        All of a song's clips, if no song has one with voice.
+        """
+        every = list(self.predictions.songs.values())
+        voiced = [clips[self.voice[clips] >= openset.VOICED] for clips in every]
+        return [clips for clips in voiced if clips.size] or every
+
+
+def hear(network, source, detector=None):
+    """Runs a network over the clips of a source.
+
+    Args:
+        network: `SingerNetwork`.
+        source: `lca_keras.data.clips.ClipSource`.
+        detector: Optional `lca_keras.voices.openset.VoiceDetector`.
+
+    Returns:
+        `Heard`.
+    """
+    predictions = scoring.Predictor(source)(Describer(network))
+    told = predictions.outputs["voiceprint"]
+    voice = np.ones(len(told)) if detector is None else detector(told)
+    return Heard(predictions, voice)
+
+
+def verdicts(gallery, heard, temperature):
+    """The `lca_keras.voices.openset.Verdict` of each song of `Heard`, by song key."""
+    probabilities = heard.predictions.decide(temperature=temperature).probabilities
+    return {
+        key: gallery.judge(
+            probabilities[clips].astype("float32"),
+            heard.voiceprints[clips],
+            heard.voice[clips],
+        )
+        for key, clips in heard.predictions.songs.items()
+    }
+
+
+# === The gallery ===
+
+
+def fit(network, sources, false_alarm, seed=0):
+    """Sets up the gallery of a network.
+
+    Args:
+        network: `SingerNetwork`.
+        sources: Dict with the `ClipSource`s of `"train"` and `"validation"`.
+        false_alarm: Float, share of songs by known singers to be rejected.
+        seed: Int, draws the songs that teach what singing is.
+
+    Returns:
+        `lca_keras.voices.openset.Gallery`; the similarities of known songs and clips
+        that `lca_keras.voices.openset.fit_gallery` gives; and a dict for JSON, the
+        accuracy of its detector.
+    """
+    detector, accuracy = fit_detector(network, sources, seed)
+    train = hear(network, sources["train"], detector)
+    validation = hear(network, sources["validation"], detector)
+    pairs = []
+    for heard in (train, validation):
+        pairs.append((heard.voiceprints, heard.predictions.labels))
+    gallery, known = openset.fit_gallery(
+        *pairs, validation.songs, false_alarm, detector
+    )
+    return gallery, known, accuracy
+
+
+def fit_detector(network, sources, seed=0):
+    """Teaches a network's detector of singing.
+
+    Where the store has stems, singing is told from bands that play alone, and from
+    noise; elsewhere from noise only.
+
+    Returns:
+        `lca_keras.voices.openset.VoiceDetector`, and a dict for JSON: `heard`, what it
+        was taught, and the shares of validation clips with and without singing that it
+        takes for such, `voice` and `no_voice`.
+    """
+    describer = Describer(network)
+    config = sources["train"].store.config
+    stems = config.source == "stems"
+    rng = np.random.default_rng(seed)
+    taught = {}
+    for part in ("train", "validation"):
+        clips = _noises(config, sources[part].clip_frames, rng)
+        without = [_voiceprints(describer, _with_melody(clips, network))]
+        with_voice = np.zeros((0, without[0].shape[1]))
+        if stems:
+            bands, with_voice = _sung_and_not(describer, sources[part], rng)
+            without.append(bands)
+        if not len(with_voice):  # Of vocals without sound nothing can be taught.
+            keys = _some(sources[part], rng)
+            few = {key: sources[part].labels[key] for key in keys}
+            few = dataclasses.replace(sources[part], labels=few)
+            with_voice = hear(network, few).voiceprints
+        taught[part] = with_voice, np.concatenate(without)
+    told = "bands without a voice, and noise" if stems else "noise"
+    detector = openset.fit_detector(*taught["train"], told)
+    shares = [
+        float((detector(values) >= openset.VOICED).mean())
+        for values in taught["validation"]
+    ]
+    return detector, {"heard": told, "voice": shares[0], "no_voice": 1 - shares[1]}
+
+
+def _some(source, rng):
+    """Keys of some songs of a source."""
+    keys = sorted(source.labels)
+    count = min(len(keys), _TAUGHT_SONGS)
+    return [keys[number] for number in sorted(rng.choice(len(keys), count, False))]
+
+
+def _sung_and_not(describer, source, rng):
+    """Voiceprints of clips without singing and with it, of some songs with stems."""
+    reader = StemReader(source.store, source.clip_frames, source.melody)
+    without, with_voice = [], []
+    for key in _some(source, rng):
+        if len(reader.starts(None, key)):
+            without.append(_voiceprints(describer, reader.clips(None, key)))
+        whole = _voiceprints(describer, reader.clips(key, key))
+        share = reader.voice_share(key)
+        without.append(whole[share < _NO_VOICE])
+        with_voice.append(whole[share > _VOICE])
+    return np.concatenate(without), np.concatenate(with_voice)
+
+
+def _voiceprints(describer, clips):
+    return describer.predict(clips, batch_size=32, verbose=0)["voiceprint"]
+
+
+def _noises(config, clip_frames, rng):
+    """Clips of noise of many colours, `(clips, mel_bins, clip_frames, 1)`."""
+    size = clip_frames * config.hop_length
+    shape = np.maximum(np.arange(size // 2 + 1), 1) / (size // 2)
+    clips = []
+    for _ in range(_NOISES):
+        # From violet to brown.
+        spectrum = np.fft.rfft(rng.standard_normal(size))
+        noise = np.fft.irfft(spectrum * shape ** rng.uniform(-1.0, 1.0), size)
+        noise = (0.1 * noise / noise.std()).astype("float32")
+        mel = spectrogram.mel_spectrogram(noise, config)
+        clips.append(mel[:, :clip_frames, None])
+    return np.stack(clips)
+
+
+def _with_melody(clips, network):
+    """What a network takes, of spectrograms of sounds that have no melody."""
+    if not network.takes_melody:
+        return clips
+    return {"mel_spectrogram": clips, "melody": np.zeros_like(clips)}
+
+
+# === Measured ===
+
+
+def measure(gallery, known, strange, temperature):
+    """How songs by strangers and by known singers are told apart.
+
+    Args:
+        gallery: `lca_keras.voices.openset.Gallery`.
+        known: Similarities of songs and of clips by its singers, two arrays.
+        strange: `Heard` of songs by others.
+        temperature: Float, of the network's softmax.
+
+    Returns:
+        Dict for JSON: AUROC over songs and clips, shares of the strangers' songs that
+        are rejected and that are taken to have no voice, and, with `trade_off`, the
+        share that other false alarms would reject.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    def auroc(of_known, of_strange):
+        truth = np.repeat([1, 0], [len(of_known), len(of_strange)])
+        return float(roc_auc_score(truth, np.concatenate([of_known, of_strange])))
+
+    songs = openset.song_scores(gallery, strange.voiceprints, strange.songs)
+    voiced = strange.voiceprints[np.concatenate(strange.songs)]
+    clips = gallery.similarities(voiced).max(axis=1)
+    trade_off = []
+    for false_alarm in _FALSE_ALARMS:
+        rejected = songs < openset.threshold_of(known[0], false_alarm)
+        trade_off.append({"known": false_alarm, "strange": float(rejected.mean())})
+    return {
+        "auroc_songs": auroc(known[0], songs),
+        "auroc_clips": auroc(known[1], clips),
+        **shares(verdicts(gallery, strange, temperature)),
+        "trade_off": trade_off,
+    }
+
+
+def shares(found):
+    """Of verdicts by song, how many there are and the shares that name nobody.
+
+    Returns:
+        Dict for JSON: `songs`, `unknown` and `no_voice`.
+    """
+    said = [verdict.status for verdict in found.values()]
+    return {
+        "songs": len(said),
+        "unknown": said.count(openset.UNKNOWN) / len(said),
+        "no_voice": said.count(openset.NO_VOICE) / len(said),
+    }

@@ -1,0 +1,270 @@
+"""Who sings when: a song's clips, overlapping and smoothed, as segments of time.
+
+What each clip tells is the evidence of a hidden Markov model, whose states are the
+singers, somebody unknown, and no voice; its most probable course (Viterbi) is the
+timeline. All changes of state are equally probable.
+"""
+
+import dataclasses
+import itertools
+import pathlib
+
+import numpy as np
+
+from lca_keras.base import files, plots
+from lca_keras.base.errors import UserError
+from lca_keras.voices import openset
+
+# Share of a clip that the next one has too, unless asked otherwise.
+OVERLAP = 0.8
+# Mean length of what one singer sings, without evidence.
+STAY_SECONDS = 8.0
+ENDINGS = (".json", ".csv", ".txt", ".png")
+# Below, neither evidence nor change is quite impossible.
+_LEAST = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A passage of a song.
+
+    Attributes:
+        start: Seconds.
+        end: Seconds.
+        status: `"ok"`, `"unknown"` or `"no voice"`.
+        singer: Name, with the status `"ok"`, else `None`.
+        confidence: Mean probability of that, by its clips alone; in silence 1.
+    """
+
+    start: float
+    end: float
+    status: str
+    singer: str | None
+    confidence: float
+
+    @property
+    def label(self):
+        """The singer, or the status."""
+        return self.singer or self.status
+
+
+def timeline(identifier, path, vocals_path=None, overlap=OVERLAP):
+    """Finds who sings when.
+
+    Args:
+        identifier: `lca_keras.inference.identification.Identifier` with a gallery.
+        path: Audio file.
+        vocals_path: Optional file of the voice alone.
+        overlap: Share of a clip that the next one has too, below 1.
+
+    Returns:
+        List of `Segment` from the song's beginning to its end.
+
+    Raises:
+        AudioError: The file cannot be decoded, is silent or too short.
+        UserError: The model has no gallery.
+    """
+    gallery = identifier.gallery
+    if gallery is None:
+        raise UserError(
+            "a timeline needs voiceprints, and this model was exported before these "
+            "came: train it again"
+        )
+    heard = identifier.hear(path, vocals_path, overlap)
+    told = identifier.listen(heard)
+    evidence = clip_evidence(
+        gallery, told["probabilities"], told["voiceprint"], told["voice"]
+    )
+    clip = round(identifier.metadata["clip_seconds"] * heard.second)
+    hop = heard.starts[1] - heard.starts[0] if len(heard.starts) > 1 else clip
+    states = smooth(evidence, hop / heard.second)
+    # Each frame that is kept is told by the clip whose middle is nearest.
+    edges = (heard.starts[1:] + heard.starts[:-1] + clip) // 2
+    nearest = np.searchsorted(edges, np.arange(len(heard.kept)), side="right")
+    silent = evidence.shape[1] - 1
+    course = np.full(heard.frames, silent)
+    course[heard.kept] = states[nearest]
+    certain = np.ones(heard.frames)
+    certain[heard.kept] = evidence[np.arange(len(states)), states][nearest]
+    names = [*identifier.artists, None, None]
+    cuts = np.flatnonzero(np.diff(course)) + 1
+    found = []
+    for frames in np.split(np.arange(heard.frames), cuts):
+        state = int(course[frames[0]])
+        status = {silent: openset.NO_VOICE, silent - 1: openset.UNKNOWN}
+        found.append(
+            Segment(
+                round(frames[0] / heard.second, 3),
+                round((frames[-1] + 1) / heard.second, 3),
+                status.get(state, openset.OK),
+                names[state],
+                round(float(certain[frames].mean()), 4),
+            )
+        )
+    return found
+
+
+def clip_evidence(gallery, probabilities, voiceprints, voice):
+    """Probabilities of the states by each clip alone, `(clips, singers + 2)`.
+
+    The last two are somebody unknown, and no voice. The similarity of a clip's
+    voiceprint to its nearest singer's says how probable a stranger is: even at the
+    threshold of clips, by a logistic curve of half their deviation.
+
+    Args:
+        gallery: `lca_keras.voices.openset.Gallery`.
+        probabilities: Array `(clips, known)`, the network's.
+        voiceprints: Array `(clips, size)`.
+        voice: Array `(clips,)`, probabilities of singing.
+    """
+    near = gallery.similarities(voiceprints).max(axis=1)
+    far = (gallery.clip_threshold - near) / (0.5 * gallery.clip_width)
+    strange = 1 / (1 + np.exp(-np.clip(far, -50, 50)))
+    singers = gallery.probabilities(probabilities, voiceprints)
+    sung = np.column_stack([singers * (1 - strange)[:, None], strange])
+    return np.column_stack([sung * voice[:, None], 1 - voice])
+
+
+def smooth(evidence, step_seconds, stay_seconds=STAY_SECONDS):
+    """The most probable course of states.
+
+    Each step counts in full, though clips that overlap tell the same in part: on duets
+    of validation songs, error rates were lower so (0.16 instead of 0.23).
+
+    Args:
+        evidence: Array `(steps, states)`, probabilities of the states by each step.
+        step_seconds: Float, seconds from one step to the next.
+        stay_seconds: Float, mean length of a state without evidence.
+
+    Returns:
+        Int array `(steps,)`.
+
+    References:
+        - Rabiner, 1989, "A tutorial on hidden Markov models", section III B
+    """
+    steps, states = evidence.shape
+    stay = np.exp(-step_seconds / stay_seconds)
+    moves = np.full((states, states), (1 - stay) / max(1, states - 1))
+    np.fill_diagonal(moves, stay)
+    moves = np.log(np.maximum(moves, _LEAST))
+    told = np.log(np.maximum(evidence, _LEAST))
+    best, before = told[0], np.zeros((steps, states), int)
+    for step in range(1, steps):
+        paths = best[:, None] + moves
+        before[step] = paths.argmax(axis=0)
+        best = paths.max(axis=0) + told[step]
+    course = [int(best.argmax())]
+    for step in range(steps - 1, 0, -1):
+        course.append(int(before[step, course[-1]]))
+    return np.array(course[::-1])
+
+
+def error_rate(reference, found):
+    """Share of the time sung that is missed, invented, or under another name.
+
+    The diarisation error rate of NIST, without its mapping of names: singers are
+    known by theirs. Where several sing, each counts.
+
+    Args:
+        reference: List of tuples of start, end (seconds) and name.
+        found: The same.
+
+    Returns:
+        Float, above 1 where more is invented than was sung.
+
+    Raises:
+        ValueError: Nobody sings in the reference.
+    """
+    passages = [*reference, *found]
+    edges = np.unique([time for start, end, _ in passages for time in (start, end)])
+    total = wrong = 0.0
+    for start, end in itertools.pairwise(edges):
+        sung, said = (
+            {name for a, b, name in each if a <= start and end <= b}
+            for each in (reference, found)
+        )
+        total += (end - start) * len(sung)
+        wrong += (end - start) * (max(len(sung), len(said)) - len(sung & said))
+    if not total:
+        raise ValueError("nobody sings in the reference")
+    return wrong / total
+
+
+# === Written and drawn ===
+
+
+def write(timelines, path):
+    """Writes timelines: JSON, CSV, labels for Audacity (.txt) or a picture (.png).
+
+    Args:
+        timelines: Dict from song to its list of `Segment`; for labels, of one song.
+        path: `pathlib.Path` with one of `ENDINGS`, which says what.
+    """
+    if path.suffix == ".json":
+        files.write_json(path, to_json(timelines))
+    elif path.suffix == ".csv":
+        columns = ["song", *(field.name for field in dataclasses.fields(Segment))]
+        rows = [
+            [song, *("" if v is None else v for v in dataclasses.astuple(segment))]
+            for song, segments in timelines.items()
+            for segment in segments
+        ]
+        files.write_csv(path, columns, rows)
+    elif path.suffix == ".txt":
+        [segments] = timelines.values()
+        lines = [f"{s.start:.6f}\t{s.end:.6f}\t{s.label}\n" for s in segments]
+        with files.atomic_path(path) as temporary:
+            temporary.write_text("".join(lines), encoding="utf-8")
+    else:
+        plot(timelines, path)
+
+
+def to_json(timelines):
+    """Timelines, a dict as for `write`, in plain values for JSON."""
+    return [
+        {"song": song, "segments": [dataclasses.asdict(each) for each in segments]}
+        for song, segments in timelines.items()
+    ]
+
+
+def describe(song, segments):
+    """A timeline as lines of text."""
+    lines = [f"{song}:"]
+    for each in segments:
+        lines.append(
+            f"  {_clock(each.start)} - {_clock(each.end)}  {each.confidence:4.0%}  "
+            f"{each.label}"
+        )
+    return "\n".join(lines)
+
+
+def _clock(seconds):
+    minutes, rest = divmod(round(seconds, 1), 60)
+    return f"{minutes:3.0f}:{rest:04.1f}"
+
+
+def plot(timelines, path):
+    """Draws timelines, a bar for each song's segments."""
+    labels = sorted({s.label for segments in timelines.values() for s in segments})
+    last = [name for name in (openset.UNKNOWN, openset.NO_VOICE) if name in labels]
+    labels = [name for name in labels if name not in last] + last
+    figure = plots.new_figure(10, len(timelines) * (0.9 + 0.25 * len(labels)))
+    with plots.style():
+        rows = np.atleast_1d(figure.subplots(len(timelines), 1))
+        for axes, (song, segments) in zip(rows, timelines.items(), strict=True):
+            for each in segments:
+                gray = each.label in last
+                axes.barh(
+                    labels.index(each.label),
+                    each.end - each.start,
+                    left=each.start,
+                    height=0.8,
+                    color="0.7" if gray else "#2166ac",
+                    alpha=1.0 if gray else 0.3 + 0.7 * min(1.0, each.confidence),
+                )
+            axes.set_yticks(range(len(labels)), labels)
+            axes.set_ylim(len(labels) - 0.5, -0.5)
+            axes.set_xlim(0, segments[-1].end)
+            axes.set_xlabel("seconds")
+            axes.set_title(pathlib.Path(song).name)
+    plots.save_figure(figure, path)

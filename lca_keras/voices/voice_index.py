@@ -1,0 +1,216 @@
+"""The voices of many songs, to find those that are like another one's."""
+
+import dataclasses
+import hashlib
+import os
+import zipfile
+
+import numpy as np
+
+from lca_keras.base import files
+from lca_keras.base.errors import UserError
+
+# Passages of two songs that are shown as the most alike.
+_PASSAGES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class SongVoice:
+    """The voice of a song.
+
+    Attributes:
+        direction: Float32 array `(directions,)` of unit length, of the mean voiceprint
+            of its clips with voice, as `lca_keras.voices.openset.Gallery` compares
+            them.
+        clips: Float32 array `(clips, directions)`, the same of each of these clips.
+        starts: Float array `(clips,)`, seconds at which these begin.
+    """
+
+    direction: np.ndarray
+    clips: np.ndarray
+    starts: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Likeness:
+    """How like another song's voice a song's is.
+
+    Attributes:
+        song: Path.
+        similarity: Float, at most 1.
+        passages: List of dicts, the most similar passages of the two: `start` in the
+            one asked about and `other_start` in this one, seconds, and `similarity`.
+    """
+
+    song: str
+    similarity: float
+    passages: list[dict]
+
+
+def listen(identifier, path, vocals_path=None):
+    """The `SongVoice` of an audio file.
+
+    Args:
+        identifier: `lca_keras.inference.identification.Identifier` with a gallery.
+        path: Audio file.
+        vocals_path: Optional file of the voice alone.
+
+    Raises:
+        AudioError: It cannot be decoded, is silent, too short, or has no voice.
+    """
+    heard = identifier.hear(path, vocals_path)
+    voiceprints, voiced = identifier.sung(heard)
+    gallery = identifier.gallery
+    starts = heard.kept[heard.starts][voiced] / heard.second
+    return SongVoice(
+        gallery.directions(voiceprints.mean(axis=0)),
+        gallery.directions(voiceprints),
+        starts,
+    )
+
+
+class VoiceIndex:
+    """Voices of songs that a model has heard, kept in a file.
+
+    Args:
+        model: String that tells models apart, `model_of`.
+        path: Optional `pathlib.Path` of the file; it may not exist yet.
+
+    Attributes:
+        voices: Dict from song, its absolute path, to `SongVoice`.
+
+    Raises:
+        UserError: The file is not an index, or one of another model.
+    """
+
+    def __init__(self, model, path=None):
+        self.model, self.path = model, path
+        self.voices, self._stamps = {}, {}
+        if path is not None and path.exists():
+            self._read()
+
+    def has(self, song):
+        """Whether a song is in it, and its file has not changed since."""
+        return song in self.voices and self._stamps[song] == files.stamp(song)
+
+    def add(self, song, voice):
+        """Takes a song in, or takes its new voice."""
+        self.voices[song], self._stamps[song] = voice, files.stamp(song)
+
+    def drop(self, song):
+        """Leaves a song out whose file can no longer be heard, if it is there."""
+        self.voices.pop(song, None)
+        self._stamps.pop(song, None)
+
+    def like(self, voice, top, other_than=()):
+        """The songs whose voices are most like one.
+
+        Args:
+            voice: `SongVoice`.
+            top: Int, how many.
+            other_than: Songs that are left out, the one asked about say.
+
+        Returns:
+            List of `Likeness`, the most similar first.
+        """
+        left_out = {os.path.realpath(song) for song in other_than}
+        songs = [s for s in self.voices if os.path.realpath(s) not in left_out]
+        if not songs:
+            return []
+        directions = np.stack([self.voices[song].direction for song in songs])
+        similarities = directions @ voice.direction
+        order = np.argsort(-similarities, kind="stable")[:top]
+        return [
+            Likeness(
+                songs[place],
+                float(similarities[place]),
+                alike(voice, self.voices[songs[place]]),
+            )
+            for place in order
+        ]
+
+    def save(self):
+        """Writes the file, in one step."""
+        songs = list(self.voices)
+        voices = [self.voices[song] for song in songs]
+        counts = [len(voice.starts) for voice in voices]
+        with files.atomic_path(self.path) as temporary, open(temporary, "wb") as file:
+            np.savez(
+                file,
+                model=np.array(self.model),
+                songs=np.array([os.fsencode(song) for song in songs], "S"),
+                stamps=np.array([self._stamps[song] for song in songs], "U"),
+                directions=np.stack([voice.direction for voice in voices]),
+                counts=np.array(counts),
+                clips=np.concatenate([voice.clips for voice in voices]),
+                starts=np.concatenate([voice.starts for voice in voices]),
+            )
+
+    def _read(self):
+        try:
+            with np.load(self.path, allow_pickle=False) as arrays:
+                found = {name: arrays[name] for name in arrays.files}
+            model = str(found["model"])
+            ends = np.cumsum(found["counts"])[:-1]
+            clips, starts = (np.split(found[n], ends) for n in ("clips", "starts"))
+            songs = [os.fsdecode(song) for song in found["songs"].tolist()]
+            rows = zip(
+                songs,
+                found["directions"],
+                clips,
+                starts,
+                found["stamps"].tolist(),
+                strict=True,
+            )
+            for song, *voice, stamp in rows:
+                self.voices[song], self._stamps[song] = SongVoice(*voice), stamp
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{self.path} is no index of voices ({error})") from error
+        if model != self.model:
+            raise UserError(
+                f"{self.path} is an index of {model}, not of {self.model}: voiceprints "
+                "of two models cannot be compared. Take another file"
+            )
+
+
+def model_of(identifier):
+    """What tells models apart whose voiceprints cannot be compared.
+
+    To enrol somebody changes nothing about it.
+
+    Raises:
+        UserError: The model has no voiceprints.
+    """
+    gallery = identifier.gallery
+    if gallery is None:
+        raise UserError(
+            "this model has no voiceprints: it was exported before these came. Train "
+            "it again"
+        )
+    content = gallery.center.tobytes() + gallery.projection.tobytes()
+    return f"{identifier.metadata['name']} {hashlib.sha256(content).hexdigest()[:8]}"
+
+
+def alike(voice, other):
+    """The most similar passages of two songs, each clip at most once.
+
+    Args:
+        voice: `SongVoice`.
+        other: `SongVoice`.
+
+    Returns:
+        List as in `Likeness`.
+    """
+    similarities = voice.clips @ other.clips.T
+    found = []
+    for _ in range(min(_PASSAGES, *similarities.shape)):
+        row, column = np.unravel_index(similarities.argmax(), similarities.shape)
+        found.append(
+            {
+                "start": round(float(voice.starts[row]), 3),
+                "other_start": round(float(other.starts[column]), 3),
+                "similarity": round(float(similarities[row, column]), 4),
+            }
+        )
+        similarities[row], similarities[:, column] = -2.0, -2.0
+    return found

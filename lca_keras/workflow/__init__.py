@@ -1,0 +1,4 @@
+"""A run folder and its way: prepare, train, calibrate, evaluate, gallery, export.
+
+Imports every wing but `studies` and `terminal`.
+"""

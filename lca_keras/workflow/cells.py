@@ -1,0 +1,92 @@
+"""Results that are computed once, whoever asks for them: cells."""
+
+import contextlib
+import pathlib
+import time
+
+from lca_keras.base import files
+from lca_keras.base.errors import UserError
+
+
+def cell(folder, settings, compute, wait=True):
+    """Something that is computed once, whoever asks for it: the scores of a training.
+
+    Processes on all machines that share the folder, and whose file system locks files
+    for all of them, may ask at the same time; one computes. A killed one leaves what it
+    had in the folder, and the next one goes on there.
+
+    Args:
+        folder: Folder of the cell; gets `cell.json`.
+        settings: Dict for JSON, all that decides the result (a configuration with its
+            seed). What was computed here with others is deleted.
+        compute: Function without arguments that returns a dict for JSON.
+        wait: Whether to wait for a process that is computing this cell.
+
+    Returns:
+        What `compute` returned, now or in the past; `None` if another process is at it
+        and `wait` is false.
+
+    Raises:
+        UserError: The folder holds something else.
+    """
+    folder = pathlib.Path(folder)
+    path = folder / "cell.json"
+
+    def known():
+        try:
+            return files.read_json(path)
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}): delete {folder}") from error
+
+    def result_of(cell):
+        same = cell.get("settings") == files.as_json(settings)
+        return cell.get("result") if same else None
+
+    if (result := result_of(known())) is not None:
+        return result
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(files.lock(folder / ".lock", wait))
+        except files.LockedError:
+            return None
+        cell = known()  # Another process may have been quicker.
+        if (result := result_of(cell)) is not None:
+            return result
+        if cell.get("settings") != files.as_json(settings):
+            if not cell and any(not p.name.startswith(".") for p in folder.iterdir()):
+                raise UserError(f"{folder} is not empty and was not made for a result")
+            # What lies here is of other settings: nobody may go on from it.
+            files.clear(folder, keep=(".lock",))
+            files.write_json(path, {"settings": settings})
+        start = time.monotonic()
+        result = compute()
+        seconds = round(time.monotonic() - start, 2)
+        files.write_json(
+            path, {"settings": settings, "result": result, "seconds": seconds}
+        )
+    return result
+
+
+def cells(wanted, poll_seconds=1.0):
+    """Computes many cells, and leaves those to others that these are computing.
+
+    Args:
+        wanted: Dict from name to a tuple, the arguments of `cell` but `wait`.
+        poll_seconds: Float, how often to look for those of others.
+
+    Yields:
+        Tuples of a name and its result, as they come.
+    """
+    missing = dict(wanted)
+    while missing:
+        before = len(missing)
+        for name, arguments in list(missing.items()):
+            result = cell(*arguments, wait=False)
+            if result is not None:
+                del missing[name]
+                yield name, result
+        if missing and len(missing) == before:
+            time.sleep(poll_seconds)

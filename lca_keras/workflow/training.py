@@ -1,0 +1,337 @@
+"""The training loop: one way to train a configuration, one rule for its best epoch.
+
+`fit`, the search and whoever compares trainings call `train`. It goes on where its
+folder of checkpoints says that it stopped, and ends in the weights in which an
+uninterrupted training would have ended.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import shutil
+import tempfile
+
+import keras
+import numpy as np
+
+from lca_keras.base import files, metrics, plots
+from lca_keras.base.errors import UserError
+from lca_keras.evaluation import scoring
+from lca_keras.models import distribution
+from lca_keras.models.callbacks import (
+    EpochSeed,
+    LossWeightLog,
+    StopOnDivergence,
+    WarmUp,
+)
+from lca_keras.models.factory import build_training_model
+
+# The log that holds the score of each objective in `lca_keras.base.config.OBJECTIVES`.
+_LOGS = {"frame_f1": "val_f1", "song_f1": "val_song_f1"}
+
+
+@dataclasses.dataclass
+class TrainingState:
+    """Where a training stands; `state.json` beside its checkpoints.
+
+    Attributes:
+        epoch: Number of finished epochs.
+        best_epoch: The best one of them, from 1; see `best_epoch`.
+        last: File of the last epoch's model.
+        best: File of the best epoch's model.
+        history: One dict of logs for each finished epoch.
+    """
+
+    epoch: int = 0
+    best_epoch: int = 0
+    last: str | None = None
+    best: str | None = None
+    history: list = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def load(cls, folder):
+        """Reads the state of a checkpoint folder; a new one if there is none."""
+        path = pathlib.Path(folder, "state.json")
+        if not path.exists():
+            return cls()
+        try:
+            return cls(**files.read_json(path))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path} is damaged ({error})") from error
+
+    @property
+    def best_logs(self):
+        """Logs of the best epoch."""
+        return self.history[self.best_epoch - 1]
+
+
+def best_epoch(history, train):
+    """The rule for the best epoch, from 1, of a `TrainConfig`'s history of logs.
+
+    The best validation score, that of the configured objective, among the epochs after
+    the warm-up; among all epochs as long as there is none after it. Of equal ones the
+    later: it has trained longer on the full loss.
+    """
+    after = [row for row in history if row["epoch"] > train.warmup_epochs]
+    score = _LOGS[train.objective]
+    best = max(after or history, key=lambda row: (row[score], row["epoch"]))
+    return best["epoch"]
+
+
+class ValidationScores(keras.callbacks.Callback):
+    """Adds to the logs what the model says of a source of validation clips.
+
+    `val_f1` and `val_song_f1`, weighted F1 over clips and songs; `val_loss`, without
+    the penalties on weights and an embedding loss; and with a counterfactual
+    `val_cf_f1` and every term.
+    """
+
+    def __init__(self, source):
+        super().__init__()
+        self._predict = scoring.Predictor(source)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Runs the model over the validation songs."""
+        predictions = self._predict(self.model)
+        truth, classes = predictions.labels, self.model.backbone.num_classes
+
+        def f1(labels, decided):
+            return metrics.identification_scores(labels, decided, classes)["f1"]
+
+        main = predictions.decide()
+        terms = self.model.loss_terms(truth, predictions.outputs)
+        logs["val_loss"] = float(self.model.weigh(terms))
+        logs["val_f1"] = f1(truth, main.winners)
+        logs["val_song_f1"] = f1(main.song_labels, main.votes)
+        if "cf_logits" in predictions.outputs:
+            logs["val_cf_f1"] = f1(truth, predictions.decide("cf_logits").winners)
+            logs.update({f"val_{k}_term": float(v) for k, v in terms.items()})
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Keeps the last model and the best one, and the `TrainingState`, in a folder.
+
+    After every epoch the model (weights, optimizer, configuration) is written, then
+    `state.json` that names it, then what is no longer named is deleted. A kill at any
+    moment leaves a state whose files are whole.
+    """
+
+    def __init__(self, folder, state, train):
+        super().__init__()
+        self.folder = pathlib.Path(folder)
+        self.state = state
+        self.train = train
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Saves the model and the state."""
+        logs = {name: float(value) for name, value in logs.items()}
+        name = f"epoch-{epoch + 1:04d}.keras"
+        with files.atomic_path(self.folder / name) as temporary:
+            self.model.save(temporary)
+        state = self.state
+        state.epoch, state.last = epoch + 1, name
+        state.history.append({"epoch": epoch + 1, **logs})
+        best = best_epoch(state.history, self.train)
+        if best == state.epoch:
+            state.best_epoch, state.best = best, name
+        files.write_json(self.folder / "state.json", dataclasses.asdict(state))
+        for path in self.folder.glob("*epoch-*.keras"):  # Temporary ones too.
+            if path.name not in (state.last, state.best):
+                path.unlink()
+
+
+def train(
+    config,
+    sources,
+    num_classes,
+    folder,
+    callbacks=(),
+    build=build_training_model,
+    strategy=None,
+):
+    """Trains a configuration to its last epoch, from where `folder` stands.
+
+    Args:
+        config: `lca_keras.base.config.Config`.
+        sources: Dict with the `lca_keras.data.clips.ClipSource` of `"train"` and of
+            `"validation"`; other parts are not touched.
+        num_classes: Int, number of artists.
+        folder: Folder for checkpoints.
+        callbacks: Further Keras callbacks; they come last and see all logs.
+        build: Function like `lca_keras.models.factory.build_training_model`.
+        strategy: Optional `tf.distribute.Strategy` to train under.
+
+    Returns:
+        `TrainingState`.
+
+    Raises:
+        lca_keras.models.callbacks.DivergenceError: The loss became NaN.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings, source = config.train, sources["train"]
+    state = TrainingState.load(folder)
+    if state.epoch >= settings.epochs:
+        return state
+    # All seeds before any layer is made.
+    keras.utils.set_random_seed(settings.seed)
+    if settings.deterministic:
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        model = build(config, num_classes)
+        if state.last:
+            _restore(model, folder / state.last, config)
+    batches = source.training(
+        settings.batch_size,
+        settings.seed,
+        state.epoch,
+        settings.epochs,
+        config.augment,
+    )
+    steps = source.steps(settings.batch_size)
+    class_weight = _class_weights(settings, source, num_classes)
+    with contextlib.ExitStack() as stack:
+        if not distribution.is_chief(strategy):
+            # Saving is done by all together; of the others nobody reads it.
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+        callbacks = [
+            WarmUp(settings.warmup_epochs),
+            EpochSeed(settings.seed),
+            StopOnDivergence(),
+            LossWeightLog(),
+            ValidationScores(sources["validation"]),
+            Checkpoint(folder, state, settings),
+            *callbacks,
+        ]
+        if strategy is not None:
+            course = state.epoch, settings.epochs
+            distribution.fit(
+                strategy, model, batches, steps, *course, class_weight, callbacks
+            )
+            return state
+        model.fit(
+            batches,
+            steps_per_epoch=steps,
+            initial_epoch=state.epoch,
+            epochs=settings.epochs,
+            class_weight=class_weight,
+            callbacks=callbacks,
+            shuffle=False,  # The pipeline shuffles.
+            verbose=0,
+        )
+    return state
+
+
+def continued(build, network, known, artists):
+    """A function like `build` that begins with the weights of a network.
+
+    Args:
+        build: Function like `lca_keras.models.factory.build_training_model`.
+        network: `SingerNetwork` of the same configuration.
+        known: List of its class names.
+        artists: List of class names of the training.
+    """
+    places = [(n, known.index(name)) for n, name in enumerate(artists) if name in known]
+
+    def begin(config, num_classes):
+        model = build(config, num_classes)
+        own = model.backbone
+        of_classes = {id(weight) for weight in own.classifier.weights}
+        for weight, other in zip(own.weights, network.weights, strict=True):
+            value = np.array(other)
+            if id(weight) in of_classes:
+                fresh, learned = np.array(weight), value
+                for place, there in places:
+                    fresh[..., place] = learned[..., there]
+                value = fresh
+            weight.assign(value)
+        return model
+
+    return begin
+
+
+def _class_weights(settings, source, num_classes):
+    """Dict from class to the weight of its clips in the loss, or `None`."""
+    if settings.class_weights == "none":
+        return None
+    from sklearn.utils.class_weight import compute_class_weight
+
+    classes = np.arange(num_classes)
+    labels = source.clip_labels
+    weights = compute_class_weight("balanced", classes=classes, y=labels)
+    return dict(enumerate(weights.tolist()))
+
+
+def _restore(model, path, config):
+    """Takes weights and optimizer state over, but not what `config` decides."""
+    model.load_weights(path)
+    model.loss_weights = config.loss
+    model.optimizer.learning_rate.assign(config.train.learning_rate)
+
+
+def go_on_from(folder, other):
+    """Lets a new training begin where another one stands, whose folder stays as it is.
+
+    Nothing is done if `folder` has checkpoints, or `other` none.
+    """
+    folder, other = pathlib.Path(folder), pathlib.Path(other)
+    state = TrainingState.load(other)
+    if not state.epoch or (folder / "state.json").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in {state.last, state.best}:
+        with files.atomic_path(folder / name) as temporary:
+            shutil.copyfile(other / name, temporary)
+    files.write_json(folder / "state.json", dataclasses.asdict(state))
+
+
+def curve_figure(history, train):
+    """The course of a training over its epochs, a Matplotlib figure.
+
+    Args:
+        history: List of dicts of logs, of `TrainingState`.
+        train: `lca_keras.base.config.TrainConfig`.
+    """
+    panels = {
+        "loss": {"training": "loss", "validation": "val_loss"},
+        "weighted F1": {
+            "training clips": "f1",
+            "validation clips": "val_f1",
+            "validation songs": "val_song_f1",
+            "validation clips, counterfactual": "val_cf_f1",
+        },
+    }
+    epochs, best = [row["epoch"] for row in history], best_epoch(history, train)
+    with plots.style():
+        figure = plots.new_figure(11, 4)
+        for axes, (title, curves) in zip(
+            figure.subplots(1, len(panels)), panels.items(), strict=True
+        ):
+            for label, name in curves.items():
+                if name in history[0]:
+                    values = [row[name] for row in history]
+                    axes.plot(epochs, values, ".-", label=label)
+            if train.method != "none" and 0 < train.warmup_epochs < len(history):
+                end = train.warmup_epochs + 0.5
+                axes.axvline(end, c="gray", ls=":", label="end of the warm-up")
+            axes.axvline(best, c="gray", lw=0.8, label=f"best epoch, {best}")
+            axes.set_xlabel("epoch")
+            axes.set_title(title)
+            axes.legend(fontsize="small")
+    return figure
+
+
+def best_model(config, num_classes, folder):
+    """The `LCAModel` of a training's best epoch.
+
+    In float32, whatever it was trained in: weights are float32 under every policy,
+    and scores are to be those of the export.
+    """
+    state = TrainingState.load(folder)
+    model = build_training_model(
+        config.replace(train={"precision": "float32"}), num_classes
+    )
+    model.load_weights(pathlib.Path(folder, state.best))
+    return model
