@@ -39,7 +39,7 @@ def main(argv=None):
         exports = {}
         for preset in ("demo", "paper"):
             config = get_preset(preset)
-            network = build_network(config.model, 20, config.clip_frames)
+            network = build_network(config, 20)
             exports[preset] = export_model(network, names, config, folder, preset, {})
         (folder / "songs").mkdir()
         rng = np.random.default_rng(0)

@@ -102,7 +102,7 @@ def main(argv=None):
 
     with tempfile.TemporaryDirectory() as folder:
         config = get_preset(args.preset)
-        network = build_network(config.model, 20, config.clip_frames)
+        network = build_network(config, 20)
         names = [f"artist {i}" for i in range(20)]
         export = str(export_model(network, names, config, folder, "m", {}))
         command = [sys.executable, "-m", "benchmarks.serve", "--worker", export]

@@ -123,8 +123,7 @@ def reject(job, model, songs, names, config):
     from lca_keras.voices import strangers
 
     labels = {song.key: 0 for song in songs.songs if song.artist in names}
-    melody = config.model.name == "crnnm"
-    clips = ClipSource(songs.store, labels, config.clip_frames, melody)
+    clips = ClipSource(songs.store, labels, config.clip_frames, config.streams)
     with console.working("Listening to strangers"):
         heard = strangers.hear(model.backbone, clips, job.gallery.detector)
         found = strangers.verdicts(job.gallery, heard, model.temperature)

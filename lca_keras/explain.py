@@ -13,8 +13,6 @@ import sys
 from lca_keras.base import console
 from lca_keras.base.errors import UserError
 
-_LAYERS = ("convolution", "fgnl")
-
 
 def main(argv=None):
     """Command line of the explanation."""
@@ -35,8 +33,9 @@ def main(argv=None):
     parser.add_argument("--against", metavar="NAME", help="and what for that one")
     parser.add_argument(
         "--layer",
-        choices=_LAYERS,
-        help="where the map is taken; default: the last that the model has",
+        metavar="LAYER",
+        help="where the map is taken, convolution or fgnl; default: the last that the "
+        "model has",
     )
     parser.add_argument("--vocals", metavar="FILE", help="the song's voice alone")
     parser.add_argument("--accompaniment", metavar="FILE", help="everything else of it")

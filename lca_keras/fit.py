@@ -21,11 +21,11 @@ from lca_keras.base.config import (
     EMBEDDING_LOSSES,
     LOSS_WEIGHTS,
     METHODS,
-    MODELS,
     OBJECTIVES,
     SplitConfig,
 )
 from lca_keras.base.errors import UserError
+from lca_keras.base.registry import NETWORKS
 from lca_keras.terminal import arguments, screen
 
 # Times, a second apart, that the first of several processes may not be reached.
@@ -52,7 +52,7 @@ def parse_args(argv=None):
         help="saved_models/NAME: begin with its network and its configuration; artists "
         "may come and go",
     )
-    what.add_argument("--model", choices=MODELS, help="default: crnn_fgnl")
+    what.add_argument("--model", choices=NETWORKS, help="default: crnn_fgnl")
     what.add_argument(
         "--method",
         choices=METHODS,
@@ -172,10 +172,12 @@ def config_from(args):
         args.source = args.source or "stems"
         if args.source == "stems" and args.augment is None:
             args.augment = ["remix"]
-    if (args.model, config.features.melody) == ("crnnm", "none") and not args.store:
+    network = NETWORKS.get(args.model)
+    sung = network is not None and "melody" in network.streams
+    if sung and config.features.melody == "none" and not args.store:
         args.melody = args.melody or "pyin"
     method = args.method
-    if args.model in ("crnn", "crnnm") and method is None:
+    if network and not network.attention and method is None:
         method = "none"  # The one method that these networks can be trained with.
     if args.embedding_weight is not None and not (
         args.embedding_loss or config.train.embedding_loss != "none"

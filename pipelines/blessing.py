@@ -19,7 +19,7 @@ from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
 from lca_keras.data.examples import to_example
 from lca_keras.exports.versions import METADATA
-from lca_keras.features.melody import contour
+from lca_keras.features import spectrogram
 from lca_keras.inference import identification
 from pipelines.settings import LEVELS, SLICES
 
@@ -94,13 +94,15 @@ def _of_store(export, about, store):
     import tensorflow as tf
 
     model = tf.saved_model.load(os.fspath(export))
-    examples, mel = model.signatures["examples"], model.signatures["mel"]
-    takes_melody = "melody" in mel.structured_input_signature[1]
+    front_end = store.front_end
+    examples = model.signatures["examples"]
+    whole = model.signatures[front_end.signature]
+    names = Config.from_dict(about["config"]).streams
     artists = [*about["artists"], *((about.get("gallery") or {}).get("enrolled", []))]
 
     def clips(**arrays):
-        inputs = {name: tf.constant(a[None, ..., None]) for name, a in arrays.items()}
-        outputs = mel(**inputs)
+        inputs = {n: tf.constant(a[None], tf.float32) for n, a in arrays.items()}
+        outputs = whole(**inputs)
         probabilities = outputs["frame_probabilities"][0].numpy()
         voting = probabilities[probabilities.any(axis=1)]
         said = [artists[index] for index in voting.argmax(axis=1)]
@@ -112,15 +114,12 @@ def _of_store(export, about, store):
         serialized = to_example(song.key, record, arrays, store.config)
         decision = examples(tf.constant([serialized]))["decision"][0].numpy()
         singer = artists[decision.argmax()] if decision.any() else ""
-        inputs = {"mel_spectrogram": arrays["mel"].astype("float32")}
-        if takes_melody:
-            inputs["melody"] = contour(arrays["melody"], store.config.mel_bins)
-        heard = {"": (singer, clips(**inputs)[1])}
-        if store.config.source == "stems" and not takes_melody:
-            vocals = arrays["vocals"].astype("float32")
-            heard = {"mixture": heard[""], "vocals": clips(mel_spectrogram=vocals)}
-        elif store.config.source == "stems":
+        heard = {"": (singer, clips(**{name: arrays[name] for name in names})[1])}
+        if store.config.source == "stems":
             heard = {"mixture": heard[""]}
+            if len(names) == 1:
+                vocals = front_end.mixed(spectrogram.stem_power(arrays["vocals"]))
+                heard["vocals"] = clips(**{names[0]: vocals})
         return heard
 
     return hear

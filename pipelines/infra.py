@@ -83,26 +83,26 @@ def validate(export, store, expected, limits):
 
 def _ask(export, config, about, store, keys, limits):
     """Runs the probe; returns what it found, and probabilities `(songs, classes)`."""
-    features = config.served_features
-    melody = ["melody"] if config.model.name == "crnnm" else []
+    front_end = config.front_end
+    streams = [front_end.stream(name) for name in config.streams]
+    names = [stream.name for stream in streams]
+    given = [stream.name for stream in streams if not stream.in_graph]
+    signatures = {front_end.signature: names, "clips": names}
+    if front_end.layer() is not None:
+        signatures["serving_default"] = signatures["embed"] = ["waveform", *given]
+        signatures["songs"] = ["waveform", "lengths", *given]
+        if not given:
+            signatures["audio_bytes"] = []
+    # What takes strings: see `pipelines.probe`.
+    signatures |= {"examples": [], "labels": [], "about": []}
     settings = {
-        "sample_rate": features.sample_rate,
-        "hop_length": features.hop_length,
-        "mel_bins": features.mel_bins,
+        "sample_rate": front_end.sample_rate,
+        "hop": front_end.main.hop,
         "clip_frames": config.clip_frames,
+        "clip_samples": front_end.clip_samples(config.clip_frames),
         "clip_seconds": about["clip_seconds"],
-        "signatures": {
-            "serving_default": ["waveform", *melody],
-            "songs": ["waveform", "lengths", *melody],
-            "mel": ["mel_spectrogram", *melody],
-            "clips": ["mel_spectrogram", *melody],
-            "embed": ["waveform", *melody],
-            # What takes strings: see `pipelines.probe`.
-            **({} if melody else {"audio_bytes": []}),
-            "examples": [],
-            "labels": [],
-            "about": [],
-        },
+        "streams": [dataclasses.asdict(stream) for stream in streams],
+        "signatures": signatures,
     }
     with tempfile.TemporaryDirectory(prefix="infra-") as folder:
         requests, answers = pathlib.Path(folder, "in"), pathlib.Path(folder, "out.npz")

@@ -69,24 +69,26 @@ def _inputs(np, signature, count, settings, seconds):
     """Noise for a signature: `count` songs of some seconds."""
     random = np.random.default_rng(0)
     samples = int(seconds * settings["sample_rate"])
-    frames = 1 + samples // settings["hop_length"]
-    bands = settings["mel_bins"]
     if signature == "clips":
-        frames = settings["clip_frames"]
-    mel = random.uniform(-40.0, 40.0, (count, bands, frames, 1)).astype("float32")
+        samples = settings["clip_samples"]
     arrays = {
         "waveform": random.normal(0.0, 0.1, (count, samples)).astype("float32"),
-        "mel_spectrogram": mel,
-        "melody": np.zeros_like(mel),
         "lengths": np.full(count, samples, "int32"),
     }
+    for stream in settings["streams"]:
+        frames = samples // stream["hop"] + stream["centred"]
+        shape = [frames if size is None else size for size in stream["shape"]]
+        # What comes beside the first stream, a melody say, noise has none of.
+        wide = 40.0 if stream["in_graph"] else 0.0
+        values = random.uniform(-wide, wide, (count, *shape))
+        arrays[stream["name"]] = values.astype("float32")
     return {name: arrays[name] for name in settings["signatures"][signature]}
 
 
 def _batches(np, tf, model, settings):
     """Greatest difference between a song's answers alone and in batches."""
     found = {}
-    for name in settings["signatures"]:
+    for name in sorted(settings["signatures"]):
         signature = model.signatures[name]
         seconds = settings["clip_seconds"]
         inputs = _inputs(np, name, 64, settings, seconds)
@@ -132,6 +134,8 @@ def _lengths(np, tf, model, settings):
     """Seconds that songs of odd lengths take, by name."""
     clip, found = settings["clip_seconds"], {}
     lengths = {"one clip": clip, "short of two clips": 2 * clip - 1, "an hour": 3600.0}
+    if "serving_default" not in settings["signatures"]:
+        return found
     for name, seconds in lengths.items():
         inputs = _inputs(np, "serving_default", 1, settings, seconds)
         start = time.monotonic()
@@ -140,7 +144,8 @@ def _lengths(np, tf, model, settings):
         )
         found[name] = time.monotonic() - start
         clips = answer["frame_probabilities"].shape[1]
-        frames = 1 + int(seconds * settings["sample_rate"]) // settings["hop_length"]
+        samples = int(seconds * settings["sample_rate"])
+        frames = samples // settings["hop"] + settings["streams"][0]["centred"]
         if clips != frames // settings["clip_frames"]:
             raise ValueError(f"{name}: {clips} clips of {seconds:.2f} s")
     return found

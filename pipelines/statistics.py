@@ -7,7 +7,6 @@ import pathlib
 import numpy as np
 
 from lca_keras.base import files
-from lca_keras.explanation.saliency import centre_frequencies
 
 SONGS = "songs.csv"
 SPECTRA = "spectra.npz"
@@ -96,13 +95,14 @@ class Anomaly:
 def compute(corpus, progress=None):
     """Statistics of the usable songs of a `lca_keras.data.corpus.Corpus`."""
     store, songs, spectra = corpus.store, [], []
-    config = store.config
-    centres, second = centre_frequencies(config), config.sample_rate / config.hop_length
+    front_end = store.front_end
+    front_end.require_frequencies("statistics of a corpus")
+    centres = front_end.frequencies
     for number, song in enumerate(sorted(corpus.songs), 1):
         record = store.records[song.key]
-        mel = store.read(song.key).arrays["mel"].astype("float32")
-        kept = mel[:, record.kept_frames(config)]
-        spectrum, floor = kept.mean(axis=1), mel.min()
+        mel = store.read(song.key).arrays[front_end.main.name]
+        kept = mel[..., 0].astype("float32")
+        spectrum, floor = kept.mean(axis=1), kept.min()
         low, high = np.percentile(kept, (5, 95))
         heard = np.flatnonzero(
             np.percentile(kept, 95, axis=1) > floor + _ABOVE_FLOOR_DB
@@ -114,7 +114,7 @@ def compute(corpus, progress=None):
                 "song": song.song,
                 "content_hash": record.content_hash,
                 "seconds": round(record.duration, 3),
-                "sound_seconds": round(kept.shape[1] / second, 3),
+                "sound_seconds": round(kept.shape[1] / front_end.frame_rate, 3),
                 "range_db": round(float(high - low), 2),
                 "bandwidth_hz": round(
                     float(centres[heard[-1]]) if heard.size else 0, 1

@@ -15,13 +15,13 @@ import typing
 
 import yaml
 
+from lca_keras.base import registry
 from lca_keras.base.errors import UserError
 
 # Raised when a field changes its meaning, so that an old file is not misread.
 CONFIG_VERSION = 2
 
 CLIP_SECONDS = (3, 5, 10)  # Those of the papers.
-_LEAST_FRAMES = 16  # Four poolings by two.
 METHODS = ("none", "cal", "lca")
 CLASS_WEIGHTS = ("none", "balanced")
 OBJECTIVES = ("frame_f1", "song_f1")
@@ -34,7 +34,6 @@ EFFECTS = ("probability", "logit", "product")
 EMBEDDING_LOSSES = ("none", "supcon", "aam")
 AUGMENTATIONS = ("remix", "specaugment")
 MELODIES = ("none", "pyin", "crepe")
-MODELS = ("crnn", "crnnm", "crnn_fgnl")
 
 
 class ConfigError(UserError):
@@ -48,9 +47,11 @@ def _require(condition, message):
 
 @dataclasses.dataclass(frozen=True)
 class FeatureConfig:
-    """Mel-spectrogram settings; `DESIGN.md` section 3 fixes the defaults.
+    """What is heard of sound; `DESIGN.md` section 3 fixes the defaults.
 
     Attributes:
+        front_end: Name of the front end, of `lca_keras.base.registry.FRONT_ENDS`; the
+            sizes and frequencies below are those of `"mel"`.
         sample_rate: Samples per second after resampling, in Hz.
         n_fft: STFT window and FFT length, in samples.
         hop_length: Samples from one frame to the next.
@@ -73,6 +74,7 @@ class FeatureConfig:
             follows the vocals where these are there, otherwise the mixture.
     """
 
+    front_end: str = "mel"
     sample_rate: int = 16000
     n_fft: int = 2048
     hop_length: int = 512
@@ -87,6 +89,11 @@ class FeatureConfig:
     melody: str = "none"
 
     def __post_init__(self):
+        _require(
+            self.front_end in registry.FRONT_ENDS,
+            f"features: front_end must be one of {', '.join(registry.FRONT_ENDS)}. "
+            f"Received: front_end={self.front_end!r}",
+        )
         _require(
             min(self.sample_rate, self.n_fft, self.hop_length, self.mel_bins) > 0,
             f"features: sizes must be positive. Received: {self}",
@@ -249,8 +256,9 @@ class ModelConfig:
 
     def __post_init__(self):
         _require(
-            self.name in MODELS,
-            f"model: name must be one of {', '.join(MODELS)}. Received: {self.name!r}",
+            self.name in registry.NETWORKS,
+            f"model: name must be one of {', '.join(registry.NETWORKS)}. "
+            f"Received: {self.name!r}",
         )
         _require(
             len(self.filters) == 4 and min(self.filters) > 0,
@@ -460,37 +468,61 @@ class Config:
             f"{self.features.source!r}: use --source stems (a separator makes them, or "
             "the manifest's vocals_path), or --augment none.",
         )
-        for name, size in (
-            ("mask_bands", self.features.mel_bins),
-            ("mask_frames", self.clip_frames),
-        ):
-            widest = getattr(self.augment, name)
-            _require(
-                "specaugment" not in self.augment.kinds or widest < size,
-                f"augment: {name} must be below {size}, a whole clip: {widest}",
-            )
+        front_end = self.front_end
+        if self.features.source == "stems":
+            front_end.require_mixing("--source stems")
+        if "specaugment" in self.augment.kinds:
+            front_end.require_frequencies("--augment specaugment")
+            bands, frames = front_end.clip_shape(self.streams[0], self.clip_frames)[:2]
+            for name, size in (("mask_bands", bands), ("mask_frames", frames)):
+                widest = getattr(self.augment, name)
+                _require(
+                    widest < size,
+                    f"augment: {name} must be below {size}, a whole clip: {widest}",
+                )
         _require(
-            self.model.name == "crnn_fgnl" or self.train.method == "none",
+            self.network.attention or self.train.method == "none",
             f"The {self.model.name!r} model has no attention to train against a "
             "counterfactual: use --method none with it, or --model crnn_fgnl.",
         )
+        there = {stream.name for stream in front_end.streams}
+        lacking = [name for name in self.streams if name not in there]
         _require(
-            self.model.name != "crnnm" or self.features.melody != "none",
-            "The 'crnnm' model takes the melody beside the spectrogram: choose "
-            "--melody pyin or crepe.",
-        )
-        _require(
-            self.clip_frames >= _LEAST_FRAMES,
-            f"a clip of {self.train.clip_seconds} s has {self.clip_frames} frames at "
-            f"sample_rate={self.features.sample_rate} and hop_length="
-            f"{self.features.hop_length}; the networks need {_LEAST_FRAMES}.",
+            not lacking,
+            f"The {self.model.name!r} model takes {', '.join(lacking)} beside what the "
+            "features have: choose --melody pyin or crepe."
+            if lacking == ["melody"]
+            else f"The {self.model.name!r} model takes {', '.join(self.streams)}, and "
+            f"the front end {self.features.front_end!r} gives "
+            f"{', '.join(sorted(there))}.",
         )
 
     @property
+    def network(self):
+        """The `lca_keras.base.registry.Network` that is trained."""
+        return registry.NETWORKS[self.model.name]
+
+    @property
+    def streams(self):
+        """Names of the front end's streams that the network takes."""
+        return self.network.streams
+
+    @property
+    def front_end(self):
+        """The `lca_keras.features.front_end.FrontEnd` of the features."""
+        of = registry.load("lca_keras.features.front_end:front_end_of")
+        return of(self.features)
+
+    @property
     def clip_frames(self):
-        """Spectrogram frames of a clip: as many as centred windows give of it."""
-        samples = self.train.clip_seconds * self.features.sample_rate
-        return 1 + samples // self.features.hop_length
+        """Frames of a clip, those of the front end's first stream."""
+        return self.front_end.clip_frames(self.train.clip_seconds)
+
+    @property
+    def clip_shapes(self):
+        """Dict from each stream that the network takes to the shape of a clip."""
+        shape, frames = self.front_end.clip_shape, self.clip_frames
+        return {name: shape(name, frames) for name in self.streams}
 
     @property
     def hop_frames(self):
@@ -500,8 +532,8 @@ class Config:
     @property
     def least_seconds(self):
         """Length of the shortest song that has a clip."""
-        features = self.features
-        return (self.clip_frames - 1) * features.hop_length / features.sample_rate
+        front_end = self.front_end
+        return front_end.clip_samples(self.clip_frames) / front_end.sample_rate
 
     @property
     def side_epochs(self):
@@ -517,7 +549,7 @@ class Config:
         only for the model that takes one.
         """
         features = self.features
-        if self.model.name == "crnnm":
+        if "melody" in self.streams:
             return features
         features = dataclasses.replace(features, melody="none")
         if features.source == "stems":

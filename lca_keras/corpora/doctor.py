@@ -20,14 +20,15 @@ from lca_keras.audio import fingerprint
 from lca_keras.audio.decode import (
     CANCELLED,
     AudioError,
+    Sound,
     SoundCheck,
     read_blocks,
     resampled,
 )
 from lca_keras.base import processes
-from lca_keras.base.config import FeatureConfig
+from lca_keras.base.config import Config
 from lca_keras.data.split import PARTS
-from lca_keras.features import spectrogram
+from lca_keras.features import silence
 
 ERROR, WARNING = "error", "warning"
 
@@ -146,14 +147,11 @@ def examine(path, keep_every=1):
 
 def _sound(samples, seconds):
     """Seconds of a recording without its silence; heard at the fingerprint's rate."""
-    rate = fingerprint.SAMPLE_RATE
-    config = FeatureConfig(sample_rate=rate, n_fft=1024, hop_length=256, fmax=rate / 2)
-    mel = spectrogram.mel_spectrogram(samples, config)
-    silence = spectrogram.silent_passages(spectrogram.sounding_frames(mel, config))
-    kept = spectrogram.kept_frames(mel.shape[1], silence, config)
-    if len(kept) == mel.shape[1]:
-        return seconds
-    return max(0, len(kept) - 1) * config.hop_length / rate
+    sound = Sound.of(samples, fingerprint.SAMPLE_RATE)
+    passages = silence.passages(sound, Config().front_end.range_db)
+    left_out = sound.seconds - silence.seconds(passages)
+    # Less than a block is no silence.
+    return seconds if left_out < silence.BLOCK_SECONDS else seconds - left_out
 
 
 class _Gauge:

@@ -14,63 +14,56 @@ import math
 import warnings
 
 from lca_keras.base.errors import UserError
-from lca_keras.features import spectrogram
 
 # Masks to draw from; there are some 2,500 different ones of up to 20 of 128 bands.
 _MASKS = 4096
 _LN_10 = math.log(10)
 
 
-def remix(clips, accompaniment, seed, augment, config):
+def remix(clips, voices, others, seed, augment, front_end):
     """Puts the vocals of clips over the accompaniment of others.
 
     Powers are added, as those of sounds that know nothing of each other do on average.
-    Like the features of a song, a clip reaches `config.top_db` below the loudest of the
-    song that it might be of: of the remixed clip, or of either song's stem.
+    Like the features of a song, a clip reaches as far below the loudest of the song
+    that it might be of: of the remixed clip, or of either song's stem.
 
     Args:
-        clips: Dict with `"mel"`, float32 `(batch, mel_bins, frames)`, decibels;
-            `"vocals"` of the same shape, as
+        clips: Float32 tensor `(batch, …)`, clips of the front end's first stream.
+        voices: Dict with `"vocals"` of the same shape, as
             `lca_keras.features.spectrogram.stem_levels` gives them, and `"vocals_peak"`
             `(batch,)`, their maximum over the song.
-        accompaniment: Dict with `"accompaniment"` and `"accompaniment_peak"`, the same
-            of the other clips.
+        others: Dict with `"accompaniment"` and `"accompaniment_peak"`, the same of the
+            other clips.
         seed: Int tensor `(2,)`.
         augment: `lca_keras.base.config.AugmentConfig`; a share of clips stays as it
-        was.
-        config: `lca_keras.base.config.FeatureConfig`.
+            was.
+        front_end: `lca_keras.features.front_end.FrontEnd` that mixes powers.
 
     Returns:
-        Float32 tensor like `clips["mel"]`.
+        Float32 tensor like `clips`.
     """
     import tensorflow as tf
 
-    count = tf.shape(clips["mel"])[0]
+    count = tf.shape(clips)[0]
     chosen, level = tf.unstack(tf.random.stateless_uniform((2, count), seed))
     gain = augment.remix_gain_db * (2 * level - 1)
+    each = (-1, *[1] * (len(clips.shape) - 1))
 
     def power(levels):
         return tf.exp(levels * (_LN_10 / 10))
 
-    vocals = clips["vocals"] + gain[:, None, None]
-    mixed = power(vocals) + power(accompaniment["accompaniment"])
+    vocals = voices["vocals"] + tf.reshape(gain, each)
+    mixed = power(vocals) + power(others["accompaniment"])
     loudest = tf.reduce_max(
         [
-            tf.reduce_max(mixed, axis=(1, 2)),
-            power(clips["vocals_peak"] + gain),
-            power(accompaniment["accompaniment_peak"]),
+            tf.reduce_max(mixed, axis=tuple(range(1, len(mixed.shape)))),
+            power(voices["vocals_peak"] + gain),
+            power(others["accompaniment_peak"]),
         ],
         axis=0,
     )
-    scale = spectrogram.decibel_scale(config) / _LN_10
-
-    def decibels(power):
-        return scale * tf.math.log(tf.maximum(power, spectrogram.FLOOR))
-
-    floor = decibels(loudest) - config.top_db
-    mixed = tf.maximum(decibels(mixed), floor[:, None, None])
-    kept = chosen >= augment.remix_share
-    return tf.where(kept[:, None, None], clips["mel"], mixed)
+    kept = tf.reshape(chosen >= augment.remix_share, each)
+    return tf.where(kept, clips, front_end.mixed_clips(mixed, loudest))
 
 
 class SpecAugment:
@@ -83,7 +76,7 @@ class SpecAugment:
 
     Args:
         augment: `lca_keras.base.config.AugmentConfig`.
-        shape: Mel bands and frames of a clip.
+        shape: Bands, frames and channels of a clip.
     """
 
     def __init__(self, augment, shape):
@@ -91,16 +84,17 @@ class SpecAugment:
         self._bands = _pool(audio.freq_mask, (1, shape[0]), augment.mask_bands)
         self._frames = _pool(audio.time_mask, (shape[1], 1), augment.mask_frames)
 
-    def __call__(self, mel, seed):
-        """Masks `(batch, mel_bins, frames)`; `seed` is an int tensor `(2,)`."""
+    def __call__(self, clips, seed):
+        """Masks `(batch, bands, frames, channels)`; `seed` is an int tensor `(2,)`."""
         import tensorflow as tf
 
         drawn = tf.random.stateless_uniform(
-            (2, tf.shape(mel)[0]), seed, 0, _MASKS, tf.int32
+            (2, tf.shape(clips)[0]), seed, 0, _MASKS, tf.int32
         )
-        kept = tf.gather(self._bands, drawn[0])[:, :, None]
-        kept &= tf.gather(self._frames, drawn[1])[:, None, :]
-        return tf.where(kept, mel, tf.reduce_mean(mel, axis=(1, 2), keepdims=True))
+        kept = tf.gather(self._bands, drawn[0])[:, :, None, None]
+        kept &= tf.gather(self._frames, drawn[1])[:, None, :, None]
+        means = tf.reduce_mean(clips, axis=(1, 2), keepdims=True)
+        return tf.where(kept, clips, means)
 
 
 def check_installed(augment):

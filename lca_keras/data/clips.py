@@ -9,8 +9,8 @@ from lca_keras.base.config import AugmentConfig
 from lca_keras.base.errors import UserError
 from lca_keras.data import augment as augmentation
 from lca_keras.data.examples import parse_example, read_record, untuned
-from lca_keras.data.extraction import STEMS
-from lca_keras.features import spectrogram
+from lca_keras.features import silence
+from lca_keras.features.front_end import STEMS, network_input
 
 # Clips in the shuffle buffer; 5 s clips take 40 KiB each in float16, three times that
 # with stems.
@@ -24,14 +24,14 @@ class ClipSource:
     """The clips of chosen songs of a store; the other songs are not read.
 
     All full clips of a song are used, once silence is cut out of it
-    (`lca_keras.features.spectrogram.kept_frames`).
+    (`lca_keras.features.silence`).
 
     Attributes:
         store: `lca_keras.data.store.FeatureStore`.
         labels: Dict from song key to class index; other songs are left out.
-        clip_frames: Int, frames of a clip.
-        melody: Whether the clips carry the melody too. A clip is then a dict of
-            `"mel_spectrogram"` and `"melody"`, otherwise the spectrogram alone.
+        clip_frames: Int, frames of a clip, those of the front end's first stream.
+        streams: Names of the streams that the network takes. A clip of several is a
+            dict. Default is the front end's first one.
         hop_frames: Optional int, frames from one clip to the next; without it clips
             don't overlap.
     """
@@ -39,8 +39,23 @@ class ClipSource:
     store: object
     labels: dict[str, int]
     clip_frames: int
-    melody: bool = False
+    streams: tuple[str, ...] = ()
     hop_frames: int | None = None
+
+    def __post_init__(self):
+        if not self.streams:
+            object.__setattr__(self, "streams", (self.front_end.main.name,))
+
+    @property
+    def front_end(self):
+        """The `lca_keras.features.front_end.FrontEnd` of the store."""
+        return self.store.front_end
+
+    @property
+    def shapes(self):
+        """Dict from stream to the shape of a clip."""
+        shape = self.front_end.clip_shape
+        return {name: shape(name, self.clip_frames) for name in self.streams}
 
     @property
     def num_clips(self):
@@ -51,10 +66,14 @@ class ClipSource:
         return len(self.clip_starts(key))
 
     def clip_starts(self, key):
-        """Int array, the frames of a song at which its clips begin."""
-        kept = self.store.records[key].kept_frames(self.store.config)
-        places = spectrogram.clip_starts(len(kept), self.clip_frames, self.hop_frames)
-        return kept[places]
+        """Float array, seconds of a song's sound at which its clips begin."""
+        frames = self.store.records[key].frames
+        return self.front_end.starts(frames, self.clip_frames, self.hop_frames)
+
+    def clip_times(self, key):
+        """The same in seconds of the song, silence included."""
+        passages = self.store.records[key].passages
+        return silence.song_seconds(passages, self.clip_starts(key))
 
     @functools.cached_property
     def _index(self):
@@ -66,12 +85,16 @@ class ClipSource:
         rows, ends = [], [0]
         for path, songs in self.store.locations().items():
             for key, (offset, size) in songs.items():
-                rows.append((path, key, offset, size, self.labels.get(key, -1)))
+                ours = key in self.labels
+                clips = self._clips_of(key) if ours else 0
+                rows.append((path, key, offset, size, self.labels.get(key, -1), clips))
             ends.append(len(rows))
         paths, keys, *numbers = zip(*rows, strict=True)
-        offsets, sizes, labels = (np.array(column, "int64") for column in numbers)
-        columns = {"path": np.array(paths), "key": np.array(keys), "offset": offsets}
-        return {**columns, "size": sizes, "label": labels}, np.array(ends, "int64")
+        names = ("offset", "size", "label", "clips")
+        columns = {"path": np.array(paths), "key": np.array(keys)}
+        for name, column in zip(names, numbers, strict=True):
+            columns[name] = np.array(column, "int64")
+        return columns, np.array(ends, "int64")
 
     def _entries(self, shards):
         """Dataset of the index's rows that are ours, for a dataset of shard numbers."""
@@ -113,79 +136,63 @@ class ClipSource:
 
         return tf.data.Dataset.range(len(self._index[1]) - 1)
 
-    @property
-    def _columns(self):
-        return ("mel", "melody") if self.melody else ("mel",)
-
-    def _clips(self, shards, columns):
-        """Dataset of (clip, label), chosen columns of what is stored.
-
-        The spectrogram is always among them: it tells where sound is.
-        """
+    def _clips(self, shards, names):
+        """Dataset of (clip, label), some streams or stems of what is stored."""
         songs = self._entries(shards).interleave(
             self._read,
             _READ_AHEAD,
             num_parallel_calls=_READ_AHEAD,
             deterministic=True,
         )
-        parse = functools.partial(self._parse, columns)
+        parse = functools.partial(self._parse, names)
         songs = songs.map(parse, num_parallel_calls=2, deterministic=True)
         return songs.flat_map(self._cut)
 
     def _read(self, entry):
         record = read_record(entry["path"], entry["offset"], entry["size"])
-        return record.map(lambda serialized: (serialized, entry["key"], entry["label"]))
+        return record.map(lambda serialized: (serialized, entry))
 
-    def _parse(self, columns, serialized, key, label):
+    def _parse(self, names, serialized, entry):
         import tensorflow as tf
 
-        example = parse_example(serialized, columns)
+        example = parse_example(serialized, map(self.front_end.stream, names))
         # Otherwise songs would be learned under each other's names.
         same = tf.debugging.assert_equal(
             example.pop("key"),
-            key,
+            entry["key"],
             "index.json is not that of these shards: delete the store",
         )
         with tf.control_dependencies([same]):
-            return example, tf.identity(label)
+            return example, tf.cast([entry["label"], entry["clips"]], tf.int32)
 
-    def _cut(self, columns, label):
-        """Dataset of a song's clips, columns as `parse_example` gives them.
+    def _cut(self, arrays, label_and_count):
+        """Dataset of a song's clips, of arrays as `parse_example` gives them.
 
         Stems come with their maximum over the song, `"vocals_peak"` say.
         """
         import tensorflow as tf
 
-        mel = tf.cast(columns["mel"], tf.float32)[None]
-        frames, hop = self.clip_frames, self.hop_frames
-        order, kept = sound_first(mel, self.store.config)
-        order = order[0, : kept[0]]
-        clips = {}
-        for name, array in columns.items():
-            sounding = tf.gather(array, order, axis=-1)
-            if name == "melody":
-                clips[name] = cut_clips(sounding[None], frames, hop)[:, 0]
-            else:
-                clips[name] = cut_clips(sounding, frames, hop)
-            count = tf.shape(clips[name])[0]
+        front_end, clips = self.front_end, {}
+        label, count = tf.unstack(label_and_count)
+        hop = (self.hop_frames or self.clip_frames) * front_end.main.hop
+        for name, array in arrays.items():
+            stream = front_end.stream(name)
+            size = front_end.frames_in(stream, self.clip_frames)
+            starts = hop * tf.range(count) // stream.hop
+            clips[name] = cut_clips(array, stream, starts, size)
             if name in STEMS:
                 clips[f"{name}_peak"] = tf.repeat(tf.reduce_max(array), count)
-        labels = tf.repeat(tf.cast(label, tf.int32), count)
-        return tf.data.Dataset.from_tensor_slices((clips, labels))
+        return tf.data.Dataset.from_tensor_slices((clips, tf.repeat(label, count)))
 
     def _network_input(self, clips, label):
-        """A batch of stored clips as float32, with a channel axis."""
+        """A batch of stored clips as the network takes them, float32."""
         import tensorflow as tf
 
-        mel = tf.cast(clips["mel"], tf.float32)[..., None]
-        bins = self.store.config.mel_bins
-        mel = tf.ensure_shape(mel, (None, bins, self.clip_frames, 1))
-        if not self.melody:
-            return mel, label
-        # The band -1, unvoiced, becomes a column of zeros.
-        bands = tf.cast(clips["melody"], tf.int32)
-        melody = tf.one_hot(bands, bins, axis=1)[..., None]
-        return {"mel_spectrogram": mel, "melody": melody}, label
+        found = {
+            name: tf.ensure_shape(tf.cast(clips[name], tf.float32), (None, *shape))
+            for name, shape in self.shapes.items()
+        }
+        return network_input(self.streams, found), label
 
     def training(self, batch_size, seed, first_epoch, epochs, augment=None):
         """Shuffled batches of many epochs, one after the other.
@@ -202,9 +209,8 @@ class ClipSource:
             augment: Optional `lca_keras.base.config.AugmentConfig`.
 
         Returns:
-            `tf.data.Dataset` of tuples of float32 `(batch, mel_bins, clip_frames, 1)`
-            (two of them with the melody) and int32 `(batch,)`, `steps(batch_size)` an
-            epoch.
+            `tf.data.Dataset` of tuples of what the network takes, float32 `(batch, …)`
+            or a dict of several, and int32 `(batch,)`; `steps(batch_size)` an epoch.
 
         Raises:
             UserError: What the augmentation needs is not there.
@@ -218,9 +224,9 @@ class ClipSource:
             self._check_stems("remixing needs them")
         apply = self._augmented(augment)
 
-        def shuffled(epoch, columns, stream=0):
+        def shuffled(epoch, names, stream=0):
             shards = self._shards().shuffle(count, stream + 2 * epoch)
-            clips = self._clips(shards, columns)
+            clips = self._clips(shards, names)
             return clips.shuffle(buffer, stream + 2 * epoch + 1).batch(batch_size)
 
         def augmented(epoch):
@@ -228,14 +234,14 @@ class ClipSource:
             # beside which `shuffle` takes no tensor.
             tf.random.set_seed(1 + seed)
             if "remix" not in augment.kinds:
-                batches = shuffled(epoch, self._columns)
+                batches = shuffled(epoch, self.streams)
                 if not augment.kinds:
                     return batches
                 partners = tf.data.Dataset.from_tensors(({}, 0)).repeat()
             else:
-                batches = shuffled(epoch, (*self._columns, "vocals"))
+                batches = shuffled(epoch, (*self.streams, "vocals"))
                 # Shuffled by itself: any clip may come under any voice.
-                partners = shuffled(epoch, ("mel", "accompaniment"), _OTHER_STREAM)
+                partners = shuffled(epoch, ("accompaniment",), _OTHER_STREAM)
             steps = tf.data.Dataset.zip((batches, partners)).enumerate()
 
             def step(number, both):
@@ -254,22 +260,22 @@ class ClipSource:
         """Function of a batch of clips, a batch of partners and seeds: the clips."""
         import tensorflow as tf
 
-        shape = (self.store.config.mel_bins, self.clip_frames)
+        name = self.front_end.main.name
+        shape = self.front_end.clip_shape(name, self.clip_frames)
         masks = None
         if "specaugment" in augment.kinds:
             masks = augmentation.SpecAugment(augment, shape)
 
         def apply(clips, partners, seeds):
-            mel = tf.ensure_shape(tf.cast(clips["mel"], tf.float32), (None, *shape))
+            heard = tf.ensure_shape(tf.cast(clips[name], tf.float32), (None, *shape))
             if "remix" in augment.kinds:
-                voices = {**_as_float32(clips), "mel": mel}
-                others = _as_float32(partners)
-                mel = augmentation.remix(
-                    voices, others, seeds, augment, self.store.config
+                voices, others = _as_float32(clips), _as_float32(partners)
+                heard = augmentation.remix(
+                    heard, voices, others, seeds, augment, self.front_end
                 )
             if masks is not None:
-                mel = masks(mel, tf.random.fold_in(seeds, 1))
-            return {**clips, "mel": mel}
+                heard = masks(heard, tf.random.fold_in(seeds, 1))
+            return {**clips, name: heard}
 
         return apply
 
@@ -284,7 +290,7 @@ class ClipSource:
         """
         import tensorflow as tf
 
-        clips = self._clips(self._shards(), self._columns).batch(batch_size)
+        clips = self._clips(self._shards(), self.streams).batch(batch_size)
         clips = clips.map(self._network_input, num_parallel_calls=2).prefetch(2)
         # Known to Keras, it does not warn of data that ran out.
         size = tf.data.experimental.assert_cardinality(self.steps(batch_size))
@@ -298,13 +304,13 @@ class ClipSource:
 
         Returns:
             `tf.data.Dataset` of dicts with `"vocals"` and `"accompaniment"`, float32
-            `(batch, mel_bins, clip_frames)`, decibels of power.
+            `(batch, …)`, as the front end keeps them.
 
         Raises:
             UserError: The store has none.
         """
         self._check_stems("they are asked for")
-        clips = self._clips(self._shards(), ("mel", *STEMS)).batch(batch_size)
+        clips = self._clips(self._shards(), STEMS).batch(batch_size)
 
         def stems(clips, label):
             return {name: _as_float32(clips)[name] for name in STEMS}
@@ -334,77 +340,21 @@ def _as_float32(clips):
     }
 
 
-def sound_first(mel, config, frames=None):
-    """Finds the frames that clips are cut from, inside a graph.
-
-    As `lca_keras.features.spectrogram.kept_frames`, for many songs.
+def cut_clips(array, stream, starts, size):
+    """Cuts clips from a stream of a song, inside a graph.
 
     Args:
-        mel: Float32 tensor `(songs, mel_bins, frames)`, decibels.
-        config: `lca_keras.base.config.FeatureConfig`.
-        frames: Optional int tensor `(songs,)`, frames of each song; none of those that
-            follow them is kept.
+        array: Tensor of the stream's shape.
+        stream: `lca_keras.features.front_end.Stream`.
+        starts: Int32 tensor `(clips,)`, frames at which they begin.
+        size: Int, frames of a clip.
 
     Returns:
-        Int32 tensor `(songs, frames)`, each song's frames, first those that are kept
-        and then the others, each in time order; and int32 `(songs,)`, how many are
-        kept. None are of a song whose values are not finite.
+        Tensor `(clips, …)`.
     """
     import tensorflow as tf
 
-    inside = tf.ones_like(mel[:, 0], tf.bool)
-    if frames is not None:
-        inside = tf.sequence_mask(frames, tf.shape(mel)[2])
-        mel = tf.where(inside[:, None], mel, mel.dtype.min)
-    loudest = tf.reduce_max(mel, axis=1)
-    peak = tf.reduce_max(loudest, axis=1, keepdims=True)
-    least = peak - np.float32(spectrogram.silence_depth(config))
-    least = tf.maximum(least, np.float32(spectrogram.silence_floor(config)))
-    sounding = tf.cast(loudest > least, tf.int32)
-    # Frames at which a pause may begin, and then all frames of these pauses.
-    size = spectrogram.pause_frames(config)
-    silent = tf.pad(1 - sounding, [[0, 0], [0, size - 1]])
-    begins = tf.cast(_window_sums(silent, size) == size, tf.int32)
-    pauses = _window_sums(tf.pad(begins, [[0, 0], [size - 1, 0]]), size)
-    before = tf.cumsum(sounding, axis=1)
-    after = tf.cumsum(sounding, axis=1, reverse=True)
-    left_out = (pauses > 0) | (before == 0) | (after == 0)
-    left_out = tf.cast(left_out & inside, tf.int32)
-    edge = spectrogram.edge_frames(config)
-    left_out = tf.pad(left_out, [[0, 0], [edge, edge]])
-    kept = (_window_sums(left_out, 2 * edge + 1) == 0) & inside
-    kept &= tf.reduce_all(tf.math.is_finite(mel), axis=(1, 2))[:, None]
-    order = tf.argsort(tf.cast(~kept, tf.int32), axis=1, stable=True)
-    return order, tf.math.count_nonzero(kept, axis=1, dtype=tf.int32)
-
-
-def _window_sums(rows, size):
-    """`(rows, frames)` -> `(rows, frames - size + 1)`, sums over windows."""
-    import tensorflow as tf
-
-    sums = tf.pad(tf.cumsum(rows, axis=1), [[0, 0], [1, 0]])
-    return sums[:, size:] - sums[:, :-size]
-
-
-def cut_clips(mel, clip_frames, hop_frames=None):
-    """Cuts a spectrogram into its full clips, inside a graph.
-
-    `(mel_bins, frames)` -> `(clips, mel_bins, clip_frames)`; clips begin as
-    `lca_keras.features.spectrogram.clip_starts` says.
-    """
-    import tensorflow as tf
-
-    return tf.transpose(_windows(mel, clip_frames, hop_frames), (1, 0, 2))
-
-
-def _windows(rows, size, hop):
-    """`(rows, frames)` -> `(rows, windows, size)`."""
-    import tensorflow as tf
-
-    count, frames = tf.shape(rows)[0], tf.shape(rows)[1]
-    if hop in (None, size):
-        clips = frames // size
-        return tf.reshape(rows[:, : clips * size], (count, clips, size))
-    clips = tf.where(frames < size, 0, 1 + (frames - size) // hop)
-    starts = hop * tf.range(clips)
-    return tf.gather(rows, starts[:, None] + tf.range(size), axis=1)
+    axis = stream.axis
+    found = tf.gather(array, starts[:, None] + tf.range(size), axis=axis)
+    others = (n for n in range(len(stream.shape) + 1) if n != axis)
+    return tf.transpose(found, [axis, *others])

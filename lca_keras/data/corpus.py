@@ -9,11 +9,12 @@ import pathlib
 
 from lca_keras.audio import separation
 from lca_keras.base.errors import UserError
-from lca_keras.data import augment, catalogue, split
+from lca_keras.data import augment, catalogue, hearing, split
 from lca_keras.data.clips import ClipSource
 from lca_keras.data.extraction import Extractor
 from lca_keras.data.store import FeatureStore
 from lca_keras.data.update import WritableStore
+from lca_keras.features import silence
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,15 +124,10 @@ def prepare(source, config, progress=None):
     for song in sorted(songs):
         record = store.records[song.key]
         if record.frames < config.clip_frames:
-            skipped[str(song.path)] = (
-                f"too short: {record.duration:.3f} s, a clip needs "
-                f"{config.least_seconds:.3f} s"
-            )
-        elif (sound := len(record.kept_frames(config.features))) < config.clip_frames:
-            seconds = sound * config.features.hop_length / config.features.sample_rate
-            skipped[str(song.path)] = (
-                f"too short without its silence: {seconds:.3f} s, a clip needs "
-                f"{config.least_seconds:.3f} s"
+            skipped[str(song.path)] = hearing.too_short(
+                record.duration,
+                silence.seconds(record.passages),
+                config.least_seconds,
             )
         else:
             usable.append(song)
@@ -263,8 +259,7 @@ def strangers(source, config, artists, progress=None):
             f"{', '.join(known)} the model learns: take these songs out"
         )
     labels = {song.key: 0 for song in found.songs}
-    melody = config.model.name == "crnnm"
-    return found, ClipSource(found.store, labels, config.clip_frames, melody)
+    return found, ClipSource(found.store, labels, config.clip_frames, config.streams)
 
 
 def neighbours(folder, features):
@@ -359,12 +354,15 @@ def clip_sources(corpus, part_of, artists, config, parts=split.PARTS):
     for song in corpus.songs:
         if song.key in part_of:
             labels[part_of[song.key]][song.key] = artists.index(song.artist)
-    melody = config.model.name == "crnnm"
     # Only training clips overlap: scores are of the clips that an export votes with.
     hops = {"train": config.hop_frames}
     return {
         part: ClipSource(
-            corpus.store, labels[part], config.clip_frames, melody, hops.get(part)
+            corpus.store,
+            labels[part],
+            config.clip_frames,
+            config.streams,
+            hops.get(part),
         )
         for part in parts
     }

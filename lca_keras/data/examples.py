@@ -5,15 +5,6 @@ import struct
 
 import numpy as np
 
-# Columns of numbers: the type that they are stored in, and whether they have a row for
-# each mel band. All have a column for each frame of the mixture.
-_COLUMNS = {
-    "mel": ("<f2", True),
-    "vocals": ("<f2", True),
-    "accompaniment": ("<f2", True),
-    "melody": ("<i2", False),
-}
-
 
 def to_example(key, record, arrays, config):
     """Serialises a song as the bytes of a `tf.train.Example`.
@@ -32,6 +23,9 @@ def to_example(key, record, arrays, config):
     def text(value):
         return data(value.encode("utf-8", "surrogateescape"))
 
+    def floats(values):
+        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+
     feature = {
         "key": text(key),
         "artist": text(record.artist),
@@ -40,46 +34,43 @@ def to_example(key, record, arrays, config):
         "source_path": text(record.path),
         "content_hash": text(record.content_hash),
         "feature_config": text(config.digest),
-        "duration": tf.train.Feature(
-            float_list=tf.train.FloatList(value=[record.duration])
-        ),
-        "mel_shape": tf.train.Feature(
-            int64_list=tf.train.Int64List(value=arrays["mel"].shape)
-        ),
+        "duration": floats([record.duration]),
+        "passages": floats(record.passages),
     }
     for name, array in arrays.items():
-        dtype, _ = _COLUMNS[name]
-        feature[name] = data(np.ascontiguousarray(array, dtype).tobytes())
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        shape = tf.train.Int64List(value=array.shape)
+        feature[name] = data(array.tobytes())
+        feature[f"{name}/shape"] = tf.train.Feature(int64_list=shape)
+        feature[f"{name}/dtype"] = text(array.dtype.name)
     example = tf.train.Example(features=tf.train.Features(feature=feature))
     # Deterministic, so that equal stores are equal files.
     return example.SerializeToString(deterministic=True)
 
 
-def parse_example(serialized, columns=("mel",)):
+def parse_example(serialized, streams=()):
     """Reads `to_example`'s form, a scalar string, inside a graph.
 
     Args:
         serialized: String tensor, scalar.
-        columns: Names of the arrays to read; `"melody"` and the stems `"vocals"` and
-            `"accompaniment"` are there in stores that were made with them.
+        streams: The `lca_keras.features.front_end.Stream`s to read; a stem is one too.
 
     Returns:
-        Dict with `"key"` (string) and the columns: float16 `(mel_bins, frames)`, the
-        melody int16 `(frames,)`.
+        Dict with `"key"` (string) and the streams, of their shapes and dtypes.
     """
     import tensorflow as tf
 
-    spec = {
-        "key": tf.io.FixedLenFeature([], tf.string, ""),
-        "mel_shape": tf.io.FixedLenFeature([2], tf.int64),
-        **{name: tf.io.FixedLenFeature([], tf.string) for name in columns},
-    }
+    spec = {"key": tf.io.FixedLenFeature([], tf.string, "")}
+    for stream in streams:
+        spec[stream.name] = tf.io.FixedLenFeature([], tf.string)
+        rank = len(stream.shape)
+        spec[f"{stream.name}/shape"] = tf.io.FixedLenFeature([rank], tf.int64)
     parsed = tf.io.parse_single_example(serialized, spec)
     example = {"key": parsed["key"]}
-    for name in columns:
-        dtype, by_band = _COLUMNS[name]
-        array = tf.io.decode_raw(parsed[name], np.dtype(dtype).type)
-        example[name] = tf.reshape(array, parsed["mel_shape"]) if by_band else array
+    for stream in streams:
+        array = tf.io.decode_raw(parsed[stream.name], tf.as_dtype(stream.dtype))
+        array = tf.reshape(array, parsed[f"{stream.name}/shape"])
+        example[stream.name] = tf.ensure_shape(array, stream.shape)
     return example
 
 
@@ -90,23 +81,25 @@ def read_example(serialized):
         serialized: Bytes.
 
     Returns:
-        Dict with the features that are text, `"duration"`, and the dict `"arrays"` as
-        in `lca_keras.data.extraction.SongFeatures`.
+        Dict with the features that are text, `"duration"`, `"passages"`, and the dict
+        `"arrays"` as in `lca_keras.data.extraction.SongFeatures`.
     """
     import tensorflow as tf
 
     features = tf.train.Example.FromString(serialized).features.feature
-    shape = tuple(features["mel_shape"].int64_list.value)
-    found, arrays = {"duration": features["duration"].float_list.value[0]}, {}
+    found, arrays = {}, {}
     for name, feature in features.items():
-        if name in _COLUMNS:
-            dtype, by_band = _COLUMNS[name]
+        if feature.float_list.value:
+            found[name] = tuple(feature.float_list.value)
+        elif f"{name}/shape" in features:
+            dtype = np.dtype(features[f"{name}/dtype"].bytes_list.value[0].decode())
             array = np.frombuffer(feature.bytes_list.value[0], dtype)
-            arrays[name] = array.reshape(shape) if by_band else array
+            arrays[name] = array.reshape(features[f"{name}/shape"].int64_list.value)
         elif feature.bytes_list.value:
             content = feature.bytes_list.value[0]
             found[name] = content.decode("utf-8", "surrogateescape")
-    return {**found, "arrays": arrays}
+    found["duration"] = found["duration"][0]
+    return {"passages": (), **found, "arrays": arrays}
 
 
 def untuned(dataset):

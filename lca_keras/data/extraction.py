@@ -1,5 +1,6 @@
 """From a song's files to its features: the unit of work of every extraction."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -12,17 +13,9 @@ from lca_keras.audio import separation
 from lca_keras.audio.decode import SILENCE_PEAK, AudioError, Sound, decode
 from lca_keras.base import files
 from lca_keras.base.errors import UserError
-from lca_keras.features.melody import melody_bands
-from lca_keras.features.spectrogram import (
-    level_gain,
-    mel_power,
-    silent_passages,
-    sounding_frames,
-    stem_levels,
-    to_decibels,
-)
+from lca_keras.features import silence
+from lca_keras.features.front_end import STEMS, front_end_of
 
-STEMS = ("vocals", "accompaniment")
 STATE_SIZE = 4
 
 # Level of a stem within a song whose other stem is what it leaves: at 0.8, what is left
@@ -38,23 +31,21 @@ class SongFeatures:
     """What extraction yields for a song.
 
     Attributes:
-        arrays: Dict with `"mel"`, float16 `(mel_bins, frames)`, decibels of what is
-            heard; with `"melody"`, if it is asked for, int16 `(frames,)`, the mel band
-            of the melody's pitch and -1 where nothing is sung; and with `"vocals"` and
-            `"accompaniment"` for stems, float16 `(mel_bins, frames)` as
-            `lca_keras.features.spectrogram.stem_levels` gives them.
-        duration: Seconds.
+        arrays: Dict from each stream of the front end, and from `"vocals"` and
+            `"accompaniment"` for stems, to what is stored of it: frames of the song's
+            sound, without its silence.
+        duration: Seconds of the song.
         content_hash: Hash of the song's decoded samples, the same for copies of a
             file, whatever is separated from it.
         notes: Sentences about sound that may be missing.
-        silence: What `lca_keras.features.spectrogram.silent_passages` gives.
+        passages: What `lca_keras.features.silence.passages` gives, seconds.
     """
 
     arrays: dict[str, np.ndarray]
     duration: float
     content_hash: str
     notes: tuple[str, ...] = ()
-    silence: tuple[int, ...] = ()
+    passages: tuple[float, ...] = ()
 
 
 class Extractor:
@@ -74,6 +65,7 @@ class Extractor:
 
     def __init__(self, config, separator=None, keep_vocals=None, threads=1):
         self.config = config
+        self.front_end = front_end_of(config)
         self._separator_folder = separator
         self._keep_vocals = keep_vocals and pathlib.Path(keep_vocals)
         self._threads = threads
@@ -158,12 +150,12 @@ class Extractor:
         Returns:
             Dict with `"mixture"`; with `"vocals"` unless the source is the mixture; and
             with `"accompaniment"` for stems: `lca_keras.audio.decode.Sound`s of equal
-            length, at `config.sample_rate`. The mixture's notes are those of all files.
+            length, at the front end's rate. The mixture's notes are those of all files.
 
         Raises:
             AudioError: The files hold no usable audio, or do not belong together.
         """
-        source, rate = self.config.source, self.config.sample_rate
+        source, rate = self.config.source, self.front_end.sample_rate
         sound = decode(song.path, rate)
         if source == "mixture":
             return {"mixture": sound}
@@ -201,7 +193,7 @@ class Extractor:
 
     def _stem(self, name, path, mixture, notes):
         """Decodes a stem that is to fit the samples of its mixture."""
-        rate = self.config.sample_rate
+        rate = self.front_end.sample_rate
         try:
             stem = decode(path, rate)
         except AudioError as error:
@@ -209,7 +201,7 @@ class Extractor:
         notes += [f"its {name} {path}: {note}" for note in stem.notes]
         samples = stem.samples
         # Otherwise it is of another recording, or cut elsewhere.
-        if abs(samples.size - mixture.size) > self.config.hop_length:
+        if abs(samples.size - mixture.size) > self.front_end.main.hop:
             raise AudioError(
                 f"its {name} {path} last {samples.size / rate:.2f} s, the song "
                 f"{mixture.size / rate:.2f} s"
@@ -221,12 +213,19 @@ class Extractor:
         """What the network hears of a song's `sounds`."""
         return sounds["vocals" if self.config.source == "vocals" else "mixture"]
 
-    def melody(self, sounds):
-        """Melody of a song's `sounds`, or `None` where none is asked for."""
-        if self.config.melody == "none":
-            return None
-        sung = sounds.get("vocals", sounds["mixture"])
-        return melody_bands(sung.samples, self.config, self._threads)
+    def frames(self, sounds):
+        """What the front end makes of a song's `sounds`, without silence.
+
+        Returns:
+            Dict of arrays as `lca_keras.features.front_end.FrontEnd.frames` gives it,
+            and the passages that they are of, seconds.
+        """
+        heard = self.heard(sounds)
+        passages = silence.passages(heard, self.front_end.range_db)
+        stems = {n: silence.cut(sounds[n], passages) for n in STEMS if n in sounds}
+        sound = silence.cut(heard, passages)
+        with _threads(self._threads):
+            return self.front_end.frames(sound, stems, self._threads), passages
 
     def extract(self, song):
         """Computes the features of a song.
@@ -248,20 +247,11 @@ class Extractor:
             keep.parent.mkdir(parents=True, exist_ok=True)
             with files.atomic_path(keep) as temporary:
                 sounds = self.sounds(song, temporary)
-        # Two processes whose matrix products take two threads each are slower than one.
-        with _thread_pools().limit(limits=self._threads):
-            power = mel_power(self.heard(sounds), self.config)
-            mel = to_decibels(power, self.config)
-            # Float16 is the store's contract: half the disk, and decibels keep 0.03 dB.
-            arrays = {"mel": mel.astype("float16")}
-            melody = self.melody(sounds)
-            if melody is not None:
-                arrays["melody"] = melody
-            if self.config.source == "stems":
-                gain = level_gain(power, self.config)
-                for name in STEMS:
-                    stem = mel_power(sounds[name], self.config)
-                    arrays[name] = stem_levels(gain * stem)
+        found, passages = self.frames(sounds)
+        arrays = {
+            name: array.astype(self.front_end.stream(name).dtype)
+            for name, array in found.items()
+        }
         mixture, digest = sounds["mixture"], hashlib.sha256()
         for samples in mixture:
             digest.update(samples.tobytes())
@@ -270,7 +260,7 @@ class Extractor:
             mixture.seconds,
             digest.hexdigest()[:32],
             tuple(mixture.notes),
-            silent_passages(sounding_frames(arrays["mel"], self.config)),
+            passages,
         )
 
 
@@ -305,9 +295,16 @@ def _check_sum(mixture, stems, files):
         )
 
 
+def _threads(count):
+    """A context in which NumPy's linear algebra takes so many threads.
+
+    Two processes whose matrix products take two threads each are slower than one.
+    """
+    return contextlib.nullcontext() if count is None else _pools().limit(limits=count)
+
+
 @functools.lru_cache(maxsize=1)
-def _thread_pools():
-    """Control over the threads of NumPy's linear algebra."""
+def _pools():
     import threadpoolctl
 
     return threadpoolctl.ThreadpoolController()

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 
 from lca_keras.audio.decode import AudioError
-from lca_keras.features import spectrogram
-from lca_keras.features.melody import contour
+from lca_keras.features import silence
+from lca_keras.features.front_end import FrontEnd
 
 # Seconds of silence that are told; songs fade in and out.
 _WORTH_A_WORD = 3.0
@@ -14,39 +14,52 @@ _WORTH_A_WORD = 3.0
 
 @dataclasses.dataclass(frozen=True)
 class HeardSong:
-    """A song as a network hears it.
+    """A song as a network hears it, without its silence.
 
     Attributes:
-        mel: Float32 array `(mel_bins, kept frames)`, decibels, without silence.
-        melody: `lca_keras.features.melody.contour` of the same frames, or `None`.
-        kept: Int array, the song's frames that are kept.
-        starts: Int array, kept frames at which clips begin.
-        second: Float, frames a second.
-        frames: Int, frames of the whole song.
+        front_end: `lca_keras.features.front_end.FrontEnd` that it was heard with.
+        arrays: Dict from stream to what the front end makes of the song's sound.
+        passages: Tuple of floats, what `lca_keras.features.silence.passages` gives.
+        starts: Float array, seconds of sound at which clips begin.
+        clip_frames: Int, frames of a clip.
+        seconds: Float, length of the whole song.
         notes: Sentences about sound that is missing, and silence.
     """
 
-    mel: np.ndarray
-    melody: np.ndarray | None
-    kept: np.ndarray
+    front_end: FrontEnd
+    arrays: dict[str, np.ndarray]
+    passages: tuple[float, ...]
     starts: np.ndarray
-    second: float
-    frames: int
+    clip_frames: int
+    seconds: float
     notes: list[str]
 
-    def clips(self, clip_frames, starts):
-        """What the network takes of the clips from some kept frames.
+    @property
+    def times(self):
+        """Float array, seconds of the song at which clips begin."""
+        return silence.song_seconds(self.passages, self.starts)
 
-        Returns:
-            Float32 array `(clips, mel_bins, clip_frames, 1)`, or a dict of two with the
-            melody.
+    def clips(self, chosen=slice(None)):
+        """Dict from stream to float32 `(clips, …)`, of all clips or some."""
+        return self.front_end.cut(self.arrays, self.starts[chosen], self.clip_frames)
+
+    def in_song(self, array, stream=None):
+        """Frames of a stream at their places in the song, NaN where silence is.
+
+        Args:
+            array: Array of the stream's shape.
+            stream: Optional `lca_keras.features.front_end.Stream`; default is the first
+                one.
         """
-        frames = [start + np.arange(clip_frames) for start in starts]
-        mel = np.stack([self.mel[:, few] for few in frames])[..., None]
-        if self.melody is None:
-            return mel
-        melody = np.stack([self.melody[:, few] for few in frames])[..., None]
-        return {"mel_spectrogram": mel, "melody": melody}
+        stream = stream or self.front_end.main
+        rate = self.front_end.sample_rate / stream.hop
+        frames = np.arange(array.shape[stream.axis])
+        places = silence.song_seconds(self.passages, frames / rate)
+        places = np.round(places * rate).astype(int)
+        whole = max(1 + round(self.seconds * rate), places[-1] + 1)
+        placed = np.full(stream.sized(whole), np.nan, "float32")
+        np.moveaxis(placed, stream.axis, 0)[places] = np.moveaxis(array, stream.axis, 0)
+        return placed
 
 
 def hear(extractor, config, song, overlap=0.0):
@@ -64,30 +77,25 @@ def hear(extractor, config, song, overlap=0.0):
     Raises:
         AudioError: It cannot be decoded, is silent or too short.
     """
-    served, clip_frames = extractor.config, config.clip_frames
+    front_end, clip_frames = extractor.front_end, config.clip_frames
     sounds = extractor.sounds(song)
-    heard = extractor.heard(sounds)
-    if 1 + heard.size // served.hop_length < clip_frames:
-        raise AudioError(
-            f"too short: {heard.seconds:.3f} s, a clip needs "
-            f"{config.least_seconds:.3f} s"
-        )
-    mel = spectrogram.mel_spectrogram(heard, served)
-    silence = spectrogram.silent_passages(spectrogram.sounding_frames(mel, served))
-    kept = spectrogram.kept_frames(mel.shape[1], silence, served)
+    whole = extractor.heard(sounds).seconds
+    if whole < config.least_seconds:  # Then nothing need be computed.
+        raise AudioError(too_short(whole, whole, config.least_seconds))
+    arrays, passages = extractor.frames(sounds)
+    left, frames = silence.seconds(passages), front_end.frames_of(arrays)
     hop = max(1, round(clip_frames * (1 - overlap)))
-    starts = spectrogram.clip_starts(len(kept), clip_frames, hop)
-    second = served.sample_rate / served.hop_length
+    starts = front_end.starts(frames, clip_frames, hop)
     if not starts.size:
-        raise AudioError(
-            f"too short without its silence: {len(kept) / second:.3f} s, a clip needs "
-            f"{config.least_seconds:.3f} s"
-        )
+        raise AudioError(too_short(whole, left, config.least_seconds))
     notes = list(sounds["mixture"].notes)
-    left_out = (mel.shape[1] - len(kept)) / second
-    if left_out >= _WORTH_A_WORD:
-        notes.append(f"{left_out:.1f} s of it are silent and left out")
-    bands = extractor.melody(sounds)
-    melody = None if bands is None else contour(bands[kept], served.mel_bins)
-    frames = mel.shape[1]
-    return HeardSong(mel[:, kept], melody, kept, starts, second, frames, notes)
+    if whole - left >= _WORTH_A_WORD:
+        notes.append(f"{whole - left:.1f} s of it are silent and left out")
+    return HeardSong(front_end, arrays, passages, starts, clip_frames, whole, notes)
+
+
+def too_short(whole, left, least):
+    """Why a song has no clip: its seconds, those without silence, those of a clip."""
+    said = f"{whole:.3f} s" if whole < least else f"{left:.3f} s"
+    without = "" if whole < least else " without its silence"
+    return f"too short{without}: {said}, a clip needs {least:.3f} s"

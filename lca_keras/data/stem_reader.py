@@ -5,22 +5,21 @@ import functools
 import numpy as np
 
 from lca_keras.base.errors import UserError
-from lca_keras.data.clips import cut_clips
 from lca_keras.data.examples import parse_example, read_record
-from lca_keras.data.extraction import STEMS
-from lca_keras.features import spectrogram
+from lca_keras.features import silence, spectrogram
+from lca_keras.features.front_end import STEMS, network_input
 
 
 @functools.lru_cache
-def _fetch(columns):
-    """Function of the place of a song's record that reads columns, traced once."""
+def _fetch(streams):
+    """Function of the place of a song's record that reads streams, traced once."""
     import tensorflow as tf
 
     @tf.function
     def fetch(path, offset, size):
         place = tf.data.Dataset.from_tensors((path, offset, size))
         record = place.flat_map(read_record).get_single_element()
-        return parse_example(record, columns)
+        return parse_example(record, streams)
 
     return fetch
 
@@ -29,83 +28,71 @@ class StemReader:
     """Clips of songs of a store, from any voice and any accompaniment.
 
     Args:
-        store: `lca_keras.data.store.FeatureStore` with stems.
-        clip_frames: Int, frames of a clip.
-        melody: Whether the clips carry the melody too.
+        source: `lca_keras.data.clips.ClipSource` of a store with stems; what else the
+            clips are, it says.
     """
 
-    def __init__(self, store, clip_frames, melody):
+    def __init__(self, source):
         import tensorflow as tf
 
-        self.config = store.config
-        self.clip_frames = clip_frames
-        self.melody = melody
-        self._records = store.records
+        self.source, self.front_end = source, source.front_end
+        self._clip_frames = source.clip_frames
+        self._records = source.store.records
         self._places = {
             key: (tf.constant(path), *tf.unstack(tf.constant(place, tf.int64)))
-            for path, songs in store.locations().items()
+            for path, songs in source.store.locations().items()
             for key, place in songs.items()
         }
 
-    def _read(self, key, columns):
-        example = _fetch(columns)(*self._places[key])
+    def _read(self, key, names):
+        streams = tuple(map(self.front_end.stream, names))
+        example = _fetch(streams)(*self._places[key])
         if example["key"].numpy().decode() != key:
             raise UserError("index.json is not that of these shards: delete the store")
-        return {name: example[name].numpy() for name in columns}
+        return {name: example[name].numpy() for name in names}
 
-    def frames(self, voice, band):
-        """Frames of what these two songs give, one of which may be `None`."""
-        return min(self._records[key].frames for key in (voice, band) if key)
+    def _starts(self, voice, band):
+        """Seconds of sound at which clips of two songs begin, one may be `None`."""
+        frames = min(self._records[key].frames for key in (voice, band) if key)
+        return self.front_end.starts(frames, self._clip_frames)
 
-    def kept(self, voice, band):
-        """Int array, frames that clips are cut from: with sound in both songs."""
-        keys, count = [key for key in (voice, band) if key], self.frames(voice, band)
-        kept = [self._records[key].kept_frames(self.config) for key in keys]
-        both = functools.reduce(np.intersect1d, kept)
-        both = both[both < count]
-        # Two songs may take turns.
-        return both if len(both) >= self.clip_frames else np.arange(count)
-
-    def starts(self, voice, band):
-        """Float array, seconds at which its clips begin."""
-        kept = self.kept(voice, band)
-        places = spectrogram.clip_starts(len(kept), self.clip_frames)
-        return kept[places] * self.config.hop_length / self.config.sample_rate
+    def times(self, voice, band):
+        """Float array, seconds at which its clips begin in the song of the voice."""
+        passages = self._records[voice or band].passages
+        return silence.song_seconds(passages, self._starts(voice, band))
 
     def voice_share(self, key):
         """Share of the voice in the power of each clip of a song, `(clips,)`."""
         powers = []
-        for column in STEMS:
-            levels = self._read(key, (column,))[column][:, self.kept(key, key)]
-            clips = cut_clips(spectrogram.stem_power(levels), self.clip_frames).numpy()
-            powers.append(clips.sum(axis=(1, 2), dtype="float64"))
+        for stem in self._cut(self._read(key, STEMS), key, key).values():
+            power = spectrogram.stem_power(stem)
+            powers.append(power.reshape(len(power), -1).sum(axis=1, dtype="float64"))
         vocals, accompaniment = powers
         return vocals / np.maximum(vocals + accompaniment, np.finfo("float32").tiny)
 
+    def _cut(self, arrays, voice, band):
+        return self.front_end.cut(arrays, self._starts(voice, band), self._clip_frames)
+
     def clips(self, voice, band):
-        """Network inputs of their clips, float32, with a batch axis.
+        """What the network takes of their clips, float32, with a batch axis.
 
-        A song with itself is the stored mixture, not the sum of its stems.
+        A song with itself is the stored mixture, not the sum of its stems. Another
+        stream than the first one is the voice's; without a voice it is zero.
         """
-        if voice == band:
-            mel = self._read(voice, ("mel",))["mel"].astype("float32")
-        else:
-            power, count = 0.0, self.frames(voice, band)
-            for key, column in zip((voice, band), STEMS, strict=True):
+        main, *others = [stream.name for stream in self.front_end.streams]
+        others = [name for name in others if name in self.source.streams]
+        arrays = self._read(voice or band, (main, *others))
+        if not voice:
+            arrays |= {name: np.zeros_like(arrays[name]) for name in others}
+        clips = self._cut(arrays, voice, band)
+        if voice != band:
+            power, axis = 0.0, self.front_end.main.axis
+            frames = min(self._records[key].frames for key in (voice, band) if key)
+            for key, stem in zip((voice, band), STEMS, strict=True):
                 if key:
-                    levels = self._read(key, (column,))[column][:, :count]
+                    levels = self._read(key, (stem,))[stem]
+                    levels = np.take(levels, range(frames), axis)
                     power = power + spectrogram.stem_power(levels)
-            mel = spectrogram.to_decibels(power, self.config)
-        kept = self.kept(voice, band)
-        mel = cut_clips(mel[:, kept], self.clip_frames).numpy()[..., None]
-        if not self.melody:
-            return mel
-        from lca_keras.features.melody import UNVOICED, contour
-
-        # The melody is the voice's.
-        bands = np.full(self.frames(voice, band), UNVOICED)
-        if voice:
-            bands = self._read(voice, ("melody",))["melody"][: len(bands)]
-        drawn = contour(bands[kept], self.config.mel_bins)
-        melody = cut_clips(drawn, self.clip_frames).numpy()[..., None]
-        return {"mel_spectrogram": mel, "melody": melody.astype("float32")}
+            heard = {main: self.front_end.mixed(power)}
+            clips |= self._cut(heard, voice, band)
+        return network_input(self.source.streams, clips)

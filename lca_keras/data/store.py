@@ -20,10 +20,10 @@ from lca_keras.data.examples import (
     record_offsets,
     untuned,
 )
-from lca_keras.data.extraction import STEMS, SongFeatures
-from lca_keras.features.spectrogram import kept_frames
+from lca_keras.data.extraction import SongFeatures
+from lca_keras.features.front_end import STEMS, front_end_of
 
-FORMAT = 3
+FORMAT = 4
 
 
 class StoreError(UserError):
@@ -44,10 +44,10 @@ class _Entry:
 class Record(_Entry):
     """What the index knows of a song: its names, size and origin.
 
-    `source` is the state of its files, `digests` their hashes, as
-    `lca_keras.data.extraction` gives them; `notes` are sentences about sound that its
-    files announce and do not have; `silence` is what
-    `lca_keras.features.spectrogram.silent_passages` gives.
+    `frames` are those of the front end's first stream, of the song's sound without
+    silence; `passages` where that lies in the song, seconds. `source` is the state of
+    its files, `digests` their hashes, as `lca_keras.data.extraction` gives them;
+    `notes` are sentences about sound that its files announce and do not have.
     """
 
     artist: str
@@ -62,12 +62,8 @@ class Record(_Entry):
     accompaniment_path: str | None = None
     accompaniment_artist: str | None = None
     notes: tuple[str, ...] = ()
-    silence: tuple[int, ...] = ()
+    passages: tuple[float, ...] = ()
     digests: tuple[str, ...] = ()
-
-    def kept_frames(self, config):
-        """`lca_keras.features.spectrogram.kept_frames` of the song."""
-        return kept_frames(self.frames, self.silence, config)
 
     @property
     def as_song(self):
@@ -99,6 +95,7 @@ class FeatureStore:
         config: `lca_keras.base.config.FeatureConfig` that its features must have.
 
     Attributes:
+        front_end: `lca_keras.features.front_end.FrontEnd` that they are of.
         records: Dict from song key to `Record`, songs ready to be read.
         failed: Dict from song key to `Failure`, songs that could not be used.
 
@@ -110,6 +107,7 @@ class FeatureStore:
     def __init__(self, folder, config=None):
         self.folder = pathlib.Path(folder)
         self.config = config or FeatureConfig()
+        self.front_end = front_end_of(self.config)
         self.records = {}
         self.failed = {}
         self._shards = {}  # Dict from file name to its size and its songs' keys.
@@ -229,11 +227,6 @@ class FeatureStore:
         """
         import tensorflow as tf
 
-        columns = ["mel"]
-        if self.config.melody != "none":
-            columns.append("melody")
-        if self.config.source == "stems":
-            columns += STEMS
         name = next(n for n, (_, keys) in self._shards.items() if key in keys)
         path, number = self.folder / name, self._shards[name][1].index(key)
         try:
@@ -244,14 +237,17 @@ class FeatureStore:
             (serialized,) = untuned(place.flat_map(read_record))
         except (tf.errors.OpError, OSError, ValueError) as error:
             raise StoreError(damaged_shards_message([path])) from error
-        example = parse_example(serialized, columns)
+        streams = [*self.front_end.streams]
+        if self.config.source == "stems":
+            streams += map(self.front_end.stream, STEMS)
+        example = parse_example(serialized, streams)
         record = self.records[key]
         return SongFeatures(
-            {column: example[column].numpy() for column in columns},
+            {stream.name: example[stream.name].numpy() for stream in streams},
             record.duration,
             record.content_hash,
             record.notes,
-            record.silence,
+            record.passages,
         )
 
     def locations(self):

@@ -40,7 +40,6 @@ from lca_keras.data.store import (
     damaged_shards_message,
     size_of,
 )
-from lca_keras.features import spectrogram
 
 SONGS_PER_SHARD = 64
 
@@ -107,7 +106,7 @@ def compute_part(folder, song, extractor, shared=None):
             song.album,
             song.song,
             path,
-            extracted.arrays["mel"].shape[1],
+            extractor.front_end.frames_of(extracted.arrays),
             extracted.duration,
             extracted.content_hash,
             source,
@@ -115,7 +114,7 @@ def compute_part(folder, song, extractor, shared=None):
             song.accompaniment_path and os.fspath(song.accompaniment_path),
             song.accompaniment_artist,
             extracted.notes,
-            extracted.silence,
+            extracted.passages,
             digests,
         )
         with files.atomic_path(parts / f"{song.key}.npz") as temporary:
@@ -276,16 +275,14 @@ class WritableStore(FeatureStore):
                         f"{read['feature_config']}, not {self.config.digest}, those of "
                         "the configuration"
                     )
-                mel = read["arrays"]["mel"].astype("float32")
-                sounding = spectrogram.sounding_frames(mel, self.config)
                 record = Record(
                     *(read[name] for name in ("artist", "album", "song")),
                     path=read["source_path"],
-                    frames=mel.shape[1],
+                    frames=self.front_end.frames_of(read["arrays"]),
                     duration=read["duration"],
                     content_hash=read["content_hash"],
                     source=(),
-                    silence=tuple(spectrogram.silent_passages(sounding)),
+                    passages=read["passages"],
                 )
                 key = read["key"]
                 with files.atomic_path(self._parts / f"{key}.npz") as temporary:
@@ -384,7 +381,7 @@ class WritableStore(FeatureStore):
         for old in [self.folder / n for n in self._shards if _number(n) in numbers]:
             try:
                 for example in untuned(tf.data.TFRecordDataset(os.fspath(old))):
-                    key = parse_example(example, ())["key"].numpy().decode()
+                    key = parse_example(example)["key"].numpy().decode()
                     if key in missing:
                         kept[key] = example.numpy()
             except tf.errors.OpError as error:

@@ -118,9 +118,7 @@ class Predictor:
     def __init__(self, source, batch_size=32):
         self._labels = source.clip_labels
         self._songs = source.clips_by_song
-        features = source.store.config
-        second = features.sample_rate / features.hop_length  # In frames.
-        self._starts = {key: source.clip_starts(key) / second for key in self._songs}
+        self._starts = {key: source.clip_times(key) for key in self._songs}
         self._clips = source.ordered(batch_size).map(lambda clips, label: clips)
 
     def __call__(self, model):

@@ -14,6 +14,7 @@ from lca_keras.base.errors import UserError
 from lca_keras.data.examples import untuned
 from lca_keras.data.stem_reader import StemReader
 from lca_keras.evaluation import scoring
+from lca_keras.features.front_end import network_input
 
 # How a song is heard, for people.
 HEARINGS = {
@@ -158,7 +159,7 @@ def listen(model, source, artists):
             bands,
         ),
     }
-    reader = StemReader(store, source.clip_frames, source.melody)
+    reader = StemReader(source)
     scores, swaps = {}, []
     for hearing, (parts, names) in heard.items():
         right = [names[key] for key in keys]
@@ -223,7 +224,7 @@ def _decide(model, reader, keys, parts, right):
     """
     import tensorflow as tf
 
-    starts = [reader.starts(*pair) for pair in parts]
+    starts = [reader.times(*pair) for pair in parts]
     counts = [len(each) for each in starts]
     ends = np.cumsum(counts)
     groups = np.split(np.arange(ends[-1]), ends[:-1])
@@ -234,10 +235,11 @@ def _decide(model, reader, keys, parts, right):
         for pair in parts:
             yield reader.clips(*pair)
 
-    shape = (None, reader.config.mel_bins, reader.clip_frames, 1)
-    spec = tf.TensorSpec(shape, tf.float32)
-    if reader.melody:
-        spec = {"mel_spectrogram": spec, "melody": spec}
+    specs = {
+        name: tf.TensorSpec((None, *shape), tf.float32)
+        for name, shape in reader.source.shapes.items()
+    }
+    spec = network_input(reader.source.streams, specs)
     batches = tf.data.Dataset.from_generator(clips, output_signature=spec)
     batches = batches.unbatch().batch(32)
     size = tf.data.experimental.assert_cardinality(-(-int(ends[-1]) // 32))

@@ -45,10 +45,7 @@ class ActivationLog(keras.callbacks.Callback):
         if epoch % self._every and epoch + 1 < self._epochs:
             return
         maps = self._activation(self._clips, self._labels)
-        mel = self._clips
-        if isinstance(mel, dict):
-            mel = mel["mel_spectrogram"]
-        mel = np.asarray(mel)[..., 0]
+        mel = np.asarray(keras.tree.flatten(self._clips)[0])[..., 0]
         maps = saliency.upsample(maps, *mel.shape[1:])
         images = [plots.blend(*pair) for pair in zip(mel, maps, strict=True)]
         with self._writer.as_default():

@@ -11,10 +11,11 @@ from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
 from lca_keras.data import hearing
 from lca_keras.data.catalogue import Song
-from lca_keras.data.extraction import STEMS, Extractor, has_stem
+from lca_keras.data.extraction import Extractor, has_stem
 from lca_keras.explanation import saliency
 from lca_keras.exports import versions
 from lca_keras.exports.versions import METADATA
+from lca_keras.features.front_end import STEMS, network_input
 
 _CLIPS_AT_ONCE = 32
 # Decibels below a song's maximum that pictures show.
@@ -33,8 +34,8 @@ class Explanation:
         starts: Float array `(clips,)`, seconds at which they begin.
         clip_seconds: Float.
         second: Float, frames a second.
-        mel: Float32 array `(mel_bins, frames)` of the whole song, NaN in silence that
-            is left out.
+        mel: Float32 array `(bands, frames)` of the whole song, NaN in silence that is
+            left out.
         maps: Dict from artist to the class activation in the song over its mean in each
             clip, an array like `mel`, NaN outside of clips.
         counterfactual: The same of the counterfactual branch for the named singer, or
@@ -45,7 +46,7 @@ class Explanation:
             which the voice dominates, an array `(clips,)`; empty without stems.
         voice_cells: Share of all the clips' cells that the voice dominates, or `None`.
         centres: Float array `(mel_bins,)`, Hz.
-        layer: Where maps are taken, of `lca_keras.explanation.saliency.LAYERS`.
+        layer: Where maps are taken, one of the network's `map_layers`.
         notes: Sentences about sound that is missing, and silence.
     """
 
@@ -86,7 +87,7 @@ class Explainer:
         network: `SingerNetwork` for inference.
         artists: List of class names.
         config: `lca_keras.base.config.Config` of its training.
-        layer: Optional layer of `lca_keras.explanation.saliency.LAYERS`.
+        layer: Optional, where maps are taken, one of the network's `map_layers`.
         separator: Optional name or folder of an Open-Unmix model; makes the stems of
             songs that have none, and vocals for a model that hears these alone.
         own_separator: Optional folder of the one that the model was trained with.
@@ -117,6 +118,7 @@ class Explainer:
         self._network, self.artists, self._config = network, artists, config
         self._model, self._moved = model, moved
         self._listed, self._part_of = listed or {}, part_of or {}
+        config.front_end.require_frequencies("a picture of what speaks for an artist")
         self._activation = saliency.ClassActivation(self._network, layer)
         self._counterfactual = None
         self._learned = self._model is not None and self._model.method == "lca"
@@ -174,10 +176,10 @@ class Explainer:
         song = self._song(path, vocals, accompaniment)
         config = self._config
         heard = hearing.hear(self._extractor, config, song)
-        clips = heard.clips(config.clip_frames, heard.starts)
+        clips = network_input(config.streams, heard.clips())
         probabilities = self._network.predict(clips, _CLIPS_AT_ONCE, verbose=0)
         singer = self.artists[metrics.vote(probabilities)]
-        centres = saliency.centre_frequencies(config.features)
+        centres = heard.front_end.frequencies
         clip_maps = {}
         for name in dict.fromkeys([singer, *artists]):
             classes = np.full(len(heard.starts), self.artists.index(name))
@@ -192,17 +194,16 @@ class Explainer:
         if self._learned:
             attention = self._model.predict(clips, _CLIPS_AT_ONCE, verbose=0)
         shares, voice_cells = self._voice(song, heard, clip_maps)
-        mel = np.full((len(centres), heard.frames), np.nan, "float32")
-        mel[:, heard.kept] = heard.mel
+        whole = heard.arrays[heard.front_end.main.name]
         return Explanation(
             song=os.fspath(path),
             artists=self.artists,
             singer=singer,
             probabilities=probabilities,
-            starts=heard.kept[heard.starts] / heard.second,
-            clip_seconds=config.clip_frames / heard.second,
-            second=heard.second,
-            mel=mel,
+            starts=heard.times,
+            clip_seconds=config.clip_frames / heard.front_end.frame_rate,
+            second=heard.front_end.frame_rate,
+            mel=heard.in_song(whole)[..., 0],
             maps={n: self._in_song(heard, maps) for n, maps in clip_maps.items()},
             counterfactual=counterfactual,
             attention=attention.get("attention"),
@@ -242,29 +243,28 @@ class Explainer:
         return song
 
     def _in_song(self, heard, maps):
-        """Maps of clips `(clips, mel_bins, frames)` at their places in a song.
+        """Maps of clips `(clips, bands, frames)` at their places in a song.
 
         Each over its mean: how strongly a clip speaks for an artist says its vote, and
         gradients of one clip are not to be compared with those of another.
         """
         means = maps.mean(axis=(1, 2), keepdims=True)
         maps = np.divide(maps, means, out=np.zeros_like(maps), where=means > 0)
-        placed = np.full((maps.shape[1], heard.frames), np.nan, "float32")
-        for start, clip in zip(heard.starts, maps, strict=True):
-            placed[:, heard.kept[start + np.arange(clip.shape[1])]] = clip
-        return placed
+        whole = heard.arrays[heard.front_end.main.name]
+        placed = np.full(whole.shape, np.nan, "float32")
+        starts = np.round(heard.starts * heard.front_end.frame_rate).astype(int)
+        for start, clip in zip(starts, maps, strict=True):
+            placed[:, start : start + clip.shape[1], 0] = clip
+        return heard.in_song(placed)[..., 0]
 
     def _voice(self, song, heard, clip_maps):
         """Share of the voice in each clip's maps, and of all cells."""
         if self._stems is None or not (has_stem(song) or self._stems.separates):
             return {}, None
         arrays = self._stems.extractor.extract(song).arrays
-        frames = [start + np.arange(self._config.clip_frames) for start in heard.starts]
-        vocals, accompaniment = (
-            np.stack([arrays[name][:, heard.kept[few]] for few in frames])
-            for name in STEMS
-        )
-        cells = saliency.voice_cells(vocals, accompaniment)
+        stems = {name: arrays[name] for name in STEMS}
+        clips = heard.front_end.cut(stems, heard.starts, heard.clip_frames)
+        cells = saliency.voice_cells(*(clips[name][..., 0] for name in STEMS))
         shares = {name: saliency.share(maps, cells) for name, maps in clip_maps.items()}
         return shares, float(np.mean(cells))
 

@@ -8,8 +8,6 @@ import numpy as np
 
 from lca_keras.base.errors import UserError
 
-# Where maps are taken: the last convolution, and what attention makes of it.
-LAYERS = ("convolution", "fgnl")
 _CLIPS_AT_ONCE = 32
 
 
@@ -24,9 +22,9 @@ class ClassActivation:
     pooling of 2 x 2, one of its cells stands for several of the spectrogram.
 
     Args:
-        network: `lca_keras.models.CRNNFGNL`, `CRNN` or `CRNNM`, with weights.
-        layer: `"convolution"`, the output of the last convolution block, or `"fgnl"`,
-            that of the attention. Default is the later one that the network has.
+        network: `lca_keras.models.backbone.ServedBackbone`, with weights.
+        layer: One of its `map_layers`: `"convolution"`, the output of the last
+            convolution block, or `"fgnl"`, that of the attention. Default is the last.
         attention: Optional layer from attended maps to an attention, which takes the
             place of the network's own: the counterfactual's, `LCAModel.cf_attention`.
 
@@ -38,32 +36,22 @@ class ClassActivation:
     """
 
     def __init__(self, network, layer=None, attention=None):
-        has_attention = "attended" in network.encoder.output
-        layer = layer or LAYERS[has_attention]
-        if layer not in LAYERS[: 1 + has_attention]:
+        layers = network.map_layers()
+        self.layer = layer or next(reversed(layers), None)
+        if self.layer not in layers:
             raise UserError(
                 f"{type(network).__name__} has no layer {layer!r}; it has "
-                f"{', '.join(LAYERS[: 1 + has_attention])}"
+                f"{', '.join(layers) or 'no maps over frequency and time'}"
             )
-        self.layer = layer
         self._network = network
         self._attention = attention
-        encoder = network.encoder
-        self._fgnl = encoder.get_layer("fgnl") if has_attention else None
-        # Beside the last convolution what else leads on: the one before, to the
-        # attention, or the last one of the melody's trunk.
-        names = ["block4"]
-        if has_attention or network.takes_melody:
-            names.append("block3" if has_attention else "melody_block4")
-        tensors = {name: encoder.get_layer(name).output for name in names}
-        self._lower = keras.Model(encoder.input, tensors)
+        self._maps_of, self._onward = layers[self.layer]
 
     def __call__(self, clips, classes):
         """Computes maps.
 
         Args:
-            clips: What the network takes: float32 `(clips, mel_bins, frames, 1)`
-                decibels, or a dict of two with the melody.
+            clips: What the network takes: an array `(clips, …)`, or a dict of several.
             classes: Int array `(clips,)`, the artist that each is asked about.
 
         Returns:
@@ -83,28 +71,17 @@ class ClassActivation:
         """Maps of a few clips, a tensor."""
         import tensorflow as tf
 
-        tensors = list(self._lower(clips, training=False).values())
-        if self.layer == "fgnl":
-            maps = self._attended(tensors)
-            return _activation(maps, self._logits, classes)
+        maps, beside = self._maps_of(clips)
+        if self._attention is not None:
+            encoded = self._network.encode(clips, training=False)
+            features, attended = encoded["features"], encoded["attended"]
+            maps = self._network.fuse(features, attended, self._attention(attended))
 
-        def logits(convolved):
-            return self._logits(self._attended([convolved, *tensors[1:]]))
+        def logits(maps):
+            embedding = self._network.embed(self._onward(maps, beside))
+            return self._network.classifier(embedding)
 
-        return _activation(tf.convert_to_tensor(tensors[0]), logits, classes)
-
-    def _attended(self, tensors):
-        """What the embedder takes, from the last convolutions."""
-        if self._fgnl is None:
-            return keras.ops.concatenate(tensors, axis=-1)
-        if self._attention is None:
-            return self._fgnl(tensors)
-        attended = self._fgnl.attend(*tensors)
-        return self._fgnl.fuse(tensors[0], attended, self._attention(attended))
-
-    def _logits(self, maps):
-        embedding = self._network.embedder(maps, training=False)
-        return self._network.classifier(embedding)
+        return _activation(tf.convert_to_tensor(maps), logits, classes)
 
 
 def _activation(maps, logits, classes):
@@ -143,28 +120,17 @@ def share(maps, cells):
     return np.divide(inside, whole, out=np.full(len(maps), np.nan), where=whole > 0)
 
 
-def band_cells(config, band):
-    """Mel bins whose centre lies in a band of frequencies.
+def band_cells(centres, band):
+    """Cells whose centre lies in a band of frequencies.
 
     Args:
-        config: `lca_keras.base.config.FeatureConfig`.
+        centres: Float array `(bands,)`, Hz.
         band: Pair of floats, Hz.
 
     Returns:
-        Bool array `(1, mel_bins, 1)`.
+        Bool array `(1, bands, 1)`.
     """
-    centres = centre_frequencies(config)
     return ((band[0] <= centres) & (centres <= band[1]))[None, :, None]
-
-
-def centre_frequencies(config):
-    """Centre frequency of each mel bin in Hz, of a `FeatureConfig`."""
-    import librosa
-
-    edges = librosa.mel_frequencies(
-        config.mel_bins + 2, fmin=config.fmin, fmax=config.fmax
-    )
-    return edges[1:-1]
 
 
 def voice_cells(vocals, accompaniment):

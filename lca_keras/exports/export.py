@@ -17,12 +17,8 @@ def export_model(
 ):
     """Writes the next version of a model.
 
-    A network that takes the melody too is exported with both inputs: every signature
-    that takes a waveform or a spectrogram then also takes `melody`, float32 `(batch,
-    mel_bins, frames, 1)` on the spectrogram's frames.
-
     Args:
-        network: `SingerNetwork` for inference, as `LCAModel.main_branch()` gives.
+        network: `ServedBackbone` for inference, as `LCAModel.main_branch()` gives.
         artists: List of class names, in class order.
         config: `lca_keras.base.config.Config` of the run.
         root: Folder of all exports, usually `saved_models`.
@@ -42,22 +38,20 @@ def export_model(
     from lca_keras.exports import tflite
 
     folder = pathlib.Path(root, name)
-    features = config.features
+    front_end = config.front_end
     with versions.staging(folder) as temporary:
         told = {
             "name": name,
             "artists": artists,
-            "sample_rate": features.sample_rate,
+            "sample_rate": front_end.sample_rate,
             "clip_frames": config.clip_frames,
-            "clip_seconds": config.clip_frames
-            * features.hop_length
-            / features.sample_rate,
+            "clip_seconds": config.clip_frames / front_end.frame_rate,
             "temperature": network.temperature,
             "config": config.to_dict(),
             "gallery": None if gallery is None else gallery.to_dict(),
         }
         detector = None if gallery is None else gallery.detector
-        lite = tflite.convert(network, detector=detector)
+        lite = tflite.convert(network, config, detector=detector)
         metadata = {
             **told,
             "parameters": network.count_params(),

@@ -30,11 +30,12 @@ def write(network, artists, config, folder, about, gallery=None):
     """
     archive = keras.export.ExportArchive()
     archive.track(network)
-    signatures = ServedNetwork(network, artists, config, about, gallery).signatures()
+    served = ServedNetwork(network, artists, config, about, gallery)
+    signatures = served.signatures()
     for name, (method, specs) in signatures.items():
         archive.add_endpoint(name, method, specs)
     archive.write_out(os.fspath(folder), verbose=False)
-    _write_warm_up(folder, config, network.takes_melody)
+    _write_warm_up(folder, config, signatures, served.given)
 
 
 def read_network(folder):
@@ -55,13 +56,8 @@ def read_network(folder):
         stored = tf.saved_model.load(os.fspath(folder)).variables
     except (OSError, ValueError, KeyError, UserError) as error:
         raise UserError(f"{folder}: not a whole export ({error})") from error
-    network = build_network(
-        config.model,
-        len(about["artists"]),
-        config.clip_frames,
-        config.features.mel_bins,
-        "float32",
-    ).for_inference(about["temperature"])
+    network = build_network(config, len(about["artists"]), "float32")
+    network = network.for_inference(about["temperature"])
     values = {variable.name.partition(":")[0]: variable for variable in stored}
     for weight in network.weights:
         value = values.get(weight.path)
@@ -76,7 +72,7 @@ def read_network(folder):
     return network
 
 
-def _write_warm_up(folder, config, melody):
+def _write_warm_up(folder, config, signatures, given):
     """Requests that TF Serving runs before it serves: the first one is slow.
 
     Of several sizes, since every size is slow once.
@@ -86,7 +82,9 @@ def _write_warm_up(folder, config, melody):
     path = folder / "assets.extra" / "tf_serving_warmup_requests"
     path.parent.mkdir()
     with tf.io.TFRecordWriter(os.fspath(path)) as writer:
-        for signature, tensors in _warm_up_inputs(config, melody):
+        for signature, tensors in _warm_up_inputs(config, given):
+            if signature not in signatures:
+                continue
             request = predict_pb2.PredictRequest(
                 model_spec=model_pb2.ModelSpec(signature_name=signature),
                 inputs={name: _proto(value) for name, value in tensors.items()},
@@ -97,30 +95,32 @@ def _write_warm_up(folder, config, melody):
             writer.write(log.SerializeToString())
 
 
-def _warm_up_inputs(config, melody):
+def _warm_up_inputs(config, given):
     """Yields names of signatures and their inputs."""
-    features, frames = config.features, config.clip_frames
+    front_end, frames = config.front_end, config.clip_frames
+    streams = [front_end.stream(name) for name in config.streams]
+
+    def zeros(streams, batch, samples):
+        return {
+            s.name: np.zeros((batch, *s.sized(s.frames(samples))), "float32")
+            for s in streams
+        }
+
     for batch in _WARM_BATCHES:
         for clips in _WARM_CLIPS:
-            samples = frames * clips * features.hop_length
+            samples = frames * clips * front_end.main.hop
             waveform = np.full((batch, samples), 0.1, "float32")
-            mel = np.zeros((batch, features.mel_bins, frames * clips, 1), "float32")
-            # As many frames as the front end makes of the waveform.
-            silence = np.zeros(
-                (batch, features.mel_bins, frames * clips + 1, 1), "float32"
-            )
-            heard = {"melody": silence} if melody else {}
             lengths = np.full(batch, samples, "int32")
+            heard = zeros(given, batch, samples)
             yield "serving_default", {"waveform": waveform, **heard}
             yield "songs", {"waveform": waveform, "lengths": lengths, **heard}
             yield "embed", {"waveform": waveform, **heard}
-            heard = {"melody": mel} if melody else {}
-            yield "mel", {"mel_spectrogram": mel, **heard}
+            whole = zeros(streams, batch, front_end.clip_samples(frames * clips))
+            yield front_end.signature, whole
             if clips == 1:
-                yield "clips", {"mel_spectrogram": mel, **heard}
-                if not melody:
-                    wav = tf.audio.encode_wav(waveform[:1].T, features.sample_rate)
-                    yield "audio_bytes", {"audio_bytes": [wav.numpy()] * batch}
+                yield "clips", whole
+                wav = tf.audio.encode_wav(waveform[:1].T, front_end.sample_rate)
+                yield "audio_bytes", {"audio_bytes": [wav.numpy()] * batch}
     yield "about", {"request": [b""]}
 
 

@@ -5,10 +5,10 @@ import json
 import tensorflow as tf
 
 from lca_keras.audio import decode
-from lca_keras.data.clips import sound_first
 from lca_keras.data.examples import parse_example
 from lca_keras.exports.encoded import attempt, decode_wav
-from lca_keras.features.spectrogram_layer import MelFrontEnd
+from lca_keras.features.front_end import network_input
+from lca_keras.features.silence import block_size, cut_in_graph
 from lca_keras.voices import openset
 
 # What a song's `status` says beside what `lca_keras.voices.openset` has: why it is not
@@ -35,18 +35,21 @@ class ServedNetwork:
     """The signatures of an exported network, one method each.
 
     Results for a song do not depend on what else is in the batch, nor on silence: it is
-    cut out before clips are cut, as `lca_keras.features.spectrogram.kept_frames` says.
-    Clips that are not filled with what is left are last, have no vote, and their own
-    probabilities and embeddings are zero. So are all of a song that cannot be judged,
-    that fills no clip, say, or has samples that are not finite: its singer is empty,
-    and its status says why.
+    cut out before anything else, as `lca_keras.features.silence` says. Clips that are
+    not filled with what is left are last, have no vote, and their own probabilities and
+    embeddings are zero. So are all of a song that cannot be judged, that fills no clip,
+    say, or has samples that are not finite: its singer is empty, and its status says
+    why.
 
     With a gallery clips without voice have no vote either, and a song by nobody of the
     singers has the status `unknown` and no singer; then answers have `nearest`, the
     singer whose voiceprint is the most similar, and `score`, how much.
 
+    What is heard, the front end says: signatures take samples if it has a layer, and
+    beside these the streams that no graph computes, on the frames of the whole song.
+
     Args:
-        network: `SingerNetwork` for inference.
+        network: `lca_keras.models.backbone.ServedBackbone` for inference.
         artists: List of class names, in class order.
         config: `lca_keras.base.config.Config` of the run.
         about: Dict for JSON, what the signature `about` answers.
@@ -60,67 +63,65 @@ class ServedNetwork:
         enrolled = [] if gallery is None else gallery.enrolled
         self.names = tf.constant([*artists, *enrolled])
         self.known = len(artists)
-        self.mel_bins = config.features.mel_bins
         self.clip_frames = config.clip_frames
-        self.front_end = MelFrontEnd(config.features)
-        self.units = network.embedder.output.shape[-1]
-        # Spectrogram and melody travel as the channels of one tensor.
-        self.channels = 2 if network.takes_melody else 1
-        self.clip_shape = (self.mel_bins, self.clip_frames, self.channels)
+        self.front_end = config.front_end
+        self.streams = [self.front_end.stream(name) for name in config.streams]
+        self.given = [stream for stream in self.streams if not stream.in_graph]
+        self._layer = self.front_end.layer()
         self._about = json.dumps(about or {}, ensure_ascii=False)
         # Each is traced once, for all signatures that need it.
-        clips = tf.TensorSpec((None, *self.clip_shape), tf.float32)
+        self._clip_specs = [
+            tf.TensorSpec((None, *config.clip_shapes[stream.name]), tf.float32)
+            for stream in self.streams
+        ]
         waveform = tf.TensorSpec((None, None), tf.float32)
-        songs = tf.TensorSpec((None, self.mel_bins, None, self.channels), tf.float32)
         status = tf.TensorSpec((None,), tf.string)
         each = tf.TensorSpec((None,), tf.int32)
-        self._describe_clips = _shared(self._describe_in_pieces, clips)
-        self._spectrograms = _shared(self.front_end.__call__, waveform, each)
-        self._cut_and_describe = _shared(self._cut_and_describe, songs, status, each)
+        songs = [song_spec(stream) for stream in self.streams]
+        self._describe_clips = _shared(self._describe_in_pieces, *self._clip_specs)
+        self._hear = _shared(self._hear, waveform, each, *map(song_spec, self.given))
+        self._cut_and_describe = _shared(self._cut_and_describe, status, each, *songs)
 
     def signatures(self):
         """Dict from name to a method and the list of its inputs' `tf.TensorSpec`s."""
         waveform = tf.TensorSpec((None, None), tf.float32, "waveform")
         lengths = tf.TensorSpec((None,), tf.int32, "lengths")
-        song_shape = (None, self.mel_bins, None, 1)
-        mel = tf.TensorSpec(song_shape, tf.float32, "mel_spectrogram")
-        melody = [tf.TensorSpec(song_shape, tf.float32, "melody")][: self.channels - 1]
+        streams = [song_spec(stream) for stream in self.streams]
+        given = [song_spec(stream) for stream in self.given]
         examples = tf.TensorSpec((None,), tf.string, "examples")
         audio = tf.TensorSpec((None,), tf.string, "audio_bytes")
         request = tf.TensorSpec((None,), tf.string, "request")
-        found = {
-            "serving_default": (self.from_waveform, [waveform, *melody]),
-            "songs": (self.from_songs, [waveform, lengths, *melody]),
-            "audio_bytes": (self.from_audio, [audio]),
-            "mel": (self.from_mel, [mel, *melody]),
-            "clips": (self.from_clips, [mel, *melody]),
-            "embed": (self.embed, [waveform, *melody]),
+        found = {}
+        if self._layer is not None:
+            found["serving_default"] = self.from_waveform, [waveform, *given]
+            found["songs"] = self.from_songs, [waveform, lengths, *given]
+            found["embed"] = self.embed, [waveform, *given]
+            if not given:
+                found["audio_bytes"] = self.from_audio, [audio]
+        return {
+            **found,
+            self.front_end.signature: (self.from_streams, streams),
+            "clips": (self.from_clips, streams),
             "examples": (self.from_examples, [examples]),
             "labels": (self.labels_of, [examples]),
             "about": (self.about, [request]),
         }
-        if self.channels == 2:  # No graph tracks a melody.
-            del found["audio_bytes"]
-        return found
 
     # === Signatures ===
 
-    def from_waveform(self, waveform, melody=None):
+    def from_waveform(self, waveform, *given):
         """`(batch, samples)` -> probabilities, singer, status, frame_probabilities.
 
         With a gallery also nearest, score and frame_voice, probabilities of singing.
         """
-        mel, refused = self._mel_of(waveform)
-        return _public(self._answer(mel, melody, refused))
+        return _public(self._answer(*self._heard(waveform, None, given)))
 
-    def from_songs(self, waveform, lengths, melody=None):
+    def from_songs(self, waveform, lengths, *given):
         """The same for songs of several lengths: `(batch, samples)`, `(batch,)`.
 
         What follows a song is padding, and no matter.
         """
-        mel, refused = self._mel_of(waveform, lengths)
-        frames = 1 + lengths // self.front_end.feature_config.hop_length
-        return _public(self._answer(mel, melody, refused, frames))
+        return _public(self._answer(*self._heard(waveform, lengths, given)))
 
     def from_audio(self, audio_bytes):
         """`(batch,)` WAV files, of any rate -> probabilities, singer, status.
@@ -129,9 +130,9 @@ class ServedNetwork:
         """
 
         def one(content):
-            rate = self.front_end.feature_config.sample_rate
             too_long = tf.strings.length(content) > MOST_BYTES
-            samples = decode_wav(tf.where(too_long, "", content), rate)
+            content = tf.where(too_long, "", content)
+            samples = decode_wav(content, self.front_end.sample_rate)
             answer = self.from_waveform(samples[None])
             status = answer["status"][0]
             status = tf.where(tf.size(samples) == 0, NO_WAV, status)
@@ -140,22 +141,22 @@ class ServedNetwork:
 
         return self._one_by_one(one, audio_bytes)
 
-    def from_mel(self, mel_spectrogram, melody=None):
-        """`(batch, mel_bins, frames, 1)` -> as `from_waveform`."""
-        return _public(self._answer_mel(mel_spectrogram, melody))
+    def from_streams(self, *streams):
+        """What the front end makes of songs without silence -> as `from_waveform`."""
+        return _public(self._answer_streams(*streams))
 
-    def from_clips(self, mel_spectrogram, melody=None):
-        """`(clips, mel_bins, clip_frames, 1)` -> what is told of each clip.
+    def from_clips(self, *clips):
+        """`(clips, …)` of each stream -> what is told of each clip.
 
         Probabilities of the network's own artists, status, voiceprint and, with a
         gallery, voice. For whoever cuts clips otherwise, or a song in pieces.
         """
-        clips = tf.ensure_shape(mel_spectrogram, (None, *self.clip_shape[:2], 1))
-        if melody is not None:
-            melody = tf.ensure_shape(melody, (None, *self.clip_shape[:2], 1))
-            clips = tf.concat([clips, melody], axis=-1)
-        finite = _all_finite(clips)
-        told = self._describe_clips(clips)
+        clips = [
+            tf.ensure_shape(each, spec.shape)
+            for each, spec in zip(clips, self._clip_specs, strict=True)
+        ]
+        finite = tf.reduce_all([_all_finite(each) for each in clips], axis=0)
+        told = self._describe_clips(*clips)
         told["probabilities"] = self._classify(told.pop("embedding"))
         told = {n: tf.where(finite[:, None], v, 0.0) for n, v in told.items()}
         told["voice"] = told["voice"][:, 0]
@@ -163,13 +164,12 @@ class ServedNetwork:
             del told["voice"]
         return {**told, "status": tf.where(finite, openset.OK, NOT_FINITE)}
 
-    def embed(self, waveform, melody=None):
+    def embed(self, waveform, *given):
         """`(batch, samples)` -> embedding, frame_embeddings, status.
 
         And voiceprint, frame_voiceprints: what voices are compared by.
         """
-        mel, refused = self._mel_of(waveform)
-        told, filled, status = self._describe_songs(mel, melody, refused)
+        told, filled, status = self._describe_songs(*self._heard(waveform, None, given))
         found = {"status": status}
         for name in ("embedding", "voiceprint"):
             values = _only(told[name], filled)
@@ -182,27 +182,24 @@ class ServedNetwork:
         With `decision`, one-hot `(batch, classes)`, whose song it would be, were it
         one of the singers'; zeros where that cannot be said.
         """
-        columns = ("mel", "melody")[: self.channels]
 
         def parse(serialized):
-            example = parse_example(serialized, columns)
-            mel = tf.cast(tf.reshape(example["mel"], (self.mel_bins, -1)), tf.float32)
-            if self.channels == 1:
-                return (mel,)
-            bands = tf.cast(example["melody"], tf.int32)
-            melody = tf.one_hot(bands, self.mel_bins, axis=0)
-            return tuple(tf.unstack(tf.stack((mel, melody))))  # Of one length.
+            example = parse_example(serialized, self.streams)
+            arrays = [example[stream.name] for stream in self.streams]
+            return tuple(tf.cast(array, tf.float32) for array in arrays)
+
+        nothing = tuple(tf.zeros(stream.sized(0)) for stream in self.streams)
 
         def one(serialized):
-            nothing = tf.zeros((self.mel_bins, 0))
-            found = attempt(parse, serialized, (nothing,) * self.channels)
-            answer = self._answer_mel(*[each[None, ..., None] for each in found])
+            found = attempt(parse, serialized, nothing)
+            answer = self._answer_streams(*[array[None] for array in found])
             status = answer["status"][0]
             status = tf.where(tf.size(found[0]) == 0, NO_RECORD, status)
             return {**{n: v[0] for n, v in answer.items()}, "status": status}
 
         answer = self._one_by_one(one, examples, "likeliest")
-        return {**answer, "decision": self._one_hot(answer.pop("likeliest"))}
+        likeliest = answer.pop("likeliest")
+        return {**answer, "decision": self._one_hot(likeliest)}
 
     def labels_of(self, examples):
         """`(batch,)` serialised records -> their true artists, one-hot.
@@ -240,11 +237,11 @@ class ServedNetwork:
             parallel_iterations=1,  # One song in memory.
         )
 
-    def _mel_of(self, waveform, lengths=None):
-        """Spectrograms, and the status of each song as far as the samples tell."""
+    def _heard(self, waveform, lengths, given):
+        """What `_answer` takes: status, frames and streams of songs' samples."""
         waveform = tf.ensure_shape(waveform, (None, None))
         batch, samples = tf.unstack(tf.shape(waveform))
-        most = int(MOST_HOURS * 3600 * self.front_end.feature_config.sample_rate)
+        most = int(MOST_HOURS * 3600 * self.front_end.sample_rate)
         total = tf.size(waveform, tf.int64)
         checks = [
             tf.debugging.Assert(
@@ -265,7 +262,37 @@ class ServedNetwork:
         with tf.control_dependencies(checks):
             inside = tf.sequence_mask(lengths, samples)
         status, sound = self._judge(tf.where(inside, waveform, 0.0), lengths, inside)
-        return self._spectrograms(sound, tf.clip_by_value(lengths, 0, samples)), status
+        heard = self._hear(sound, tf.clip_by_value(lengths, 0, samples), *given)
+        left, streams = heard[0], heard[1:]
+        least = self.front_end.clip_samples(self.clip_frames)
+        status = _first_of(
+            (status, tf.not_equal(status, openset.OK)),
+            (SILENT, left == 0),
+            (TOO_SILENT, left < least),
+        )
+        return status, self.front_end.main.frames(left), *streams
+
+    def _hear(self, sound, lengths, *given):
+        """Samples of songs without silence, and the streams of what is left."""
+        front_end, size = self.front_end, block_size(self.front_end.sample_rate)
+        sound, left, order = cut_in_graph(
+            sound, lengths, front_end.sample_rate, front_end.range_db
+        )
+        computed, given = self._layer(sound, left), list(given)
+        found = []
+        for stream in self.streams:
+            if stream.in_graph:
+                found.append(computed[stream.name])
+                continue
+            # On the frames of the song; those of its sound are where these blocks were.
+            whole = given.pop(0)
+            places = stream.hop * tf.range(stream.frames(tf.shape(sound)[1]))
+            block = tf.minimum(places // size, tf.shape(order)[1] - 1)
+            places = tf.gather(order, block, axis=1) * size + (places - block * size)
+            axis = 1 + stream.axis
+            places = tf.minimum(places // stream.hop, tf.shape(whole)[axis] - 1)
+            found.append(tf.gather(whole, places, axis=axis, batch_dims=1))
+        return (left, *found)
 
     def _judge(self, sound, lengths, inside):
         """Status of each song, and sound without what cannot be computed with.
@@ -283,11 +310,10 @@ class ServedNetwork:
         size = tf.cast(tf.maximum(lengths, 1), tf.float32)
         spike = tf.reduce_sum(tf.square(relative), axis=1) < decode.SPIKE * size
         damaged = (peak > decode.LARGEST) | ((peak > decode.LOUDEST) & spike)
-        frames = 1 + lengths // self.front_end.feature_config.hop_length
         status = _first_of(
             (NO_LENGTH, (lengths < 0) | (lengths > tf.shape(sound)[1])),
             (NOT_FINITE, ~finite),
-            (TOO_SHORT, frames < self.clip_frames),
+            (TOO_SHORT, lengths < self.front_end.clip_samples(self.clip_frames)),
             (DAMAGED, damaged),
             (SILENT, (high - low) / 2 < decode.SILENCE_PEAK),
         )
@@ -296,12 +322,21 @@ class ServedNetwork:
     def _classify(self, embeddings):
         return self.network.probabilities(self.network.classifier(embeddings))
 
-    def _answer_mel(self, mel, melody=None):
-        return self._answer(mel, melody, tf.fill(tf.shape(mel)[:1], openset.OK))
+    def _answer_streams(self, *streams):
+        main, axis = streams[0], 1 + self.streams[0].axis
+        frames = tf.fill(tf.shape(main)[:1], tf.shape(main)[axis])
+        every = list(range(1, len(main.shape)))
+        # Where nothing ever changes, nothing is heard; of no frames, nothing either.
+        flat = tf.reduce_max(main, axis=every) <= tf.reduce_min(main, axis=every)
+        status = _first_of(
+            (TOO_SHORT, frames < self.clip_frames),
+            (SILENT, flat),
+        )
+        return self._answer(status, frames, *streams)
 
-    def _answer(self, mel, melody, refused, frames=None):
+    def _answer(self, status, frames, *streams):
         """What is answered, and `likeliest`, the singer of an unknown song too."""
-        told, filled, status = self._describe_songs(mel, melody, refused, frames)
+        told, filled, status = self._describe_songs(status, frames, *streams)
         clips = self._classify(told["embedding"])
         if self.gallery is None:
             clips = _only(clips, filled)
@@ -358,76 +393,104 @@ class ServedNetwork:
         directions = moved / tf.maximum(length, openset.TINY)
         return tf.tensordot(directions, self.gallery.means.T, axes=1)
 
-    def _describe_songs(self, mel, melody, refused, frames=None):
-        """Both (batch, mel_bins, frames, 1) -> as `_cut_and_describe`.
+    def _describe_songs(self, status, frames, *streams):
+        """As `_cut_and_describe`; the shapes of streams are checked.
 
-        `frames` are those of each song, if not all.
+        The C++ interface does not check them against the signature.
         """
-        # The C++ interface does not check shapes against the signature.
-        song_shape = (None, self.mel_bins, None, 1)
-        songs = tf.ensure_shape(mel, song_shape)
-        if melody is not None:
-            songs = tf.concat([songs, tf.ensure_shape(melody, song_shape)], axis=-1)
-        if frames is None:
-            frames = tf.fill(tf.shape(songs)[:1], tf.shape(songs)[2])
-        return self._cut_and_describe(songs, refused, frames)
+        specs = [song_spec(stream) for stream in self.streams]
+        songs = [
+            tf.ensure_shape(song, spec.shape)
+            for song, spec in zip(streams, specs, strict=True)
+        ]
+        return self._cut_and_describe(status, frames, *songs)
 
-    def _cut_and_describe(self, songs, refused, frames):
-        """(batch, mel_bins, frames, channels) -> what is told of clips, filled, status.
+    def _cut_and_describe(self, status, frames, *songs):
+        """Songs' streams, (batch, …) -> what is told of clips, filled, status.
 
         The first is as `_describe_in_pieces` gives it, (batch, clips, …), the second
         says which clips are filled with sound, bool (batch, clips).
         """
-        size, clip = tf.shape(songs)[2], self.clip_frames
-        own = tf.sequence_mask(frames, size)[:, None, :, None]
-        finite = _all_finite(tf.where(own, songs, 0.0))
+        front_end, clip = self.front_end, self.clip_frames
+        main = self.streams[0]
+        size = tf.shape(songs[0])[1 + main.axis]
+        one = [1 if n else size for n in main.shape]
+        own = tf.reshape(tf.sequence_mask(frames, size), [-1, *one])
+        finite = _all_finite(tf.where(own, songs[0], 0.0))
+        for song in songs[1:]:
+            finite &= _all_finite(song)
         # A clip at least, of nothing, where there is none.
-        songs = tf.pad(songs, [[0, 0], [0, 0], [0, tf.maximum(0, clip - size)], [0, 0]])
-        config = self.front_end.feature_config
-        order, kept = sound_first(songs[..., 0], config, frames)
-        songs = tf.gather(songs, order, axis=2, batch_dims=1)
-        batch, clips = tf.shape(songs)[0], tf.shape(songs)[2] // clip
-        shape = (batch, self.mel_bins, clips, clip, self.channels)
-        pieces = tf.reshape(songs[:, :, : clips * clip], shape)
-        pieces = tf.reshape(
-            tf.transpose(pieces, (0, 2, 1, 3, 4)), (-1, *self.clip_shape)
-        )
+        clips = tf.maximum(1, size // clip)
+        pieces = []
+        for stream, song in zip(self.streams, songs, strict=True):
+            axis, width = 1 + stream.axis, front_end.frames_in(stream, clip)
+            starts = clip * main.hop * tf.range(clips) // stream.hop
+            places = starts[:, None] + tf.range(width)
+            lacking = tf.maximum(0, starts[-1] + width - tf.shape(song)[axis])
+            padding = [[0, 0] for _ in song.shape]
+            padding[axis] = [0, lacking]
+            found = tf.gather(tf.pad(song, padding), places, axis=axis)
+            # The axis of clips goes to the front.
+            order = [n for n in range(len(found.shape)) if n != axis]
+            found = tf.transpose(found, [0, axis, *order[1:]])
+            pieces.append(tf.reshape(found, (-1, *stream.sized(width))))
+        batch = tf.shape(songs[0])[0]
         told = {
             name: tf.reshape(value, (batch, clips, value.shape[-1]))
-            for name, value in self._describe_clips(pieces).items()
+            for name, value in self._describe_clips(*pieces).items()
         }
         status = _first_of(
-            (refused, tf.not_equal(refused, openset.OK)),
+            (status, tf.not_equal(status, openset.OK)),
             (NOT_FINITE, ~finite),
-            (TOO_SHORT, frames < clip),
-            (SILENT, kept == 0),
-            (TOO_SILENT, kept < clip),
         )
-        filled = (1 + tf.range(clips)) * clip <= kept[:, None]
+        filled = (1 + tf.range(clips)) * clip <= frames[:, None]
         return told, filled & tf.equal(status, openset.OK)[:, None], status
 
-    def _describe_in_pieces(self, clips):
-        """(clips, mel_bins, clip_frames, channels) -> embedding, voiceprint and voice.
+    def _describe_in_pieces(self, *clips):
+        """(clips, …) of each stream -> embedding, voiceprint and voice.
 
         A dict of tensors (clips, …), voice (clips, 1); a few clips at once.
         """
-        count = tf.shape(clips)[0]
+        count = tf.shape(clips[0])[0]
         steps = -(-count // _CLIPS_AT_ONCE)
-        sizes = [self.units, self.network.voiceprint_size, 1]
+        network = self.network
+        sizes = [network.embedding_size, network.voiceprint_size, 1]
         outputs = tf.TensorArray(
             tf.float32, size=steps, infer_shape=False, element_shape=(None, sum(sizes))
         )
+        names = [stream.name for stream in self.streams]
+        detector = self.gallery and self.gallery.detector
         for step in tf.range(steps):
-            start = step * _CLIPS_AT_ONCE
-            batch = encoder_input(self.network, clips[start : start + _CLIPS_AT_ONCE])
-            maps = self.network.encode(batch, training=False)["maps"]
-            told = self.network.describe(maps)
-            detector = None if self.gallery is None else self.gallery.detector
-            voice = voice_of(told["voiceprint"], detector)
-            both = [told["embedding"], told["voiceprint"], voice]
-            outputs = outputs.write(step, tf.concat(both, axis=-1))
+            few = slice(step * _CLIPS_AT_ONCE, (step + 1) * _CLIPS_AT_ONCE)
+            batch = {n: each[few] for n, each in zip(names, clips, strict=True)}
+            told = describe_clips(network, network_input(names, batch), detector)
+            outputs = outputs.write(step, tf.concat(list(told.values()), axis=-1))
         names = ("embedding", "voiceprint", "voice")
         return dict(zip(names, tf.split(outputs.concat(), sizes, -1), strict=True))
+
+
+def describe_clips(network, clips, detector):
+    """What is told of clips: embedding, voiceprint and voice, in this order.
+
+    Args:
+        network: `lca_keras.models.backbone.ServedBackbone`.
+        clips: What it takes.
+        detector: Optional `lca_keras.voices.openset.VoiceDetector`; without, every clip
+            has a voice.
+    """
+    told = network.describe(network.encode(clips, training=False)["maps"])
+    voiceprints = told["voiceprint"]
+    if detector is None:
+        voice = tf.ones((tf.shape(voiceprints)[0], 1))
+    else:
+        logits = tf.tensordot(voiceprints, detector.weights, axes=1) + detector.bias
+        voice = tf.sigmoid(logits)[:, None]
+    return {"embedding": told["embedding"], "voiceprint": voiceprints, "voice": voice}
+
+
+def song_spec(stream):
+    """`tf.TensorSpec` of a `lca_keras.features.front_end.Stream` of whole songs."""
+    return tf.TensorSpec((None, *stream.shape), tf.float32, stream.name)
 
 
 def _shared(method, *specs):
@@ -464,21 +527,6 @@ def _mean(values, filled):
     """(batch, clips, n), zero for clips without sound -> their mean (batch, n)."""
     count = tf.reduce_sum(tf.cast(filled, tf.float32), axis=1, keepdims=True)
     return tf.math.divide_no_nan(tf.reduce_sum(values, axis=1), count)
-
-
-def voice_of(voiceprints, detector):
-    """The probabilities of a `VoiceDetector` in a graph, `(clips, 1)`; ones without."""
-    if detector is None:
-        return tf.ones((tf.shape(voiceprints)[0], 1))
-    logits = tf.tensordot(voiceprints, detector.weights, axes=1) + detector.bias
-    return tf.sigmoid(logits)[:, None]
-
-
-def encoder_input(network, clips):
-    """What a network's encoder takes, of clips with the inputs as channels."""
-    if not network.takes_melody:
-        return clips
-    return {"mel_spectrogram": clips[..., :1], "melody": clips[..., 1:]}
 
 
 def vote(clip_probabilities):

@@ -10,64 +10,71 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lca_keras.base import console
+from lca_keras.base import console, registry
+from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
-from lca_keras.exports.signatures import encoder_input, voice_of
-from lca_keras.features.spectrogram_layer import MelFrontEnd
-from lca_keras.models.network import describe
+from lca_keras.exports.signatures import describe_clips
+from lca_keras.features.front_end import network_input
 
 
-def convert(network, form="float32", waveform=None, calibration=None, detector=None):
+def convert(
+    network, config, form="float32", waveform=False, calibration=None, detector=None
+):
     """Converts a network to a TFLite model of one clip, built-in operators only.
 
     Args:
-        network: `SingerNetwork` for inference.
+        network: `lca_keras.models.backbone.ServedBackbone` for inference.
+        config: `lca_keras.base.config.Config` of its training.
         form: One of `lca_keras.exports.tflite_file.FORMS`. `int8-dynamic` keeps weights
             in eight bits, `int8` what is computed too.
-        waveform: Optional `lca_keras.base.config.FeatureConfig`: then the model takes a
-            clip's samples, and computes these features itself; level and loudest cell
-            are those of the clip, since it knows no other.
-        calibration: For `int8`, list of a float32 array `(clips, mel_bins, clip_frames,
-            1)` for each input: clips that tell how large values become.
+        waveform: Whether the model takes a clip's samples, and computes what is heard
+            of them itself; level and loudest cell are those of the clip, since it knows
+            no other.
+        calibration: For `int8`, a float32 array `(clips, …)` for each stream: clips
+            that tell how large values become.
         detector: Optional `lca_keras.voices.openset.VoiceDetector`.
 
     Returns:
-        Bytes. Inputs are float32 whatever the form: `mel_spectrogram`
-        `(1, mel_bins, clip_frames, 1)` (and `melody` of the same shape, where the
-        network takes it), or `waveform` `(1, samples)`; outputs `probabilities`
-        `(1, classes)`, `embedding` `(1, units)`, `voiceprint` `(1, voiceprint_size)`
-        and, with a detector, `voice` `(1, 1)`.
+        Bytes. Inputs are float32 whatever the form: a clip of each stream that the
+        network takes, `mel_spectrogram` `(1, mel_bins, clip_frames, 1)` say, or
+        `waveform` `(1, samples)`; outputs `probabilities` `(1, classes)`, `embedding`
+        `(1, units)`, `voiceprint` `(1, voiceprint_size)` and, with a detector, `voice`
+        `(1, 1)`.
 
     Raises:
         ValueError: The form takes no such input.
     """
-    if waveform is not None and (form == "int8" or network.takes_melody):
-        what = "a melody" if network.takes_melody else "an int8 model"
-        raise ValueError(f"{what} needs spectrograms, not waveforms")
+    front_end = config.front_end
+    if waveform and (form == "int8" or not hears_waveforms(config)):
+        what = "an int8 model" if form == "int8" else "its front end"
+        raise ValueError(f"{what} needs what the front end makes, not waveforms")
     # Of rolled GRUs, full quantisation brings the process down (TensorFlow 2.21).
-    embedder = _unrolled(network.embedder) if form == "int8" else network.embedder
+    told_by = network.unrolled() if form == "int8" else network
+    layer = front_end.layer() if waveform else None
 
     def identify(*inputs):
-        both = tf.concat(inputs, axis=-1)
-        if waveform is not None:
-            both = MelFrontEnd(waveform)(both)
-        maps = network.encoder(encoder_input(network, both), training=False)["maps"]
-        told = describe(embedder, maps)
+        heard = dict(zip(config.streams, inputs, strict=True))
+        if waveform:
+            heard = layer(inputs[0])
+        clip = network_input(config.streams, heard)
+        told = describe_clips(told_by, clip, detector)
+        if detector is None:
+            del told["voice"]
         logits = network.classifier(told["embedding"])
-        told["probabilities"] = network.probabilities(logits)
-        if detector is not None:
-            told["voice"] = voice_of(told["voiceprint"], detector)
-        return told
+        return {**told, "probabilities": network.probabilities(logits)}
 
-    shape = (1, *keras.tree.flatten(network.input)[0].shape[1:])
-    names = ["mel_spectrogram", "melody"][: 2 if network.takes_melody else 1]
-    if waveform is not None:
-        shape, names = (1, clip_samples(network.clip_frames, waveform)), ["waveform"]
-    specs = [tf.TensorSpec(shape, tf.float32, name) for name in names]
+    shapes = config.clip_shapes
+    if waveform:
+        shapes = {"waveform": (front_end.clip_samples(config.clip_frames),)}
+    names, shapes = list(shapes), [(1, *shape) for shape in shapes.values()]
+    specs = [
+        tf.TensorSpec(shape, tf.float32, name)
+        for name, shape in zip(names, shapes, strict=True)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         archive = keras.export.ExportArchive()
         archive.track(network)
-        archive.track(embedder)
+        archive.track(told_by)
         archive.add_endpoint("serving_default", identify, specs)
         archive.write_out(folder, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
@@ -89,38 +96,30 @@ def convert(network, form="float32", waveform=None, calibration=None, detector=N
         return converter.convert()
 
 
-def clip_samples(clip_frames, features):
-    """Samples whose spectrogram has as many frames as a clip."""
-    return (clip_frames - 1) * features.hop_length
+def hears_waveforms(config):
+    """Whether a graph can compute all that the network of a `Config` hears."""
+    front_end = config.front_end
+    given = [name for name in config.streams if not front_end.stream(name).in_graph]
+    return front_end.layer() is not None and not given
 
 
-def _unrolled(embedder):
-    """A copy of an embedder that has no loops."""
-
-    def clone(layer):
-        config = layer.get_config()
-        if isinstance(layer, keras.layers.GRU):
-            config["unroll"] = True
-        return layer.__class__.from_config(config)
-
-    copy = keras.models.clone_model(embedder, clone_function=clone)
-    copy.set_weights(embedder.get_weights())
-    return copy
-
-
-def convert_apart(network, form, waveform=None, calibration=None, detector=None):
+def convert_apart(*arguments, calibration=None, detector=None):
     """`convert` in a process of its own, since a conversion may bring it down.
 
     Raises:
         UserError: It did.
     """
+    network, config, form, waveform = arguments
     with tempfile.TemporaryDirectory() as folder:
         place = pathlib.Path(folder)
         network.save(place / "network.keras")
         np.savez(place / "calibration.npz", *(calibration or []))
         spawn = multiprocessing.get_context("spawn")
+        # What was registered here is known there too, and with it its classes.
+        known = registry.FRONT_ENDS, registry.NETWORKS
         process = spawn.Process(
-            target=_convert_file, args=(folder, form, waveform, detector)
+            target=_convert_file,
+            args=(folder, known, config.to_dict(), form, waveform, detector),
         )
         with console.stderr_to(place / "log"):
             process.start()
@@ -135,13 +134,16 @@ def convert_apart(network, form, waveform=None, calibration=None, detector=None)
         return (place / "model.tflite").read_bytes()
 
 
-def _convert_file(folder, form, waveform, detector):
+def _convert_file(folder, known, config, form, waveform, detector):
     import lca_keras.models  # noqa: F401  Registers the saved network's classes.
 
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    place = pathlib.Path(folder)
+    front_ends, networks = known
+    registry.FRONT_ENDS.update(front_ends)
+    registry.NETWORKS.update(networks)
+    place, config = pathlib.Path(folder), Config.from_dict(config)
     network = keras.saving.load_model(place / "network.keras")
     with np.load(place / "calibration.npz") as arrays:
         calibration = [arrays[name] for name in arrays.files]
-    content = convert(network, form, waveform, calibration, detector)
+    content = convert(network, config, form, waveform, calibration, detector)
     (place / "model.tflite").write_bytes(content)

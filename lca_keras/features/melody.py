@@ -1,11 +1,11 @@
 """Melody contour: the fundamental frequency of each frame, as a mel band."""
 
-import functools
 import importlib.util
 
 import numpy as np
 
 from lca_keras.base.errors import UserError
+from lca_keras.features.spectrogram import hertz_at
 
 # From C2 to C6: the range of singing voices, in Hz.
 FMIN, FMAX = 65.4, 1046.5
@@ -43,6 +43,8 @@ def melody_bands(samples, config, threads=None):
 
     samples = np.asarray(samples, "float32")
     frames = 1 + len(samples) // config.hop_length
+    if not samples.any():
+        return np.full(frames, UNVOICED, "int16")
     if config.melody == "pyin":
         pitch = _pyin(samples, config)[:frames]
     else:
@@ -52,7 +54,9 @@ def melody_bands(samples, config, threads=None):
         y=samples, frame_length=config.n_fft, hop_length=config.hop_length
     )[0, :frames]
     sung = (pitch > 0) & (loudness > loudness.max() * 10 ** (-_SILENCE_DB / 20))
-    bands = np.searchsorted(_band_edges(config), pitch, side="right") - 1
+    # Bands meet midway between their centres on the mel scale.
+    edges = hertz_at(np.arange(config.mel_bins) + 0.5, config)
+    bands = np.searchsorted(edges, pitch, side="right") - 1
     bands = np.clip(bands, 0, config.mel_bins - 1)
     return np.where(sung, bands, UNVOICED).astype("int16")
 
@@ -71,16 +75,6 @@ def contour(bands, mel_bins):
     voiced = np.flatnonzero(np.asarray(bands) >= 0)
     image[np.asarray(bands)[voiced], voiced] = 1.0
     return image
-
-
-@functools.lru_cache(maxsize=8)
-def _band_edges(config):
-    """Lower edges of the mel bands in Hz, midway between centres on the mel scale."""
-    import librosa
-
-    low, high = librosa.hz_to_mel(np.array([config.fmin, config.fmax]))
-    step = (high - low) / (config.mel_bins + 1)
-    return librosa.mel_to_hz(low + step * (0.5 + np.arange(config.mel_bins)))
 
 
 def _pyin(samples, config):

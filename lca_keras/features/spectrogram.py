@@ -18,11 +18,6 @@ STEM_FLOOR = 1e-7
 SONG_LEVEL = 500.0
 # Frames that are softer than the loudest by more, 40 dB, have no say in it.
 LEVEL_GATE = 1e-4
-# A frame without sound has no cell above the bottom of the song's range, or above 60 dB
-# below its loudest cell. Float16 rounds cells by 0.03 dB.
-_SILENCE_DB, _ROUNDING_DB = 60.0, 0.1
-# Pauses from so many seconds on are cut out of a song before clips are cut from it.
-_PAUSE_SECONDS = 1.0
 # Frames transformed at a time; bounds memory for long songs.
 _CHUNK_FRAMES = 1024
 
@@ -36,8 +31,7 @@ def mel_filters(config):
     With `level="song"` nothing passes of the bins 0 and 1, all that Hann's window makes
     of a constant offset.
     """
-    low, high = _hertz_to_mel([config.fmin, config.fmax])
-    edges = _mel_to_hertz(np.linspace(low, high, config.mel_bins + 2))[:, None]
+    edges = hertz_at(np.arange(config.mel_bins + 2), config)[:, None]
     bins = np.arange(config.n_fft // 2 + 1) * config.sample_rate / config.n_fft
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
@@ -52,6 +46,18 @@ def mel_filters(config):
 # Slaney's scale is linear up to 1 kHz, 200/3 Hz a mel, then logarithmic: 27 mels from 1
 # to 6.4 kHz.
 _LINEAR, _CORNER, _LOG_STEP = 200 / 3, 15.0, np.log(6.4) / 27
+
+
+def hertz_at(places, config):
+    """Frequencies, Hz, of places on the mel scale.
+
+    Args:
+        places: Float array: 0 is `fmin`, 1 the centre of the first band, and so on.
+        config: `lca_keras.base.config.FeatureConfig`.
+    """
+    low, high = _hertz_to_mel([config.fmin, config.fmax])
+    step = (high - low) / (config.mel_bins + 1)
+    return _mel_to_hertz(np.asarray(places) * step + low)
 
 
 def _hertz_to_mel(hertz):
@@ -103,6 +109,22 @@ def to_decibels(power, config):
     return decibels.astype("float32", copy=False)
 
 
+def decibels_of(power, loudest, config):
+    """The same for a batch of clips, inside a graph.
+
+    Args:
+        power: Float32 tensor `(clips, …)`.
+        loudest: Float32 tensor `(clips,)`, the highest power of each clip's song.
+        config: `lca_keras.base.config.FeatureConfig`.
+    """
+    from keras import ops
+
+    scale = np.float32(decibel_scale(config) / np.log(10.0))
+    floor = scale * ops.log(ops.maximum(loudest, FLOOR)) - config.top_db
+    floor = ops.reshape(floor, (-1, *[1] * (len(power.shape) - 1)))
+    return ops.maximum(scale * ops.log(ops.maximum(power, FLOOR)), floor)
+
+
 def level_gain(power, config):
     """Factor that brings a song's `mel_power` to the level of all songs.
 
@@ -115,73 +137,6 @@ def level_gain(power, config):
         return np.float32(1)
     sounding = frames[frames >= LEVEL_GATE * frames.max()]
     return np.float32(SONG_LEVEL / sounding.mean())
-
-
-def silence_depth(config):
-    """Decibels, as configured, below a song's loudest cell where sound ends."""
-    return min(config.top_db, decibel_scale(config) * _SILENCE_DB / 10) - _ROUNDING_DB
-
-
-def sounding_frames(mel, config):
-    """Bool array `(frames,)`, which frames of a song's spectrogram have sound.
-
-    Args:
-        mel: Array `(mel_bins, frames)`, decibels, of a whole song.
-        config: `lca_keras.base.config.FeatureConfig`.
-    """
-    loudest = mel.astype("float32").max(axis=0)
-    least = max(loudest.max() - silence_depth(config), silence_floor(config))
-    return loudest > np.float32(least)
-
-
-def silence_floor(config):
-    """Decibels, as configured, of cells that hold nothing."""
-    return decibel_scale(config) * np.log10(FLOOR) + _ROUNDING_DB
-
-
-def silent_passages(sounding):
-    """Tuple of ints: each passage's first frame without sound, and the one after it.
-
-    `sounding` is what `sounding_frames` gives.
-    """
-    edges = np.diff(~sounding, prepend=False, append=False)
-    return tuple(np.flatnonzero(edges).tolist())
-
-
-def pause_frames(config):
-    """Number of frames without sound that make a pause, which is cut out."""
-    return max(1, round(_PAUSE_SECONDS * config.sample_rate / config.hop_length))
-
-
-def edge_frames(config):
-    """Frames at an edge of silence whose windows hold hardly more than silence."""
-    return config.n_fft // 4 // config.hop_length
-
-
-def kept_frames(frames, silence, config):
-    """Int array, the frames of a song that its clips are cut from.
-
-    Silence before and after the sound, and pauses in it, are left out with the frames
-    at their edges, so that a song's clips don't depend on them.
-
-    Args:
-        frames: Int, number of frames.
-        silence: What `silent_passages` gives.
-        config: `lca_keras.base.config.FeatureConfig`.
-    """
-    kept, edge = np.ones(frames, bool), edge_frames(config)
-    for first, end in zip(silence[::2], silence[1::2], strict=True):
-        if end - first >= pause_frames(config) or first == 0 or end == frames:
-            kept[max(0, first - edge) : end + edge] = False
-    return np.flatnonzero(kept)
-
-
-def clip_starts(frames, clip_frames, hop_frames=None):
-    """Int array `(clips,)`, places in so many frames at which full clips begin.
-
-    Without `hop_frames`, the frames from one clip to the next, clips don't overlap.
-    """
-    return np.arange(0, frames - clip_frames + 1, hop_frames or clip_frames)
 
 
 def stem_levels(power):

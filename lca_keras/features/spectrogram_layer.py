@@ -14,7 +14,7 @@ _FRAMES_AT_ONCE = 256
 
 
 @keras.saving.register_keras_serializable(package="lca_keras")
-class MelFrontEnd(keras.layers.Layer):
+class LogMelSpectrogram(keras.layers.Layer):
     """The features of `lca_keras.features.spectrogram.mel_spectrogram`, as a layer.
 
     `keras.layers.MelSpectrogram` is another feature: HTK mel, filters of unit peak,
@@ -38,8 +38,7 @@ class MelFrontEnd(keras.layers.Layer):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         if isinstance(feature_config, dict):
-            # Of a model that was saved when songs were as loud as their files.
-            feature_config = FeatureConfig(**{"level": "none", **feature_config})
+            feature_config = FeatureConfig(**feature_config)
         self.feature_config = feature_config or FeatureConfig()
         self.input_spec = keras.layers.InputSpec(ndim=2)
 

@@ -150,9 +150,8 @@ class Identifier:
         served = config.served_features
         self._extractor = Extractor(served, separator, threads=threads)
         spectrogram.mel_filters(served)
-        silence = np.zeros((1, served.mel_bins, config.clip_frames, 1), "float32")
-        names = ["mel_spectrogram", "melody"][: 1 + runtime.takes_melody]
-        runtime.warm_up(dict.fromkeys(names, silence))
+        shapes = config.clip_shapes.items()
+        runtime.warm_up({n: np.zeros((1, *shape), "float32") for n, shape in shapes})
 
     def listen(self, song):
         """What the network tells of the clips of a `HeardSong`.
@@ -162,14 +161,13 @@ class Identifier:
             `lca_keras.inference.runtimes.SavedModelRuntime.answers` gives them; `voice`
             is one where the model does not tell it.
         """
-        found = []
-        for few in np.array_split(song.starts, -(-len(song.starts) // _CLIPS_AT_ONCE)):
-            clips = song.clips(self._config.clip_frames, few)
-            if song.melody is None:
-                clips = {"mel_spectrogram": clips}
-            found.append(self.runtime.answers(clips))
+        found, count = [], len(song.starts)
+        for few in np.array_split(np.arange(count), -(-count // _CLIPS_AT_ONCE)):
+            clips = song.clips(few)
+            heard = {name: clips[name] for name in self._config.streams}
+            found.append(self.runtime.answers(heard))
         told = runtimes.joined(found)
-        told.setdefault("voice", np.ones(len(song.starts), "float32"))
+        told.setdefault("voice", np.ones(count, "float32"))
         return told
 
     def sung(self, song):
@@ -275,14 +273,14 @@ class Identifier:
             clip_seconds=self.metadata["clip_seconds"],
             clips=[
                 {
-                    "start": round(start / heard.second, 3),
+                    "start": round(start, 3),
                     "singer": winner,
                     "probabilities": dict(zip(self.artists, row, strict=True)),
                     "voice": sung,
                     "score": score,
                 }
                 for start, winner, row, sung, score in zip(
-                    heard.kept[heard.starts].tolist(),
+                    heard.times.tolist(),
                     winners,
                     verdict.clips.tolist(),
                     voice.tolist(),

@@ -1,9 +1,13 @@
-"""What computes an exported network on clips: TensorFlow, or LiteRT."""
+"""What computes an exported network on clips: TensorFlow, or LiteRT.
+
+A runtime, and a server of `lca_keras.inference.servers`, is a `Runtime`.
+"""
 
 import contextlib
 import importlib.util
 import os
 import pathlib
+import typing
 
 import numpy as np
 
@@ -19,6 +23,30 @@ TOLD = ("probabilities", "voiceprint", "voice")
 _CLIPS_AT_ONCE = 64
 
 
+class Runtime(typing.Protocol):
+    """What is asked of whatever computes an exported network.
+
+    Attributes:
+        name: String, for people and for choices by speed.
+    """
+
+    name: str
+
+    def warm_up(self, inputs):
+        """Makes the first call, on inputs as for `answers`, if that one is slow."""
+
+    def answers(self, inputs):
+        """What the network tells of clips.
+
+        Args:
+            inputs: Dict from stream to a float32 array `(clips, …)`.
+
+        Returns:
+            Dict of float32 arrays, some of `TOLD`: `probabilities` `(clips, classes)`,
+            `voiceprint` `(clips, units)` and, with a detector, `voice` `(clips,)`.
+        """
+
+
 class SavedModelRuntime:
     """The signature `clips` of a SavedModel, in this process.
 
@@ -27,10 +55,6 @@ class SavedModelRuntime:
         precision: One of `PRECISIONS`. With `"bfloat16"` TensorFlow multiplies and
             convolves in it, on processors that do so natively, in about half the time.
             Singers are those of float32 but for close ones; probabilities are not.
-
-    Attributes:
-        name: "tensorflow".
-        takes_melody: Whether the model takes the melody beside the spectrogram.
 
     Raises:
         OSError: It is not there.
@@ -49,10 +73,7 @@ class SavedModelRuntime:
             _check_bfloat16()
             self._computing = _in_bfloat16
         self._model = tf.saved_model.load(os.fspath(folder))
-        # Exports of before had no `clips`; their `mel` takes a clip as a song.
-        signatures = self._model.signatures
-        self._serve = signatures.get("clips") or signatures["mel"]
-        self.takes_melody = "melody" in self._serve.structured_input_signature[1]
+        self._serve = self._model.signatures["clips"]
 
     def warm_up(self, inputs):
         """The first call optimises the graph and takes memory: not of a song's time."""
@@ -61,20 +82,10 @@ class SavedModelRuntime:
             self.answers(clips)
 
     def answers(self, inputs):
-        """What the network tells of clips.
-
-        Args:
-            inputs: Dict of float32 arrays `(clips, mel_bins, clip_frames, 1)`:
-                `mel_spectrogram`, and `melody` where the model takes it.
-
-        Returns:
-            Dict of float32 arrays, some of `TOLD`: `probabilities` `(clips, classes)`,
-            `voiceprint` `(clips, units)` and `voice` `(clips,)`. Exports of before have
-            the first alone.
-        """
+        """See `Runtime`."""
         import tensorflow as tf
 
-        found, count = [], len(inputs["mel_spectrogram"])
+        found, count = [], len(next(iter(inputs.values())))
         for start in range(0, count, _CLIPS_AT_ONCE):
             few = {n: v[start : start + _CLIPS_AT_ONCE] for n, v in inputs.items()}
             batch = {name: tf.constant(array) for name, array in few.items()}
@@ -119,19 +130,15 @@ def _in_bfloat16():
 
 
 class LiteRTRuntime:
-    """A TFLite file of one clip's spectrogram; neither TensorFlow nor Keras is needed.
+    """A TFLite file of one clip; neither TensorFlow nor Keras is needed.
 
     Args:
         path: The file.
         threads: Number of threads; default is that of cores.
 
-    Attributes:
-        name: "litert".
-        takes_melody: Whether the model takes the melody beside the spectrogram.
-
     Raises:
         OSError: It is not there.
-        ValueError: It is no TFLite file, or not one of clips' spectrograms.
+        ValueError: It is no TFLite file, or one of waveforms.
     """
 
     name = "litert"
@@ -139,18 +146,16 @@ class LiteRTRuntime:
     def __init__(self, path, threads=None):
         content = pathlib.Path(path).read_bytes()
         self._runner = tflite_file.runner(content, threads or os.cpu_count())
-        inputs = self._runner.get_input_details()
-        if "mel_spectrogram" not in inputs:
-            raise ValueError(f"it takes {', '.join(inputs)}, not spectrograms")
-        self.takes_melody = "melody" in inputs
+        if "waveform" in self._runner.get_input_details():
+            raise ValueError("it takes waveforms, not what the front end makes of them")
 
     def warm_up(self, inputs):
         """Nothing: its first call is as fast as the others."""
 
     def answers(self, inputs):
-        """As `SavedModelRuntime.answers`."""
+        """See `Runtime`."""
         rows = []
-        for number in range(len(inputs["mel_spectrogram"])):
+        for number in range(len(next(iter(inputs.values())))):
             clip = {name: v[number : number + 1] for name, v in inputs.items()}
             answer = self._runner(**clip)
             rows.append({n: answer[n].copy() for n in TOLD if n in answer})

@@ -43,7 +43,6 @@ class GrpcServer:
     Attributes:
         name: "grpc".
         metadata: Dict, what the server says about the model.
-        takes_melody: Whether the model takes the melody beside the spectrogram.
 
     Raises:
         UserError: No server, or no such model.
@@ -78,13 +77,12 @@ class GrpcServer:
         self._model, self._version, self._label = model, version, label
         [about] = self._ask("about", [{"request": np.array([b""], object)}])
         self.metadata = _metadata(about["metadata"][0], address)
-        self.takes_melody = _takes_melody(self.metadata)
 
     def warm_up(self, inputs):
         """Nothing: servers do it."""
 
     def answers(self, inputs):
-        """As `lca_keras.inference.runtimes.SavedModelRuntime.answers`."""
+        """See `lca_keras.inference.runtimes.Runtime`."""
         answers = self._ask("clips", list(_messages(inputs, _MESSAGE)))
         return joined([{n: a[n] for n in TOLD if n in a} for a in answers])
 
@@ -163,13 +161,12 @@ class RestServer:
         if isinstance(about, dict):  # Of several outputs.
             about = about["metadata"]
         self.metadata = _metadata(about[0], url)
-        self.takes_melody = _takes_melody(self.metadata)
 
     def warm_up(self, inputs):
         """Nothing: servers do it."""
 
     def answers(self, inputs):
-        """As `lca_keras.inference.runtimes.SavedModelRuntime.answers`."""
+        """See `lca_keras.inference.runtimes.Runtime`."""
         answers = []
         for few in _messages(inputs, _MESSAGE):
             # A ten-thousandth of a decibel is less than float16 in stores rounds.
@@ -223,7 +220,7 @@ def _messages(inputs, most):
     """Yields inputs of some clips that have at most so many bytes."""
     size = sum(value[:1].nbytes for value in inputs.values())
     few = max(1, most // size)
-    for start in range(0, len(inputs["mel_spectrogram"]), few):
+    for start in range(0, len(next(iter(inputs.values()))), few):
         yield {name: value[start : start + few] for name, value in inputs.items()}
 
 
@@ -234,10 +231,6 @@ def _metadata(told, address):
         raise UserError(
             f"{address}: what the model tells about itself cannot be read ({error})"
         ) from error
-
-
-def _takes_melody(metadata):
-    return metadata["config"]["model"]["name"] == "crnnm"
 
 
 def _served(model, versions):

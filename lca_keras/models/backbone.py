@@ -1,4 +1,4 @@
-"""The one thing that training against a counterfactual asks of a network."""
+"""What training, and what serving asks of a network."""
 
 import typing
 
@@ -69,9 +69,65 @@ class Backbone(typing.Protocol):
         """
 
 
-def missing_members(network, with_attention):
-    """Returns the members of `Backbone` that a network lacks, sorted."""
-    needed = {"num_classes", "dropout", "classifier", "encode", "embed"}
-    if with_attention:
-        needed |= {"new_attention", "fuse"}
+class ServedBackbone(Backbone, typing.Protocol):
+    """What it must have beside that to be calibrated, compared, exported, explained.
+
+    Its layers are found by nobody: whoever serves it asks it.
+
+    Attributes:
+        probabilities: Layer from logits to probabilities, at the network's temperature.
+        temperature: Float, softmax temperature.
+        embedding_size: Int, numbers in the embedding of a clip.
+        voiceprint_size: Int, numbers in its voiceprint.
+    """
+
+    probabilities: typing.Any
+    temperature: float
+    embedding_size: int
+    voiceprint_size: int
+
+    def describe(self, maps):
+        """What is told of maps beside the singer.
+
+        Args:
+            maps: `"maps"` of `encode`.
+
+        Returns:
+            Dict of float32 tensors: `"embedding"` `(batch, embedding_size)` as `embed`
+            gives it, and `"voiceprint"` `(batch, voiceprint_size)`, by which voices are
+            compared.
+        """
+
+    def for_inference(self, temperature):
+        """Returns a float32 copy with the same weights and a softmax temperature."""
+
+    def unrolled(self):
+        """Returns a network like it without loops, for full integers; or itself."""
+
+    def map_layers(self):
+        """Where class activation maps can be taken, the finest first.
+
+        Returns:
+            Dict from name to a pair of functions: of what the network takes, to maps
+            `(batch, mel, time, channels)` and to whatever leads on beside them; and of
+            both, to the `"maps"` of `encode`. Empty if it has no such maps.
+        """
+
+
+_TRAINED = {"num_classes", "dropout", "classifier", "encode", "embed"}
+_COUNTERFACTUAL = {"new_attention", "fuse"}
+_SERVED = {"probabilities", "temperature", "embedding_size", "voiceprint_size"}
+_SERVED |= {"describe", "for_inference", "unrolled", "map_layers"}
+
+
+def missing_members(network, with_attention=False, served=False):
+    """Returns the members of the protocols that a network lacks, sorted.
+
+    Args:
+        network: Keras model.
+        with_attention: Whether it is trained against a counterfactual.
+        served: Whether it is to be a `ServedBackbone`.
+    """
+    needed = _TRAINED | (_COUNTERFACTUAL if with_attention else set())
+    needed |= _SERVED if served else set()
     return sorted(name for name in needed if not hasattr(network, name))

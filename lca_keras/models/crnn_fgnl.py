@@ -32,6 +32,7 @@ class CRNNFGNL(SingerNetwork):
         - Kuo et al., 2021, https://ojs.aaai.org/index.php/AAAI/article/view/17000
     """
 
+    own_options = ("reduction", "normalize")
     penalized = True
 
     def __init__(self, num_classes, *args, reduction=32, normalize="keys", **kwargs):
@@ -68,6 +69,24 @@ class CRNNFGNL(SingerNetwork):
     def fuse(self, features, attended, attention):
         """Returns Z for another attention."""
         return self.encoder.get_layer("fgnl").fuse(features, attended, attention)
+
+    def map_layers(self):
+        """Also `"fgnl"`, what the attention makes of the last convolutions."""
+
+        def attended(inputs):
+            return self.encoder(inputs, training=False)["maps"], []
+
+        own = {"fgnl": (attended, lambda maps, beside: maps)}
+        return {**super().map_layers(), **own}
+
+    def trunk_ends(self):
+        """The last two blocks."""
+        names = ("block4", "block3")
+        return [self.encoder.get_layer(name).output for name in names]
+
+    def maps_of(self, convolved, beside):
+        """What the attention makes of them."""
+        return self.encoder.get_layer("fgnl")([convolved, *beside])
 
     def get_config(self):
         """Returns the constructor's arguments."""

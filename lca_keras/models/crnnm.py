@@ -40,3 +40,12 @@ class CRNNM(SingerNetwork):
         ]
         maps = layers.Concatenate(axis=-1, name="both_trunks")(maps)
         return keras.Model(inputs, {"maps": maps}, name="encoder")
+
+    def trunk_ends(self):
+        """The last convolutions of both trunks."""
+        names = ("block4", "melody_block4")
+        return [self.encoder.get_layer(name).output for name in names]
+
+    def maps_of(self, convolved, beside):
+        """Both trunks' maps."""
+        return keras.ops.concatenate([convolved, *beside], axis=-1)

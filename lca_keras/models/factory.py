@@ -2,42 +2,36 @@
 
 import keras
 
-from lca_keras.models.crnn import CRNN
-from lca_keras.models.crnn_fgnl import CRNNFGNL
-from lca_keras.models.crnnm import CRNNM
+from lca_keras.base import registry
+from lca_keras.base.errors import UserError
+from lca_keras.models.backbone import missing_members
 from lca_keras.models.device import has_gpu, resolve_precision
 from lca_keras.models.lca import LCAModel
 
-_NETWORKS = {"crnn": CRNN, "crnnm": CRNNM, "crnn_fgnl": CRNNFGNL}
 
-
-def build_network(model_config, num_classes, clip_frames, mel_bins=128, dtype=None):
-    """Builds the network that a `ModelConfig` names.
+def build_network(config, num_classes, dtype=None):
+    """Builds the network of a configuration.
 
     Args:
-        model_config: `lca_keras.base.config.ModelConfig`.
+        config: `lca_keras.base.config.Config`.
         num_classes: Int, number of artists.
-        clip_frames: Int, frames of a clip.
-        mel_bins: Int, mel bands.
         dtype: Dtype policy; default is Keras's global one.
 
     Returns:
-        `CRNN`, `CRNNM` or `CRNNFGNL`.
+        `lca_keras.models.backbone.ServedBackbone`.
+
+    Raises:
+        UserError: What was registered is none.
     """
-    shared = {
-        "num_classes": num_classes,
-        "clip_frames": clip_frames,
-        "mel_bins": mel_bins,
-        "filters": model_config.filters,
-        "gru_units": model_config.gru_units,
-        "block_dropout": model_config.block_dropout,
-        "head_dropout": model_config.head_dropout,
-        "dtype": dtype,
-    }
-    if model_config.name == "crnn_fgnl":
-        shared["reduction"] = model_config.reduction
-        shared["normalize"] = model_config.normalize
-    return _NETWORKS[model_config.name](**shared)
+    build = registry.load(config.network.place)
+    network = build(config.model, num_classes, config.clip_shapes, dtype)
+    missing = missing_members(network, config.network.attention, served=True)
+    if missing:
+        raise UserError(
+            f"the network {config.model.name!r} lacks {', '.join(missing)}; see "
+            "lca_keras.models.backbone.ServedBackbone"
+        )
+    return network
 
 
 def build_training_model(config, num_classes):
@@ -51,13 +45,8 @@ def build_training_model(config, num_classes):
         Compiled `LCAModel`, its optimizer built too, so that checkpoints load.
     """
     train = config.train
-    backbone = build_network(
-        config.model,
-        num_classes,
-        config.clip_frames,
-        config.features.mel_bins,
-        resolve_precision(train.precision),
-    )
+    precision = resolve_precision(train.precision)
+    backbone = build_network(config, num_classes, precision)
     model = LCAModel(
         backbone,
         method=train.method,

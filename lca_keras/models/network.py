@@ -3,20 +3,11 @@
 import keras
 from keras import layers, ops, regularizers
 
+from lca_keras.base.errors import UserError
 from lca_keras.layers import CalibratedSoftmax, ConvBlock, FusedBatchNormalization
 
-
-def describe(embedder, maps):
-    """`SingerNetwork.describe`, by an embedder or a copy of it."""
-    states = maps
-    for name in ("time_major", "flatten_mel", "gru1"):
-        states = embedder.get_layer(name)(states)
-    means, largest = ops.mean(maps, axis=(1, 2)), ops.max(maps, axis=(1, 2))
-    both = [means, largest, ops.mean(states, axis=1)]
-    return {
-        "embedding": embedder.get_layer("gru2")(states),
-        "voiceprint": ops.concatenate([ops.cast(x, "float32") for x in both], axis=-1),
-    }
+# Four poolings by two.
+_LEAST_FRAMES = 16
 
 
 def conv_trunk(inputs, filters, pool_sizes, dropout, dtype, prefix=""):
@@ -81,6 +72,8 @@ class SingerNetwork(keras.Model):
         probabilities: `CalibratedSoftmax` layer.
     """
 
+    # Fields of a `ModelConfig` that a subclass has beside those of all.
+    own_options = ()
     # Whether the classifier carries the penalties of CRNN_FGNL, L2 on its kernel and L1
     # on its logits (0.01 each; Keras divides the latter by the batch size).
     penalized = False
@@ -161,17 +154,48 @@ class SingerNetwork(keras.Model):
         self.temperature = temperature
         self.encoder_policy = policy
 
+    @classmethod
+    def of_config(cls, model, num_classes, shapes, dtype=None):
+        """Builds the network that a configuration asks for.
+
+        Args:
+            model: `lca_keras.base.config.ModelConfig`.
+            num_classes: Int, number of artists.
+            shapes: Dict from stream to the shape of a clip.
+            dtype: Dtype policy; default is Keras's global one.
+
+        Raises:
+            UserError: Clips are too small for the network.
+        """
+        mel_bins, clip_frames, _ = next(iter(shapes.values()))
+        if clip_frames < _LEAST_FRAMES:
+            raise UserError(
+                f"a clip has {clip_frames} frames; {cls.__name__} needs {_LEAST_FRAMES}"
+            )
+        own = {name: getattr(model, name) for name in cls.own_options}
+        return cls(
+            num_classes,
+            clip_frames,
+            mel_bins,
+            model.filters,
+            model.gru_units,
+            model.block_dropout,
+            model.head_dropout,
+            dtype=dtype,
+            **own,
+        )
+
+    # === What training and serving ask of it; see `lca_keras.models.backbone` ===
+
+    @property
+    def embedding_size(self):
+        """Numbers in the embedding of a clip."""
+        return self.gru_units
+
     @property
     def voiceprint_size(self):
         """Numbers in the voiceprint of a clip."""
         return 2 * self.embedder.input.shape[-1] + self.gru_units
-
-    @property
-    def takes_melody(self):
-        """Whether the network takes the melody beside the spectrogram."""
-        return isinstance(self.input, dict)
-
-    # === What `LCAModel` asks of a backbone; see `lca_keras.models.backbone` ===
 
     def encode(self, inputs, training=None):
         """Returns the encoder's outputs."""
@@ -182,18 +206,57 @@ class SingerNetwork(keras.Model):
         return self.embedder(maps)
 
     def describe(self, maps):
-        """What is told of maps beside the singer.
+        """See `ServedBackbone`.
 
-        Args:
-            maps: `"maps"` of `encode`.
-
-        Returns:
-            Dict of tensors: `"embedding"` as `embed` gives it, and `"voiceprint"`
-            `(batch, 2 channels + gru_units)`, by which voices are compared: mean and
-            maximum of each map, and the first recurrent layer's mean state. Behind it
-            a network keeps what tells the singers it learned, and loses the rest.
+        The voiceprint, `2 channels + gru_units` numbers, is the mean and maximum of
+        each map, and the first recurrent layer's mean state. Behind it a network keeps
+        what tells the singers it learned, and loses the rest.
         """
-        return describe(self.embedder, maps)
+        states = maps
+        for name in ("time_major", "flatten_mel", "gru1"):
+            states = self.embedder.get_layer(name)(states)
+        means, largest = ops.mean(maps, axis=(1, 2)), ops.max(maps, axis=(1, 2))
+        both = [ops.cast(x, "float32") for x in (means, largest)]
+        both.append(ops.mean(states, axis=1))
+        return {
+            "embedding": self.embedder.get_layer("gru2")(states),
+            "voiceprint": ops.concatenate(both, axis=-1),
+        }
+
+    def map_layers(self):
+        """The last convolution's maps; with an attention, also what it makes of them.
+
+        See `ServedBackbone`.
+        """
+        trunk = keras.Model(self.encoder.input, self.trunk_ends())
+
+        def convolved(inputs):
+            maps, *beside = keras.tree.flatten(trunk(inputs, training=False))
+            return maps, beside
+
+        return {"convolution": (convolved, self.maps_of)}
+
+    def trunk_ends(self):
+        """Tensors of the encoder: the last convolution's, and what leads on beside."""
+        return [self.encoder.get_layer("block4").output]
+
+    def maps_of(self, convolved, beside):
+        """The `"maps"` of `encode`, of the `trunk_ends`."""
+        return convolved
+
+    def unrolled(self):
+        """A copy of the network whose embedder has no loops."""
+        copy = self.for_inference(self.temperature)
+
+        def clone(layer):
+            config = layer.get_config()
+            if isinstance(layer, layers.GRU):
+                config["unroll"] = True
+            return layer.__class__.from_config(config)
+
+        copy.embedder = keras.models.clone_model(self.embedder, clone_function=clone)
+        copy.embedder.set_weights(self.embedder.get_weights())
+        return copy
 
     def for_inference(self, temperature):
         """Returns a float32 copy with the same weights and a softmax temperature."""

@@ -85,7 +85,7 @@ class Listening:
         stems = list(source.ordered_stems(64))
         cells = saliency.voice_cells(
             *(
-                np.concatenate([each[name] for each in stems])
+                np.concatenate([each[name][..., 0] for each in stems])
                 for name in ("vocals", "accompaniment")
             )
         )

@@ -15,11 +15,11 @@ from lca_keras.base.config import (
     EFFECTS,
     EMBEDDING_LOSSES,
     METHODS,
-    MODELS,
     Config,
     LossWeights,
 )
 from lca_keras.base.errors import UserError
+from lca_keras.base.registry import NETWORKS
 
 _PREDICTIONS = "predictions_test.npz"
 # Terms that act in the warm-up, whatever their weights.
@@ -46,9 +46,9 @@ def configure(variant, config, separator=None):
     for word in variant.split("+"):
         if word in METHODS:
             train["method"] = word
-        elif word in MODELS:
+        elif word in NETWORKS:
             sections["model"] = {"name": word}
-            if word == "crnnm" and config.features.melody == "none":
+            if "melody" in NETWORKS[word].streams and config.features.melody == "none":
                 sections["features"] = {"melody": "pyin"}
         elif word in EFFECTS:
             train["effect"] = word
@@ -67,7 +67,7 @@ def configure(variant, config, separator=None):
         elif word.removeprefix("no-") in _TERMS and word.startswith("no-"):
             loss[word.removeprefix("no-")] = 0.0
         else:
-            known = (*METHODS, *MODELS, *AUGMENTATIONS, *EFFECTS)
+            known = (*METHODS, *NETWORKS, *AUGMENTATIONS, *EFFECTS)
             known += (*EMBEDDING_LOSSES[1:], "detach", "one-step")
             terms = (f"no-{term}" for term in _TERMS)
             raise UserError(

@@ -154,7 +154,7 @@ class Listening:
         source = self._source("as in training", trained)
         clips = np.concatenate([mel for mel, _ in source.ordered(64)])
         clips = clips[source.clip_labels == own]
-        cells = saliency.band_cells(source.store.config, self.band)
+        cells = saliency.band_cells(source.front_end.frequencies, self.band)
         activations = ActivationShares(network, clips, np.full(len(clips), own), cells)
         maps = {"mel": clips[:1]}
         maps |= {layer: cams[:1] for layer, cams in activations.maps.items()}
@@ -184,8 +184,7 @@ class Listening:
 
 def layers_of(network):
     """Layers that have maps, the last one last."""
-    has_attention = "attended" in network.encoder.output
-    return saliency.LAYERS[: 1 + has_attention]
+    return list(network.map_layers())
 
 
 class ActivationShares:
@@ -347,7 +346,7 @@ def draw(listening, trained, centres, clip_seconds, seed):
         ("", listening.artist),
         ("foreign_", "another artist"),
     ):
-        for layer in saliency.LAYERS:
+        for layer in ("convolution", "fgnl"):
             maps = {
                 f"{variant}, {layer}": arrays[f"{kind}{layer}"][0]
                 for variant, arrays in stored.items()

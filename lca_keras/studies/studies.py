@@ -15,7 +15,6 @@ from lca_keras.base.errors import UserError
 from lca_keras.corpora import synthesis
 from lca_keras.data import catalogue, split
 from lca_keras.data.corpus import DataSource
-from lca_keras.explanation import saliency
 from lca_keras.studies import confounding, noise, open_set, pictures, tables, variants
 from lca_keras.studies.laboratory import Laboratory, configure
 from lca_keras.studies.results import Picture, Result, check_settings
@@ -319,7 +318,7 @@ def study_figure1(args, crew):
     )
     if crew.helper:
         return None
-    centres = saliency.centre_frequencies(config.features)
+    centres = config.front_end.frequencies
     figures, shown, data = noise.draw(
         listening, trained, centres, config.least_seconds, args.seeds[0]
     )

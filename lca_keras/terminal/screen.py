@@ -306,7 +306,7 @@ def check_voice_report(config):
     features = config.features
     if features.source == "stems":
         return
-    if features.source == "vocals" or config.model.name == "crnnm":
+    if features.source == "vocals" or len(config.streams) > 1:
         raise UserError(
             "a voice report is for models that hear the mixture; this one hears vocals "
             "alone, or the melody of a mixture. One that `fit --source stems` trains "

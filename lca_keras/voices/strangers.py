@@ -11,7 +11,7 @@ import numpy as np
 
 from lca_keras.data.stem_reader import StemReader
 from lca_keras.evaluation import scoring
-from lca_keras.features import spectrogram
+from lca_keras.features.front_end import network_input
 from lca_keras.voices import openset
 
 # Songs that teach what singing is, and clips of noise.
@@ -145,8 +145,7 @@ def fit_detector(network, sources, seed=0):
     rng = np.random.default_rng(seed)
     taught = {}
     for part in ("train", "validation"):
-        clips = _noises(config, sources[part].clip_frames, rng)
-        without = [_voiceprints(describer, _with_melody(clips, network))]
+        without = [_voiceprints(describer, _noises(sources[part], rng))]
         with_voice = np.zeros((0, without[0].shape[1]))
         if stems:
             bands, with_voice = _sung_and_not(describer, sources[part], rng)
@@ -175,10 +174,10 @@ def _some(source, rng):
 
 def _sung_and_not(describer, source, rng):
     """Voiceprints of clips without singing and with it, of some songs with stems."""
-    reader = StemReader(source.store, source.clip_frames, source.melody)
+    reader = StemReader(source)
     without, with_voice = [], []
     for key in _some(source, rng):
-        if len(reader.starts(None, key)):
+        if len(reader.times(None, key)):
             without.append(_voiceprints(describer, reader.clips(None, key)))
         whole = _voiceprints(describer, reader.clips(key, key))
         share = reader.voice_share(key)
@@ -191,26 +190,21 @@ def _voiceprints(describer, clips):
     return describer.predict(clips, batch_size=32, verbose=0)["voiceprint"]
 
 
-def _noises(config, clip_frames, rng):
-    """Clips of noise of many colours, `(clips, mel_bins, clip_frames, 1)`."""
-    size = clip_frames * config.hop_length
+def _noises(source, rng):
+    """Clips of noise of many colours, as the network of a `ClipSource` takes them."""
+    front_end, clips = source.front_end, []
+    size = front_end.clip_samples(source.clip_frames) + front_end.main.hop
+    nobody = {"vocals": np.zeros(size, "float32")}
     shape = np.maximum(np.arange(size // 2 + 1), 1) / (size // 2)
-    clips = []
     for _ in range(_NOISES):
         # From violet to brown.
         spectrum = np.fft.rfft(rng.standard_normal(size))
         noise = np.fft.irfft(spectrum * shape ** rng.uniform(-1.0, 1.0), size)
         noise = (0.1 * noise / noise.std()).astype("float32")
-        mel = spectrogram.mel_spectrogram(noise, config)
-        clips.append(mel[:, :clip_frames, None])
-    return np.stack(clips)
-
-
-def _with_melody(clips, network):
-    """What a network takes, of spectrograms of sounds that have no melody."""
-    if not network.takes_melody:
-        return clips
-    return {"mel_spectrogram": clips, "melody": np.zeros_like(clips)}
+        heard = front_end.frames(noise, nobody)
+        clips.append(front_end.cut(heard, [0.0], source.clip_frames))
+    joined = {name: np.concatenate([c[name] for c in clips]) for name in source.streams}
+    return network_input(source.streams, joined)
 
 
 # === Measured ===

@@ -13,6 +13,7 @@ import numpy as np
 
 from lca_keras.base import files, plots
 from lca_keras.base.errors import UserError
+from lca_keras.features import silence
 from lca_keras.voices import openset
 
 # Share of a clip that the next one has too, unless asked otherwise.
@@ -75,30 +76,34 @@ def timeline(identifier, path, vocals_path=None, overlap=OVERLAP):
     evidence = clip_evidence(
         gallery, told["probabilities"], told["voiceprint"], told["voice"]
     )
-    clip = round(identifier.metadata["clip_seconds"] * heard.second)
+    clip = identifier.metadata["clip_seconds"]
     hop = heard.starts[1] - heard.starts[0] if len(heard.starts) > 1 else clip
-    states = smooth(evidence, hop / heard.second)
-    # Each frame that is kept is told by the clip whose middle is nearest.
-    edges = (heard.starts[1:] + heard.starts[:-1] + clip) // 2
-    nearest = np.searchsorted(edges, np.arange(len(heard.kept)), side="right")
+    states = smooth(evidence, hop)
+    # Each moment of sound is told by the clip whose middle is nearest.
+    edges = (heard.starts[1:] + heard.starts[:-1] + clip) / 2
+    step = heard.front_end.main.hop / heard.front_end.sample_rate
+    moments = np.arange(0, silence.seconds(heard.passages) - step / 2, step)
+    nearest = np.searchsorted(edges, moments + 1e-6, side="right")
     silent = evidence.shape[1] - 1
-    course = np.full(heard.frames, silent)
-    course[heard.kept] = states[nearest]
-    certain = np.ones(heard.frames)
-    certain[heard.kept] = evidence[np.arange(len(states)), states][nearest]
+    frames = max(1, round(heard.seconds / step))
+    places = silence.song_seconds(heard.passages, moments)
+    places = np.minimum(np.round(places / step).astype(int), frames - 1)
+    course, certain = np.full(frames, silent), np.ones(frames)
+    course[places] = states[nearest]
+    certain[places] = evidence[np.arange(len(states)), states][nearest]
     names = [*identifier.artists, None, None]
     cuts = np.flatnonzero(np.diff(course)) + 1
     found = []
-    for frames in np.split(np.arange(heard.frames), cuts):
-        state = int(course[frames[0]])
+    for few in np.split(np.arange(frames), cuts):
+        state = int(course[few[0]])
         status = {silent: openset.NO_VOICE, silent - 1: openset.UNKNOWN}
         found.append(
             Segment(
-                round(frames[0] / heard.second, 3),
-                round((frames[-1] + 1) / heard.second, 3),
+                round(few[0] * step, 3),
+                round((few[-1] + 1) * step, 3),
                 status.get(state, openset.OK),
                 names[state],
-                round(float(certain[frames].mean()), 4),
+                round(float(certain[few].mean()), 4),
             )
         )
     return found

@@ -61,11 +61,10 @@ def listen(identifier, path, vocals_path=None):
     heard = identifier.hear(path, vocals_path)
     voiceprints, voiced = identifier.sung(heard)
     gallery = identifier.gallery
-    starts = heard.kept[heard.starts][voiced] / heard.second
     return SongVoice(
         gallery.directions(voiceprints.mean(axis=0)),
         gallery.directions(voiceprints),
-        starts,
+        heard.times[voiced],
     )
 
 

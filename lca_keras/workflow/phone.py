@@ -13,7 +13,8 @@ from lca_keras.base.errors import UserError
 from lca_keras.data import corpus
 from lca_keras.evaluation import scoring
 from lca_keras.exports import tflite, tflite_file
-from lca_keras.features import spectrogram
+from lca_keras.features import silence
+from lca_keras.features.front_end import network_input
 
 CARD, TABLE = "card.md", "card.json"
 # Training clips that tell how large values become.
@@ -57,17 +58,18 @@ def convert(job, forms, folder, working):
     serve = functools.partial(network, training=False)
     rows = [_row("SavedModel", keras_model, keras_model, None)]
     rows[0]["milliseconds"] = {"all": _milliseconds(_saved_model(serve, clips))}
-    waves, failed = None, {}
+    waves, failed, waveforms = None, {}, tflite.hears_waveforms(config)
     for form in forms:
         for waveform in (False, True):
-            if waveform and (form == "int8" or network.takes_melody):
+            if waveform and (form == "int8" or not waveforms):
                 continue
             name = f"model-{form}{'-waveform' if waveform else ''}.tflite"
             with working(f"Converting {name}"):
-                front_end = config.served_features if waveform else None
                 try:
                     content = tflite.convert_apart(
-                        network, form, front_end, calibration, detector
+                        *(network, config, form, waveform),
+                        calibration=calibration,
+                        detector=detector,
                     )
                 except UserError as error:  # The others are made all the same.
                     failed[name] = str(error)
@@ -82,7 +84,7 @@ def convert(job, forms, folder, working):
                 heard = {"waveform": waves} if waveform else clips
                 rows.append(_measured(name, content, keras_model, heard))
     files.write_json(folder / TABLE, rows)
-    card = _card(job.folder.name, rows, network)
+    card = _card(job.folder.name, rows, waveforms)
     (folder / CARD).write_text(card, encoding="utf-8")
     if failed:
         reasons = "".join(f"\n  {name}: {why}" for name, why in failed.items())
@@ -97,14 +99,14 @@ def _decided(model, source):
 
 def _clips(source, most=None):
     """Dict from input to the clips of a source, float32, some of them if so asked."""
-    arrays = {"mel_spectrogram": [], "melody": []}
+    arrays = {name: [] for name in source.streams}
     for batch, _ in source.ordered(64):
         if not isinstance(batch, dict):
-            batch = {"mel_spectrogram": batch}
+            batch = {source.streams[0]: batch}
         for name, value in batch.items():
             arrays[name].append(np.array(value, "float32"))
-    found = {name: np.concatenate(value) for name, value in arrays.items() if value}
-    count = len(found["mel_spectrogram"])
+    found = {name: np.concatenate(value) for name, value in arrays.items()}
+    count = len(source.clip_labels)
     if most is None or count <= most:
         return found
     chosen = np.random.default_rng(0).choice(count, most, replace=False)
@@ -116,26 +118,23 @@ def _waveforms(job, songs, source):
     from lca_keras.audio.decode import AudioError
     from lca_keras.data.extraction import Extractor
 
-    served, clip = job.config.served_features, job.config.clip_frames
-    extractor = Extractor(served, job.source.separator)
-    length, hop = tflite.clip_samples(clip, served), served.hop_length
+    front_end, clip = source.front_end, job.config.clip_frames
+    extractor = Extractor(job.config.served_features, job.source.separator)
+    length = front_end.clip_samples(clip)
     by_key = {song.key: song for song in songs.songs}
     rows = np.zeros((len(source.clip_labels), length), "float32")
     for key, indices in source.clips_by_song.items():
         song = by_key[key]
         try:
-            samples = extractor.heard(extractor.sounds(song)).samples
+            heard = extractor.heard(extractor.sounds(song))
         except AudioError as error:
             raise UserError(
                 f"{song.path}: {error}. The waveforms of validation songs are needed "
                 "to measure models that take them"
             ) from error
-        record = songs.store.records[key]
-        kept = record.kept_frames(served)
-        for index, start in zip(
-            indices, spectrogram.clip_starts(len(kept), clip), strict=True
-        ):
-            begin = int(kept[start]) * hop
+        samples = silence.cut(heard, songs.store.records[key].passages).samples
+        starts = np.round(source.clip_starts(key) * front_end.sample_rate).astype(int)
+        for index, begin in zip(indices, starts, strict=True):
             piece = samples[begin : begin + length]
             rows[index, : piece.size] = piece
     return rows
@@ -144,19 +143,17 @@ def _waveforms(job, songs, source):
 def _about(job, network, artists, form, waveform, gallery):
     """What a file tells about itself."""
     config, detector = job.config, gallery and gallery.detector
-    served = config.served_features
-    second = served.sample_rate / served.hop_length
-    spectrogram = {
-        "shape": [1, served.mel_bins, config.clip_frames, 1],
-        "unit": "decibels, as config.features says; see saved_models/README.md",
+    front_end = config.front_end
+    inputs = {
+        name: {"shape": [1, *shape], "unit": front_end.unit}
+        for name, shape in config.clip_shapes.items()
     }
-    samples = {
-        "shape": [1, tflite.clip_samples(config.clip_frames, served)],
-        "unit": "samples, mono, full scale is 1",
-    }
-    inputs = {"waveform": samples} if waveform else {"mel_spectrogram": spectrogram}
-    if network.takes_melody:
-        inputs["melody"] = {**spectrogram, "unit": "one-hot over the bands"}
+    for name in config.streams[1:]:
+        inputs[name]["unit"] = "one-hot over the bands"
+    if waveform:
+        shape = [1, front_end.clip_samples(config.clip_frames)]
+        unit = "samples, mono, full scale is 1"
+        inputs = {"waveform": {"shape": shape, "unit": unit}}
     return {
         "name": job.folder.name,
         "artists": artists,
@@ -164,16 +161,16 @@ def _about(job, network, artists, form, waveform, gallery):
         "inputs": inputs,
         "outputs": {
             "probabilities": {"shape": [1, len(artists)], "labels": tflite_file.LABELS},
-            "embedding": {"shape": [1, network.embedder.output.shape[-1]]},
+            "embedding": {"shape": [1, network.embedding_size]},
             "voiceprint": {"shape": [1, network.voiceprint_size]},
             **({} if detector is None else {"voice": {"shape": [1, 1]}}),
         },
         # In eight bits voiceprints are too coarse to be compared.
         "gallery": None if gallery is None or form == "int8" else gallery.to_dict(),
         "normalisation": "inside: each band by its mean and deviation in training",
-        "sample_rate": served.sample_rate,
+        "sample_rate": front_end.sample_rate,
         "clip_frames": config.clip_frames,
-        "clip_seconds": config.clip_frames / second,
+        "clip_seconds": config.clip_frames / front_end.frame_rate,
         "temperature": network.temperature,
         "config": config.to_dict(),
     }
@@ -188,7 +185,7 @@ def _saved_model(serve, clips):
 
     graph = tf.function(serve)
     clip = {name: tf.constant(value[:1]) for name, value in clips.items()}
-    batch = clip if len(clip) > 1 else clip["mel_spectrogram"]
+    batch = network_input(tuple(clip), clip)
     return lambda: graph(batch)
 
 
@@ -233,7 +230,7 @@ def _row(name, found, expected, size):
     }
 
 
-def _card(name, rows, network):
+def _card(name, rows, waveforms):
     """The table for people."""
     first, *others = rows
     lines = [
@@ -265,7 +262,7 @@ def _card(name, rows, network):
         f"{tflite_file.ABOUT}. Files of int8 know no `unknown`: in eight "
         "bits voiceprints are too coarse to be compared.",
     ]
-    if not network.takes_melody:
+    if waveforms:
         lines.append(
             "There is no int8 model of waveforms: a spectrum's range does not fit in "
             "eight bits."

@@ -130,16 +130,16 @@ class Run:
             files.write_csv(self.folder / "history.csv", list(history[-1]), history)
 
         logs = os.fspath(self.folder / "tensorboard")
-        if not state().epoch:
-            write_spectrograms(logs, sources["train"])
-        callbacks = [
+        own = [
             keras.callbacks.LambdaCallback(on_epoch_end=write_history),
             keras.callbacks.TensorBoard(logs, write_graph=False, update_freq="epoch"),
-            ActivationLog(
-                logs, *few_clips(sources["validation"]), self.config.train.epochs
-            ),
-            *callbacks,
         ]
+        if self.config.front_end.frequencies is not None:  # Pictures over hertz.
+            if not state().epoch:
+                write_spectrograms(logs, sources["train"])
+            few = few_clips(sources["validation"])
+            own.append(ActivationLog(logs, *few, self.config.train.epochs))
+        callbacks = [*own, *callbacks]
         end = training.train(
             self.config,
             sources,
@@ -404,7 +404,7 @@ def write_spectrograms(folder, source, count=4):
     """Writes the spectrograms of a few clips to a TensorBoard log folder."""
     import tensorflow as tf
 
-    clips = dataclasses.replace(source, melody=False)
+    clips = dataclasses.replace(source, streams=(source.front_end.main.name,))
     mel, _ = next(iter(clips.ordered(count)))
     low, high = tf.reduce_min(mel), tf.reduce_max(mel)
     images = (mel - low) / (high - low + 1e-6)

@@ -1,0 +1,152 @@
+"""Silence, found on samples and kept in seconds; in NumPy, and the same in a graph.
+
+A song's samples are looked at in blocks of 32 ms. A block is silent if its power, about
+its own mean, is too far below that of the loudest block. Silence before and after the
+sound, and pauses of a second and more in it, are cut out before anything else is
+computed, so neither clips nor answers depend on them. What follows the last whole block
+is left out too.
+"""
+
+import numpy as np
+
+from lca_keras.audio.decode import Sound
+
+BLOCK_SECONDS, _PAUSE_SECONDS = 0.032, 1.0
+# Blocks of the shortest pause.
+_PAUSE = round(_PAUSE_SECONDS / BLOCK_SECONDS)
+
+
+def block_size(sample_rate):
+    """Samples of a block."""
+    return round(BLOCK_SECONDS * sample_rate)
+
+
+def passages(sound, range_db):
+    """The passages of a song that hold sound.
+
+    Args:
+        sound: `lca_keras.audio.decode.Sound`.
+        range_db: Float, decibels below the loudest block from which on a block is
+            silent.
+
+    Returns:
+        Tuple of floats, seconds: each passage's beginning and its end. None of a song
+        whose samples are all the same.
+    """
+    size = block_size(sound.sample_rate)
+    powers = np.concatenate([_powers(blocks) for blocks in _blocks(sound, size)])
+    edges = np.diff(kept_blocks(powers, range_db), prepend=False, append=False)
+    seconds = np.flatnonzero(edges) * size / sound.sample_rate
+    return tuple(seconds.tolist())
+
+
+def kept_blocks(powers, range_db):
+    """Bool array `(blocks,)`, which are left once silence is cut out."""
+    sounding = powers > powers.max(initial=0.0) * 10 ** (-range_db / 10)
+    kept = np.ones(len(powers), bool)
+    edges = np.flatnonzero(np.diff(~sounding, prepend=False, append=False))
+    for first, end in edges.reshape(-1, 2):
+        kept[first:end] = end - first < _PAUSE and first > 0 and end < len(powers)
+    return kept
+
+
+def _powers(blocks):
+    moved = blocks - blocks.mean(axis=1, keepdims=True)
+    return np.einsum("bn,bn->b", moved, moved)
+
+
+def _blocks(pieces, size):
+    """Yields arrays `(blocks, size)` of samples that come in pieces."""
+    rest = np.zeros(0, "float32")
+    for piece in pieces:
+        piece = np.concatenate([rest, piece]) if rest.size else piece
+        whole = piece.size - piece.size % size
+        yield piece[:whole].reshape(-1, size)
+        rest = piece[whole:]
+    yield rest[:0].reshape(0, size)
+
+
+def cut(sound, kept):
+    """The `Sound` of some `passages` of a song, one after the other."""
+    rate = sound.sample_rate
+    bounds = np.round(np.reshape(kept, (-1, 2)) * rate).astype(int)
+    found, place = Sound(rate), 0
+    for piece in sound:
+        for first, end in np.clip(bounds - place, 0, piece.size):
+            if first < end:
+                found.append(piece[first:end])
+        place += piece.size
+    return found
+
+
+def seconds(kept):
+    """Seconds of sound in `passages`."""
+    return float(np.sum(np.diff(np.reshape(kept, (-1, 2)))))
+
+
+def song_seconds(kept, times):
+    """Where in a song moments of its sound lie.
+
+    Args:
+        kept: `passages` of the song.
+        times: Float array, seconds of sound.
+
+    Returns:
+        Float array, seconds of the song.
+    """
+    bounds = np.reshape(kept, (-1, 2))
+    begins = np.cumsum([0.0, *np.diff(bounds)[:-1, 0]])
+    # A microsecond: seconds are rounded.
+    number = np.searchsorted(begins, np.asarray(times) + 1e-6, side="right") - 1
+    return bounds[number, 0] + np.asarray(times) - begins[number]
+
+
+# === In a graph ===
+
+
+def cut_in_graph(waveform, lengths, sample_rate, range_db):
+    """The same for a batch of songs: `passages`, and what `cut` leaves of them.
+
+    Args:
+        waveform: Float32 tensor `(songs, samples)`, finite; what follows a song is
+            zero.
+        lengths: Int32 tensor `(songs,)`, samples of each.
+        sample_rate: Int.
+        range_db: Float.
+
+    Returns:
+        Float32 tensor `(songs, samples)`, each song's sound and then its silence; int32
+        `(songs,)`, samples of sound; and int32 `(songs, blocks)`, the blocks of the
+        song in their new order.
+    """
+    import tensorflow as tf
+
+    size = block_size(sample_rate)
+    count = -(-tf.shape(waveform)[1] // size)
+    padding = [[0, 0], [0, count * size - tf.shape(waveform)[1]]]
+    blocks = tf.reshape(tf.pad(waveform, padding), (-1, count, size))
+    inside = tf.sequence_mask(lengths // size, count)
+    moved = blocks - tf.reduce_mean(blocks, axis=2, keepdims=True)
+    powers = tf.where(inside, tf.einsum("sbn,sbn->sb", moved, moved), 0.0)
+    loudest = tf.reduce_max(powers, axis=1, keepdims=True)
+    sounding = tf.cast(powers > loudest * 10 ** (-range_db / 10), tf.int32)
+    # Blocks at which a pause may begin, and then all blocks of these pauses.
+    silent = tf.pad(1 - sounding, [[0, 0], [0, _PAUSE - 1]])
+    begins = tf.cast(_window_sums(silent, _PAUSE) == _PAUSE, tf.int32)
+    pauses = _window_sums(tf.pad(begins, [[0, 0], [_PAUSE - 1, 0]]), _PAUSE)
+    before = tf.cumsum(sounding, axis=1)
+    after = tf.cumsum(sounding, axis=1, reverse=True)
+    kept = (pauses == 0) & (before > 0) & (after > 0) & inside
+    order = tf.argsort(tf.cast(~kept, tf.int32), axis=1, stable=True)
+    sound = tf.reshape(
+        tf.gather(blocks, order, axis=1, batch_dims=1), (-1, count * size)
+    )
+    return sound, size * tf.math.count_nonzero(kept, axis=1, dtype=tf.int32), order
+
+
+def _window_sums(rows, size):
+    """`(rows, blocks)` -> `(rows, blocks - size + 1)`, sums over windows."""
+    import tensorflow as tf
+
+    sums = tf.pad(tf.cumsum(rows, axis=1), [[0, 0], [1, 0]])
+    return sums[:, size:] - sums[:, :-size]
