@@ -155,7 +155,8 @@ class ClipSource:
     def _parse(self, names, serialized, entry):
         import tensorflow as tf
 
-        example = parse_example(serialized, map(self.front_end.stream, names))
+        streams = tuple(map(self.front_end.stream, names))
+        example = parse_example(serialized, streams)
         # Otherwise songs would be learned under each other's names.
         same = tf.debugging.assert_equal(
             example.pop("key"),

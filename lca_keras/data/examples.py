@@ -23,9 +23,6 @@ def to_example(key, record, arrays, config):
     def text(value):
         return data(value.encode("utf-8", "surrogateescape"))
 
-    def floats(values):
-        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
-
     feature = {
         "key": text(key),
         "artist": text(record.artist),
@@ -34,10 +31,12 @@ def to_example(key, record, arrays, config):
         "source_path": text(record.path),
         "content_hash": text(record.content_hash),
         "feature_config": text(config.digest),
-        "duration": floats([record.duration]),
-        "passages": floats(record.passages),
+        "duration": tf.train.Feature(
+            float_list=tf.train.FloatList(value=[record.duration])
+        ),
     }
-    for name, array in arrays.items():
+    passages = np.array(record.passages, "float64")
+    for name, array in {**arrays, "passages": passages}.items():
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         shape = tf.train.Int64List(value=array.shape)
         feature[name] = data(array.tobytes())
@@ -90,7 +89,7 @@ def read_example(serialized):
     found, arrays = {}, {}
     for name, feature in features.items():
         if feature.float_list.value:
-            found[name] = tuple(feature.float_list.value)
+            found[name] = feature.float_list.value[0]
         elif f"{name}/shape" in features:
             dtype = np.dtype(features[f"{name}/dtype"].bytes_list.value[0].decode())
             array = np.frombuffer(feature.bytes_list.value[0], dtype)
@@ -98,8 +97,8 @@ def read_example(serialized):
         elif feature.bytes_list.value:
             content = feature.bytes_list.value[0]
             found[name] = content.decode("utf-8", "surrogateescape")
-    found["duration"] = found["duration"][0]
-    return {"passages": (), **found, "arrays": arrays}
+    passages = tuple(arrays.pop("passages").tolist())
+    return {**found, "passages": passages, "arrays": arrays}
 
 
 def untuned(dataset):

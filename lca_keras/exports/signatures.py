@@ -272,11 +272,11 @@ class ServedNetwork:
         )
         return status, self.front_end.main.frames(left), *streams
 
-    def _hear(self, sound, lengths, *given):
+    def _hear(self, samples, lengths, *given):
         """Samples of songs without silence, and the streams of what is left."""
         front_end, size = self.front_end, block_size(self.front_end.sample_rate)
         sound, left, order = cut_in_graph(
-            sound, lengths, front_end.sample_rate, front_end.range_db
+            samples, lengths, front_end.sample_rate, front_end.range_db
         )
         computed, given = self._layer(sound, left), list(given)
         found = []
@@ -285,11 +285,15 @@ class ServedNetwork:
                 found.append(computed[stream.name])
                 continue
             # On the frames of the song; those of its sound are where these blocks were.
-            whole = given.pop(0)
+            whole, axis = given.pop(0), 1 + stream.axis
+            tf.debugging.assert_equal(
+                tf.shape(whole)[axis],
+                stream.frames(tf.shape(samples)[1]),
+                f"the frames of {stream.name} do not match those of the waveform",
+            )
             places = stream.hop * tf.range(stream.frames(tf.shape(sound)[1]))
             block = tf.minimum(places // size, tf.shape(order)[1] - 1)
             places = tf.gather(order, block, axis=1) * size + (places - block * size)
-            axis = 1 + stream.axis
             places = tf.minimum(places // stream.hop, tf.shape(whole)[axis] - 1)
             found.append(tf.gather(whole, places, axis=axis, batch_dims=1))
         return (left, *found)

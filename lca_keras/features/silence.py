@@ -4,7 +4,7 @@ A song's samples are looked at in blocks of 32 ms. A block is silent if its powe
 its own mean, is too far below that of the loudest block. Silence before and after the
 sound, and pauses of a second and more in it, are cut out before anything else is
 computed, so neither clips nor answers depend on them. What follows the last whole block
-is left out too.
+goes with it.
 """
 
 import numpy as np
@@ -36,8 +36,9 @@ def passages(sound, range_db):
     size = block_size(sound.sample_rate)
     powers = np.concatenate([_powers(blocks) for blocks in _blocks(sound, size)])
     edges = np.diff(kept_blocks(powers, range_db), prepend=False, append=False)
-    seconds = np.flatnonzero(edges) * size / sound.sample_rate
-    return tuple(seconds.tolist())
+    bounds = np.flatnonzero(edges) * size
+    bounds[bounds == len(powers) * size] = sound.size
+    return tuple((bounds / sound.sample_rate).tolist())
 
 
 def kept_blocks(powers, range_db):
@@ -125,7 +126,8 @@ def cut_in_graph(waveform, lengths, sample_rate, range_db):
     count = -(-tf.shape(waveform)[1] // size)
     padding = [[0, 0], [0, count * size - tf.shape(waveform)[1]]]
     blocks = tf.reshape(tf.pad(waveform, padding), (-1, count, size))
-    inside = tf.sequence_mask(lengths // size, count)
+    whole = lengths // size
+    inside = tf.sequence_mask(whole, count)
     moved = blocks - tf.reduce_mean(blocks, axis=2, keepdims=True)
     powers = tf.where(inside, tf.einsum("sbn,sbn->sb", moved, moved), 0.0)
     loudest = tf.reduce_max(powers, axis=1, keepdims=True)
@@ -137,11 +139,18 @@ def cut_in_graph(waveform, lengths, sample_rate, range_db):
     before = tf.cumsum(sounding, axis=1)
     after = tf.cumsum(sounding, axis=1, reverse=True)
     kept = (pauses == 0) & (before > 0) & (after > 0) & inside
+    left = size * tf.math.count_nonzero(kept, axis=1, dtype=tf.int32)
+    # The rest behind the last whole block.
+    behind = tf.pad(kept, [[0, 0], [1, 0]])[:, :-1] & (
+        tf.range(count) == whole[:, None]
+    )
+    left += tf.where(tf.reduce_any(behind, axis=1), lengths % size, 0)
+    kept |= behind
     order = tf.argsort(tf.cast(~kept, tf.int32), axis=1, stable=True)
     sound = tf.reshape(
         tf.gather(blocks, order, axis=1, batch_dims=1), (-1, count * size)
     )
-    return sound, size * tf.math.count_nonzero(kept, axis=1, dtype=tf.int32), order
+    return sound, left, order
 
 
 def _window_sums(rows, size):

@@ -11,6 +11,7 @@ from lca_keras.data import augment, catalogue
 from lca_keras.data.clips import ClipSource
 from lca_keras.data.update import WritableStore
 from lca_keras.features import spectrogram
+from lca_keras.features.front_end import front_end_of
 
 STEMS = FeatureConfig(source="stems", separator="umxl")
 CLIP = 94
@@ -79,11 +80,11 @@ def test_powers_add_up_like_waveforms():
 
 def test_remix_is_the_sum_of_powers():
     rng = np.random.default_rng(0)
-    shape = (5, 8, 6)
+    shape = (5, 8, 6, 1)
     vocals, band = rng.uniform(-40, 30, (2, *shape)).astype("float32")
-    config = dataclasses.replace(FeatureConfig(), mel_bins=8)
+    front_end = front_end_of(dataclasses.replace(FeatureConfig(), mel_bins=8))
+    heard = np.full(shape, 7.0, "float32")
     clips = {
-        "mel": np.full(shape, 7.0, "float32"),
         "vocals": vocals,
         "vocals_peak": np.float32([30, 31, 50, 30, 30]),
     }
@@ -91,32 +92,32 @@ def test_remix_is_the_sum_of_powers():
         "accompaniment": band,
         "accompaniment_peak": np.float32([30, 30, 30, 45, 30]),
     }
-    remixed = augment.remix(clips, other, (3, 4), ALWAYS, config).numpy()
+    remixed = augment.remix(heard, clips, other, (3, 4), ALWAYS, front_end).numpy()
     power = _power(vocals) + _power(band)
     peaks = _power(np.maximum(clips["vocals_peak"], other["accompaniment_peak"]))
-    loudest = np.maximum(power.max(axis=(1, 2)), peaks)
+    loudest = np.maximum(power.max(axis=(1, 2, 3)), peaks)
     expected = np.maximum(
         20 * np.log10(np.maximum(power, 1e-5)),
-        20 * np.log10(loudest)[:, None, None] - 80,
+        20 * np.log10(loudest)[:, None, None, None] - 80,
     )
     np.testing.assert_allclose(remixed, expected, atol=1e-3)
     nothing = dataclasses.replace(ALWAYS, remix_share=0.0)
-    kept = augment.remix(clips, other, (3, 4), nothing, config)
-    np.testing.assert_array_equal(kept, clips["mel"])
+    kept = augment.remix(heard, clips, other, (3, 4), nothing, front_end)
+    np.testing.assert_array_equal(kept, heard)
 
 
 def test_share_and_gain_are_as_asked_for():
-    count, config = 4000, dataclasses.replace(FeatureConfig(), mel_bins=1)
-    loud = np.full((count, 1, 1), 40.0, "float32")
-    clips = {
-        "mel": np.zeros((count, 1, 1), "float32"),
-        "vocals": loud,
-        "vocals_peak": loud[:, 0, 0],
-    }
-    silence = np.full((count, 1, 1), -70.0, "float32")
-    other = {"accompaniment": silence, "accompaniment_peak": silence[:, 0, 0]}
+    count = 4000
+    front_end = front_end_of(dataclasses.replace(FeatureConfig(), mel_bins=1))
+    loud = np.full((count, 1, 1, 1), 40.0, "float32")
+    heard = np.zeros((count, 1, 1, 1), "float32")
+    clips = {"vocals": loud, "vocals_peak": loud[:, 0, 0, 0]}
+    silence = np.full((count, 1, 1, 1), -70.0, "float32")
+    other = {"accompaniment": silence, "accompaniment_peak": silence[:, 0, 0, 0]}
     settings = AugmentConfig(kinds=("remix",), remix_share=0.3, remix_gain_db=4.0)
-    mel = augment.remix(clips, other, (1, 2), settings, config).numpy().ravel()
+    mel = (
+        augment.remix(heard, clips, other, (1, 2), settings, front_end).numpy().ravel()
+    )
     changed = mel != 0
     # Three standard deviations of 4,000 draws.
     assert abs(changed.mean() - 0.3) < 3 * np.sqrt(0.21 / count)
@@ -132,9 +133,10 @@ def test_a_source_remixes_its_own_clips_only(songs, store, source):
     clips = {}
     for song in songs:
         mine = arrays[song.key]
-        for number in range(mine["mel"].shape[1] // CLIP):
+        for number in range(mine["mel_spectrogram"].shape[1] // CLIP):
             cut = slice(number * CLIP, (number + 1) * CLIP)
-            power = [_power(mine[name][:, cut]) for name in ("vocals", "accompaniment")]
+            stems = (mine[name] for name in ("vocals", "accompaniment"))
+            power = [_power(stem[:, cut, 0]) for stem in stems]
             clips[song.key, number] = power
     ours = {name: power for name, power in clips.items() if name[0] in source.labels}
     batches = source.training(4, 7, 0, 1, ALWAYS)
@@ -209,7 +211,7 @@ def test_the_melody_stays_with_the_voice(songs, tmp_path):
     store = WritableStore(tmp_path / "store", config)
     store.update(few)
     labels = {song.key: index for index, song in enumerate(few)}
-    source = ClipSource(store, labels, CLIP, melody=True)
+    source = ClipSource(store, labels, CLIP, ("mel_spectrogram", "melody"))
     plain = {}
     for inputs, label in source.ordered(1):
         plain.setdefault(int(label[0]), []).append(inputs["melody"].numpy()[0])

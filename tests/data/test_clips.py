@@ -14,7 +14,7 @@ from lca_keras.data.clips import ClipSource, cut_clips
 from lca_keras.data.examples import parse_example
 from lca_keras.data.extraction import Extractor
 from lca_keras.data.update import WritableStore
-from lca_keras.features.melody import contour
+from lca_keras.features.front_end import Stream, front_end_of
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,13 @@ def source(feature_store):
     return ClipSource(feature_store, {k: i % 3 for i, k in enumerate(keys)}, 94)
 
 
+def read(serialized):
+    """A stored song's key and its spectrogram, `(128, frames, 1)`."""
+    config = FeatureConfig()
+    example = parse_example(serialized, front_end_of(config).streams)
+    return example["key"].numpy().decode(), example["mel_spectrogram"].numpy()
+
+
 def clips_of(batches):
     """Each clip's bytes with its label."""
     return [
@@ -45,8 +52,7 @@ def test_every_full_clip_comes_once_an_epoch(source, feature_store):
     expected = []
     for path in feature_store.shard_paths():
         for serialized in tf.data.TFRecordDataset(path):
-            example = parse_example(serialized)
-            key, mel = example["key"].numpy().decode(), example["mel"].numpy()
+            key, mel = read(serialized)
             if key in source.labels:
                 for start in range(0, mel.shape[1] - 93, 94):
                     clip = mel[:, start : start + 94].astype("float32")
@@ -64,8 +70,7 @@ def test_overlapping_clips(source, feature_store, hop):
     expected = []
     for path in feature_store.shard_paths():
         for serialized in tf.data.TFRecordDataset(path):
-            example = parse_example(serialized)
-            key, mel = example["key"].numpy().decode(), example["mel"].numpy()
+            key, mel = read(serialized)
             if key in source.labels:
                 for start in range(0, mel.shape[1] - 93, hop):
                     clip = mel[:, start : start + 94].astype("float32")
@@ -125,16 +130,17 @@ def test_order_tells_each_clips_song_label_and_place(source, feature_store):
     stored = {}
     for path in feature_store.shard_paths():
         for serialized in tf.data.TFRecordDataset(path):
-            example = parse_example(serialized)
-            stored[example["key"].numpy().decode()] = example["mel"].numpy()
+            key, mel = read(serialized)
+            stored[key] = mel
     assert sorted(source.order) == sorted(source.labels)
     for key, indices in source.clips_by_song.items():
         for number, index in enumerate(indices):
             clip = stored[key][:, 94 * number : 94 * number + 94].astype("float32")
             assert clips[index] == (clip.tobytes(), source.labels[key])
     assert [label for _, label in clips] == source.clip_labels.tolist()
-    mel = np.arange(2 * 10).reshape(2, 10)
-    np.testing.assert_array_equal(cut_clips(mel, 4), [mel[:, :4], mel[:, 4:8]])
+    mel, stream = np.arange(2 * 10).reshape(2, 10), Stream("mel", (2, None))
+    found = cut_clips(mel, stream, tf.constant([0, 4, 5]), 4)
+    np.testing.assert_array_equal(found, [mel[:, :4], mel[:, 4:8], mel[:, 5:9]])
 
 
 @pytest.mark.slow
@@ -143,7 +149,12 @@ def test_clips_carry_the_melody(tiny_corpus, tmp_path):
     songs = catalogue.load(tiny_corpus)[:3]
     melodic = WritableStore(tmp_path / "store", config)
     melodic.update(songs)
-    source = ClipSource(melodic, {s.key: i for i, s in enumerate(songs)}, 94, True)
+    source = ClipSource(
+        melodic,
+        {s.key: i for i, s in enumerate(songs)},
+        94,
+        ("mel_spectrogram", "melody"),
+    )
     extracted = {i: Extractor(config).extract(s) for i, s in enumerate(songs)}
     seen = 0
     for inputs, labels in source.training(4, seed=0, first_epoch=0, epochs=1):
@@ -151,15 +162,11 @@ def test_clips_carry_the_melody(tiny_corpus, tmp_path):
         arrays = map(np.array, (*inputs.values(), labels))
         for mel, melody, label in zip(*arrays, strict=True):
             features = extracted[int(label)]
-            images = contour(features.arrays["melody"], 128)
-            starts = [
-                start
-                for start in (0, 94)
-                if (features.arrays["mel"][:, start : start + 94] == mel[..., 0]).all()
-            ]
+            whole = features.arrays["mel_spectrogram"]
+            starts = [s for s in (0, 94) if (whole[:, s : s + 94] == mel).all()]
             assert len(starts) == 1  # And the melody of the same moment:
-            moment = images[:, starts[0] : starts[0] + 94]
-            np.testing.assert_array_equal(melody[..., 0], moment)
+            moment = features.arrays["melody"][:, starts[0] : starts[0] + 94]
+            np.testing.assert_array_equal(melody, moment)
             seen += 1
     assert seen == source.num_clips == 6
 
@@ -175,7 +182,7 @@ def test_stems_come_in_the_order_of_the_clips(tiny_corpus, feature_store, tmp_pa
         name: np.concatenate([batch[name] for batch in batches])
         for name in ("vocals", "accompaniment")
     }
-    mel = np.concatenate([mel for mel, _ in clips.ordered(3)])[..., 0]
+    mel = np.concatenate([mel for mel, _ in clips.ordered(3)])
     assert stems["vocals"].shape == mel.shape
     # Added, their powers give what is heard: 20 log10 of it, as published.
     power = sum(10.0 ** (levels.astype("float64") / 10) for levels in stems.values())

@@ -46,8 +46,9 @@ def read_all(feature_store):
     result = {}
     for path in feature_store.shard_paths():
         for serialized in tf.data.TFRecordDataset(path):
-            example = parse_example(serialized)
-            result[example["key"].numpy().decode()] = example["mel"].numpy()
+            example = parse_example(serialized, feature_store.front_end.streams)
+            mel = example["mel_spectrogram"].numpy()[..., 0]
+            result[example["key"].numpy().decode()] = mel
     return result
 
 
@@ -176,11 +177,11 @@ def test_stores_share_features_by_content(songs, tmp_path, counted, melody):
         """Everything that features may have, different for each song."""
         counted.append(song.path)
         rng = np.random.default_rng(song.path.stat().st_size)
-        mel = rng.normal(size=(128, 20)).astype("float16")
-        arrays = {"mel": mel, "vocals": mel - 1, "accompaniment": mel + 1}
+        mel = rng.normal(size=(128, 20, 1)).astype("float16")
+        arrays = {"vocals": mel - 1, "accompaniment": mel + 1, "mel_spectrogram": mel}
         if melody != "none":
-            arrays["melody"] = np.arange(-1, 19, dtype="int16")
-        return SongFeatures(arrays, 0.64, "abc", ("a note",), (3, 7))
+            arrays["melody"] = (mel > 1).astype("uint8")
+        return SongFeatures(arrays, 0.64, "abc", ("a note",), (0.032, 0.64))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Extractor, "extract", extract)

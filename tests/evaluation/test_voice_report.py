@@ -14,6 +14,7 @@ from lca_keras.data.clips import ClipSource
 from lca_keras.data.extraction import SongFeatures
 from lca_keras.data.update import WritableStore
 from lca_keras.evaluation import voice_report
+from lca_keras.features.front_end import front_end_of
 
 STEMS = FeatureConfig(source="stems", separator="umxl")
 ARTISTS = ["Ann", "Bo", "Cy", "Di"]
@@ -27,7 +28,7 @@ class Planted:
     dB over silence.
     """
 
-    config = STEMS
+    config, front_end = STEMS, front_end_of(STEMS)
 
     def kept_vocals(self, song):
         return None
@@ -42,15 +43,16 @@ class Planted:
         frames = 210 + 100 * (song.song == "long")
         arrays = {}
         for name, first in (("vocals", 0), ("accompaniment", 64)):
-            levels = np.full((128, frames), -70, "float16")
+            levels = np.full((128, frames, 1), -70, "float16")
             artist = song.artist
             if name == "accompaniment" and song.accompaniment_artist:
                 artist = song.accompaniment_artist
             levels[first + 10 * ARTISTS.index(artist)] = 20
             arrays[name] = levels
         mel = 2 * np.maximum(arrays["vocals"], arrays["accompaniment"])
-        arrays["mel"] = np.maximum(mel, -40)
-        return SongFeatures(arrays, 7.0, song.key)
+        arrays["mel_spectrogram"] = np.maximum(mel, -40)
+        seconds = (frames - 1) * 0.032
+        return SongFeatures(arrays, 7.0, song.key, (), (0.0, seconds))
 
 
 class Listener:

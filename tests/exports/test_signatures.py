@@ -220,15 +220,15 @@ def test_channels_that_cancel_out(loaded):
 
 def test_records_that_are_none_leave_their_neighbours_alone(loaded):
     mel = mel_spectrogram(song(8.0), FeatureConfig())
-    shape = tf.train.Int64List(value=mel.shape)
+    shape = tf.train.Int64List(value=(*mel.shape, 1))
     content = tf.train.BytesList(value=[mel.astype("<f2").tobytes()])
     feature = {
-        "mel": tf.train.Feature(bytes_list=content),
-        "mel_shape": tf.train.Feature(int64_list=shape),
+        "mel_spectrogram": tf.train.Feature(bytes_list=content),
+        "mel_spectrogram/shape": tf.train.Feature(int64_list=shape),
     }
     record = tf.train.Example(features=tf.train.Features(feature=feature))
     good = record.SerializeToString()
-    feature["mel_shape"].int64_list.value[1] += 1
+    feature["mel_spectrogram/shape"].int64_list.value[1] += 1
     records = [b"nonsense", b"", good[:-9], good]
     answer = loaded.signatures["examples"](examples=tf.constant(records))
     status = [s.numpy().decode() for s in answer["status"]]

@@ -9,11 +9,14 @@ import zipfile
 import numpy as np
 import pytest
 
-from lca_keras.base.config import FeatureConfig
+from lca_keras.base.config import FeatureConfig, get_preset
 from lca_keras.base.errors import UserError
 from lca_keras.exports import tflite, tflite_file
 from lca_keras.features.spectrogram import mel_spectrogram
 from tests.exports.material import clips_of, song
+
+# Of clips of three seconds.
+CONFIG = get_preset("demo")
 
 
 def answers(content, **inputs):
@@ -35,9 +38,9 @@ def operators(content):
 
 def test_a_waveform_goes_in_and_comes_out_as_by_numpy(network):
     """The front end is inside, of TFLite's own operators."""
-    content = tflite.convert(network, waveform=FeatureConfig())
+    content = tflite.convert(network, CONFIG, waveform=True)
     assert not {name for name in operators(content) if name.startswith("Flex")}
-    length = tflite.clip_samples(94, FeatureConfig())
+    length = 93 * 512
     songs = [song(6.0, seed) * gain for seed, gain in ((0, 1), (1, 0.01), (2, 3))]
     waveform = np.stack([samples[5000 : 5000 + length] for samples in songs]) + 0.05
     mel = np.stack([mel_spectrogram(clip, FeatureConfig()) for clip in waveform])
@@ -57,7 +60,7 @@ def test_smaller_ones_say_nearly_the_same(network, form, most):
     less than 0.9 (four draws of weights each).
     """
     clips = clips_of(song(30.0))
-    content = tflite.convert_apart(network, form, calibration=[clips])
+    content = tflite.convert_apart(network, CONFIG, form, False, calibration=[clips])
     assert not {name for name in operators(content) if name.startswith("Flex")}
     found = answers(content, mel_spectrogram=clips)
     expected = network.predict(clips, verbose=0)
@@ -72,7 +75,7 @@ def test_smaller_ones_say_nearly_the_same(network, form, most):
 def test_a_conversion_that_brings_its_process_down_is_named(network, monkeypatch):
     monkeypatch.setattr(tflite, "_convert_file", die)
     with pytest.raises(UserError, match=r"conversion to int8 has failed \(SIGSEGV\)"):
-        tflite.convert_apart(network, "int8", calibration=[])
+        tflite.convert_apart(network, CONFIG, "int8", False, calibration=[])
 
 
 def die(*args):
@@ -80,8 +83,8 @@ def die(*args):
 
 
 def test_what_takes_no_waveform(network):
-    with pytest.raises(ValueError, match="int8 model needs spectrograms"):
-        tflite.convert(network, "int8", waveform=FeatureConfig())
+    with pytest.raises(ValueError, match="int8 model needs what the front end makes"):
+        tflite.convert(network, CONFIG, "int8", waveform=True)
 
 
 def test_labels_and_metadata_are_in_the_file(exported):

@@ -4,14 +4,16 @@ import pytest
 
 from lca_keras.base.config import FeatureConfig
 from lca_keras.features.spectrogram import mel_spectrogram
-from lca_keras.features.spectrogram_layer import MelFrontEnd
+from lca_keras.features.spectrogram_layer import LogMelSpectrogram
 from tests.audio.signals import music
 
 
 @pytest.mark.parametrize("decibel", ["amplitude", "power"])
 def test_equals_librosa(decibel):
     samples = music(16000, seconds=3.3)
-    outputs = MelFrontEnd(FeatureConfig(level="none", decibel=decibel))(samples[None])
+    outputs = LogMelSpectrogram(FeatureConfig(level="none", decibel=decibel))(
+        samples[None]
+    )
     power = librosa.feature.melspectrogram(
         y=samples, sr=16000, n_fft=2048, hop_length=512, n_mels=128, fmax=8000
     )
@@ -23,8 +25,8 @@ def test_equals_librosa(decibel):
 
 def test_a_song_does_not_depend_on_its_batch():
     loud, soft = music(16000), 0.01 * music(16000, seed=1)
-    alone = MelFrontEnd()(soft[None])[0]
-    together = MelFrontEnd()(np.stack([loud, soft]))[1]
+    alone = LogMelSpectrogram()(soft[None])[0]
+    together = LogMelSpectrogram()(np.stack([loud, soft]))[1]
     np.testing.assert_allclose(together, alone, atol=1e-4)
 
 
@@ -32,7 +34,7 @@ def test_long_songs_are_not_cut_where_they_come_in_pieces():
     songs = np.stack([music(16000, seconds=150, seed=seed) for seed in (0, 1)])
     expected = [mel_spectrogram(samples, FeatureConfig()) for samples in songs]
     assert expected[0].shape[1] > 2 * 1024
-    np.testing.assert_allclose(MelFrontEnd()(songs)[..., 0], expected, atol=1e-3)
+    np.testing.assert_allclose(LogMelSpectrogram()(songs)[..., 0], expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("level", ["song", "none"])
@@ -44,7 +46,7 @@ def test_what_follows_a_song_is_no_matter(level):
     padded[0, -5] = np.nan
     for row, samples in zip(padded, songs, strict=True):
         row[: samples.size] = samples
-    outputs = MelFrontEnd(config)(padded, np.array(lengths))[..., 0]
+    outputs = LogMelSpectrogram(config)(padded, np.array(lengths))[..., 0]
     for row, samples in zip(outputs, songs, strict=True):
         mel = mel_spectrogram(samples, config)
         np.testing.assert_allclose(row[:, : mel.shape[1]], mel, atol=1e-3)
@@ -53,8 +55,8 @@ def test_what_follows_a_song_is_no_matter(level):
 
 
 def test_config_round_trip():
-    layer = MelFrontEnd(FeatureConfig(mel_bins=64, top_db=60.0))
-    revived = MelFrontEnd.from_config(layer.get_config())
+    layer = LogMelSpectrogram(FeatureConfig(mel_bins=64, top_db=60.0))
+    revived = LogMelSpectrogram.from_config(layer.get_config())
     assert revived.feature_config == layer.feature_config
     samples = music(16000, seconds=1)
     expected = mel_spectrogram(samples, layer.feature_config)

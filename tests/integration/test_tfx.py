@@ -85,8 +85,8 @@ def test_blessed_then_cached_then_not_blessed(place):
     records = tf.data.TFRecordDataset(str(place / "splits/test/songs.tfrecord"))
     for record in records:
         read = read_example(record.numpy())
-        mel = read["arrays"]["mel"].astype("float32")
-        clips = np.stack([mel[:, 94 * n : 94 * n + 94, None] for n in range(2)])
+        mel = read["arrays"]["mel_spectrogram"].astype("float32")
+        clips = np.stack([mel[:, 94 * n : 94 * n + 94] for n in range(2)])
         expected = network.predict(clips, verbose=0).mean(axis=0)
         found = answer(tf.constant([record.numpy()]))
         np.testing.assert_allclose(found["probabilities"][0], expected, atol=1e-5)
@@ -131,8 +131,10 @@ def test_records_become_the_store_that_they_were(place, tiny_config):
     assert len(songs.songs) == 6
     for song in songs.songs:
         record, was = songs.store.records[song.key], store.records[song.key]
-        for name in ("artist", "album", "song", "frames", "content_hash", "silence"):
+        for name in ("artist", "album", "song", "frames", "content_hash", "passages"):
             assert getattr(record, name) == getattr(was, name)
         assert record.duration == pytest.approx(was.duration, rel=1e-6)
-        mel = songs.store.read(song.key).arrays["mel"]
-        np.testing.assert_array_equal(mel, store.read(song.key).arrays["mel"])
+        mel = songs.store.read(song.key).arrays["mel_spectrogram"]
+        np.testing.assert_array_equal(
+            mel, store.read(song.key).arrays["mel_spectrogram"]
+        )

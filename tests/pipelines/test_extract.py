@@ -19,6 +19,7 @@ from lca_keras.data.examples import parse_example
 from lca_keras.data.extraction import Extractor
 from lca_keras.data.store import FeatureStore, Record
 from lca_keras.data.update import WritableStore
+from lca_keras.features.front_end import front_end_of
 from pipelines import extract, extraction
 
 
@@ -57,6 +58,9 @@ def counted(monkeypatch):
 
     monkeypatch.setattr(Extractor, "extract", spy)
     return seen
+
+
+MELODIC = FeatureConfig(melody="pyin")
 
 
 def run(corpus, out, *options):
@@ -187,16 +191,17 @@ def test_melody_is_stored_and_trained_on(corpus, tiny_config, capsys):
     (song,) = [s for s in catalogue.load(corpus) if s.label.endswith("03 / Song 02")][
         :1
     ]
-    expected = Extractor(FeatureConfig(melody="pyin")).extract(song)
+    expected = Extractor(MELODIC).extract(song)
     import tensorflow as tf
 
     stored = {}
     for path in FeatureStore.open("s").shard_paths():
         for serialized in tf.data.TFRecordDataset(path):
-            example = parse_example(serialized, ("mel", "melody"))
+            example = parse_example(serialized, front_end_of(MELODIC).streams)
             stored[example["key"].numpy().decode()] = example
     np.testing.assert_array_equal(stored[song.key]["melody"], expected.arrays["melody"])
-    np.testing.assert_array_equal(stored[song.key]["mel"], expected.arrays["mel"])
+    mel = stored[song.key]["mel_spectrogram"]
+    np.testing.assert_array_equal(mel, expected.arrays["mel_spectrogram"])
     shutil.rmtree(corpus)  # A store is enough to train from.
     tiny_config.replace(
         train={"epochs": 1, "method": "none"},
@@ -281,11 +286,12 @@ def test_stems_reach_the_store(tiny_corpus, tmp_path, monkeypatch):
     store = FeatureStore.open("s")
     extractor = Extractor(store.config)
     songs = {song.key: song for song in catalogue.load(manifest)[::6]}
-    columns = ("mel", "melody", "vocals", "accompaniment")
+    names = ("mel_spectrogram", "melody", "vocals", "accompaniment")
+    streams = tuple(map(store.front_end.stream, names))
     found = 0
     for path in store.shard_paths():
         for serialized in tf.data.TFRecordDataset(path):
-            example = parse_example(serialized, columns)
+            example = parse_example(serialized, streams)
             song = songs.get(example["key"].numpy().decode())
             if song is not None:
                 found += 1
