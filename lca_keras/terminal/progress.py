@@ -5,6 +5,8 @@ import time
 import keras
 import numpy as np
 
+from lca_keras.base import console
+
 
 class EpochProgress(keras.callbacks.Callback):
     """Shows a bar over the epoch's steps and leaves one line for every epoch.
@@ -26,15 +28,7 @@ class EpochProgress(keras.callbacks.Callback):
         self.warmup_epochs = warmup_epochs
 
     def __enter__(self):
-        from rich import progress
-
-        self.bar = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TimeRemainingColumn(),
-            transient=True,
-        )
+        self.bar = console.bar(transient=True)
         self.task = self.bar.add_task("", total=self.steps)
         self.seconds = []
         self.bar.start()
@@ -65,21 +59,14 @@ class EpochProgress(keras.callbacks.Callback):
         method = self.model.method
         stage = "warm-up" if epoch < self.warmup_epochs else method
         stage = "plain" if method == "none" else stage
-        shown = [
-            ("loss", "loss"),
-            ("F1", "f1"),
-            ("val F1", "val_f1"),
-            ("val cf F1", "val_cf_f1"),
-            ("|A-A~|", "val_att_term"),
-        ]
-        values = "  ".join(
-            f"{title} {logs[name]:.3f}" for title, name in shown if name in logs
-        )
+        shown = {"loss": "loss", "f1": "F1", "val_f1": "val F1"}
+        shown |= {"val_cf_f1": "val cf F1", "val_att_term": "|A-A~|"}
+        told = [f"{shown[name]} {logs[name]:.3f}" for name in shown if name in logs]
         seconds = time.monotonic() - self.started
         self.seconds.append(seconds)
         width = len(str(self.epochs))
         self.bar.console.print(
-            f"epoch {epoch + 1:{width}d}/{self.epochs} {stage:<7}  {values}  "
+            f"epoch {epoch + 1:{width}d}/{self.epochs} {stage:<7}  {'  '.join(told)}  "
             f"{seconds:.1f} s",
             highlight=False,
             soft_wrap=True,
