@@ -146,9 +146,6 @@ def _model_signing(done, folder):
     """The package, and its errors as ours."""
     try:
         import model_signing
-        import model_signing.hashing
-        import model_signing.signing
-        import model_signing.verifying
     except ImportError as error:
         raise UserError(
             "signatures need model-signing: pip install 'lca-keras[signing]'"

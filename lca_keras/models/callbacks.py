@@ -79,9 +79,8 @@ class LossWeightLog(keras.callbacks.Callback):
         """Adds the weights of this epoch: warm-up is main 1, the rest 0."""
         opened = logs["gate"]
         for name, weight in self.model.active_weights().items():
-            if self.model.method == "none":
-                weight = 1.0
-            warm = 1.0 if name == "main" else 0.0
+            weight = 1.0 if self.model.method == "none" else weight
+            warm = float(name == "main")
             logs[f"weight_{name}"] = opened * weight + (1 - opened) * warm
         rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
         logs["learning_rate"] = float(rate)
