@@ -1,6 +1,7 @@
 """Lists, pushes, labels, rolls back, prunes, signs and verifies exported models."""
 
 import argparse
+import contextlib
 import os
 import pathlib
 import sys
@@ -16,24 +17,6 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m lca_keras.export", description=__doc__
     )
-    _add_tflite(parser)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    _add_list(commands)
-    _add_push(commands)
-    _add_rollback(commands)
-    _add_label(commands)
-    _add_prune(commands)
-    _add_signatures(commands)
-    console.complete(parser)
-    args = parser.parse_args(argv)
-    if (args.command is None) == (args.run is None):
-        parser.error("give a command, or --run RUN and --tflite FORMAT …")
-    if args.run is not None and not args.tflite:
-        parser.error("--run needs --tflite FORMAT …")
-    return console.guard(lambda: args.job(args), args.debug)
-
-
-def _add_tflite(parser):
     group = parser.add_argument_group("TFLite files of a run, without a command")
     group.add_argument("--run", metavar="RUN", help="folder of a finished run")
     group.add_argument(
@@ -44,107 +27,63 @@ def _add_tflite(parser):
         help=f"some of {', '.join(FORMS)}",
     )
     group.add_argument("--out", metavar="FOLDER", help="default: RUN/tflite")
-    group.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.set_defaults(job=convert)
+    _add_commands(parser.add_subparsers(dest="command", metavar="COMMAND"))
+    console.add_debug_flag(parser)
+    args = parser.parse_args(argv)
+    if (args.command is None) == (args.run is None):
+        parser.error("give a command, or --run RUN and --tflite FORMAT …")
+    if args.run is not None and not args.tflite:
+        parser.error("--run needs --tflite FORMAT …")
+    return console.guard(lambda: args.job(args), args.debug)
 
 
-def _command(commands, name, job, what, needs_name=True):
-    parser = commands.add_parser(name, help=what, description=what)
-    parser.set_defaults(job=job)
-    parser.add_argument(
-        "name",
-        metavar="NAME",
-        nargs=None if needs_name else "?",
-        help="of the model, or its folder" + ("" if needs_name else "; default: all"),
+def _add_commands(commands):
+    def command(name, job, nargs=None, more=""):
+        parser = commands.add_parser(name, help=job.__doc__, description=job.__doc__)
+        parser.set_defaults(job=job)
+        words = f"of the model, or its folder{more}"
+        parser.add_argument("name", metavar="NAME", nargs=nargs, help=words)
+        add = parser.add_argument
+        words = "folder of exports"
+        add("--exports", default="saved_models", metavar="FOLDER", help=words)
+        add("--debug", action="store_true", help="show tracebacks")
+        return add
+
+    of_labels = {
+        "metavar": "FOLDER",
+        "help": f"of all models as the server sees it, for {labels.CONFIG}",
+    }
+    command("list", show, "?", "; default: all")
+    add = command("push", push)
+    words = "folder of a version, or of a model: its newest"
+    add("source", metavar="EXPORT", help=words)
+    add("--canary", action="store_true", help="label it canary instead of stable")
+    add("--keep", type=int, metavar="K", help="prune to K versions")
+    add("--base-path", **of_labels)
+    add = command("rollback", roll_back)
+    words = "default: the one before the live one"
+    add("version", type=int, nargs="?", help=words)
+    add = command("label", label)
+    add("label", choices=labels.LABELS)
+    add("version", help="its number, or none")
+    add("--base-path", **of_labels)
+    add = command("prune", prune)
+    add("--keep", type=int, required=True, metavar="K", help="so many stay")
+    words = (
+        "for servers that are still loading: since when a version must have been "
+        "followed by another; default: %(default)g"
     )
-    parser.add_argument(
-        "--exports", default="saved_models", help="folder of exports", metavar="FOLDER"
-    )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    return parser
-
-
-def _add_list(commands):
-    what = "versions, with labels, where they come from, and whether they are whole"
-    _command(commands, "list", show, what, needs_name=False)
-
-
-def _add_push(commands):
-    what = "makes an export the next version of a model, whole or not at all"
-    parser = _command(commands, "push", push, what)
-    parser.add_argument(
-        "source",
-        metavar="EXPORT",
-        help="folder of a version, or of a model: its newest",
-    )
-    parser.add_argument(
-        "--canary", action="store_true", help="label it canary instead of stable"
-    )
-    parser.add_argument("--keep", type=int, metavar="K", help="prune to K versions")
-    _add_base_path(parser)
-
-
-def _add_base_path(parser):
-    parser.add_argument(
-        "--base-path",
-        metavar="FOLDER",
-        help=f"of all models as the server sees it, for {labels.CONFIG}",
-    )
-
-
-def _add_rollback(commands):
-    what = "makes an older version the newest again, as a new version"
-    parser = _command(commands, "rollback", roll_back, what)
-    parser.add_argument(
-        "version", type=int, nargs="?", help="default: the one before the live one"
-    )
-
-
-def _add_label(commands):
-    what = f"gives a label to a version, in {labels.CONFIG}, or takes it away"
-    parser = _command(commands, "label", label, what)
-    parser.add_argument("label", choices=labels.LABELS)
-    parser.add_argument("version", help="its number, or none")
-    _add_base_path(parser)
-
-
-def _add_prune(commands):
-    what = "deletes the oldest versions, never the newest one or one with a label"
-    parser = _command(commands, "prune", prune, what)
-    parser.add_argument(
-        "--keep", type=int, required=True, metavar="K", help="so many stay"
-    )
-    parser.add_argument(
-        "--grace",
-        type=float,
-        default=versions.GRACE_SECONDS,
-        metavar="SECONDS",
-        help="for servers that are still loading: since when a version must have been "
-        "followed by another; default: %(default)g",
-    )
-
-
-def _add_signatures(commands):
-    for name, job, what, key in (
-        ("sign", sign, "signs a version", "private"),
-        ("verify", verify, "verifies the signature of a version", "public"),
-    ):
-        parser = _command(commands, name, job, what)
-        parser.add_argument(
-            "--version", type=int, metavar="N", help="default: the newest"
-        )
-        parser.add_argument("--key", metavar="PEM", help=f"{key} key, elliptic curve")
-        parser.add_argument(
-            "--chain",
-            nargs="+",
-            default=[],
-            metavar="PEM",
-            help="certificates above the signer's, the root's last",
-        )
+    seconds = versions.GRACE_SECONDS
+    add("--grace", type=float, default=seconds, metavar="SECONDS", help=words)
+    for name, job, key in (("sign", sign, "private"), ("verify", verify, "public")):
+        add = command(name, job)
+        add("--version", type=int, metavar="N", help="default: the newest")
+        add("--key", metavar="PEM", help=f"{key} key, elliptic curve")
+        words = "certificates above the signer's, the root's last"
+        add("--chain", nargs="+", default=[], metavar="PEM", help=words)
         if name == "sign":
-            parser.add_argument(
-                "--certificate", metavar="PEM", help="the signer's, of --key"
-            )
+            add("--certificate", metavar="PEM", help="the signer's, of --key")
 
 
 # === Jobs ===
@@ -172,7 +111,7 @@ def convert(args):
 
 
 def show(args):
-    """Prints the versions of one model or of all."""
+    """Lists versions, with labels, where they come from, and if they are whole."""
     root = pathlib.Path(args.exports)
     if args.name:
         folders = [_folder(args)]
@@ -183,12 +122,11 @@ def show(args):
             raise UserError(f"{root}: no exported models")
     for folder in folders:
         print(folder)
-        names = {}
-        for name, number in labels.labels_of(folder).items():
-            names.setdefault(number, []).append(name)
+        assigned = labels.labels_of(folder)
         numbers = versions.versions(folder)
         for number in numbers:
-            said = [*names.get(number, []), *_about(folder / str(number))]
+            said = [name for name, labelled in assigned.items() if labelled == number]
+            said += _about(folder / str(number))
             live = "live  " if number == numbers[-1] else ""
             print(f"  {number:>4}  {live}{', '.join(said)}")
 
@@ -201,15 +139,12 @@ def _about(folder):
         said.append(f"pushed {history['pushed']} on {history.get('host')}")
     if "restored" in history:
         said.append(f"restored from {history['restored']}")
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        test = files.read_json(folder / versions.METADATA)["metrics"]["test"]
+        said.append(f"test songs F1 {test['song']['f1']:.3f}")
     try:
-        f1 = files.read_json(folder / versions.METADATA)["metrics"]["test"]["song"][
-            "f1"
-        ]
-        said.append(f"test songs F1 {f1:.3f}")
-    except (OSError, ValueError, KeyError):
-        pass
-    try:
-        said.append("whole" if integrity.check(folder) else "without sums")
+        integrity.check(folder)
+        said.append("whole")
     except UserError as error:
         said.append(f"NOT AS IT WAS: {error}")
     if (folder / integrity.SIGNATURE).exists():
@@ -218,9 +153,8 @@ def _about(folder):
 
 
 def push(args):
-    """Pushes an export."""
-    if args.keep is not None and args.keep < 1:
-        raise UserError(f"--keep must be at least 1, not {args.keep}")
+    """Makes an export the next version of a model, whole or not at all."""
+    _check_keep(args.keep)
     source = versions.find_version(args.source)
     if remote.is_remote(args.exports):
         if args.keep or args.canary or args.base_path:
@@ -232,10 +166,12 @@ def push(args):
         print(f"pushed to {remote.push(source, f'{args.exports}/{args.name}')}")
         return
     folder = pathlib.Path(args.exports, args.name)
-    sums, before = integrity.read_sums(source), versions.versions(folder)
+    before = versions.versions(folder)[-1:]
     pushed = versions.push(source, folder)
-    if before and sums and sums == integrity.read_sums(folder / str(before[-1])):
-        print(f"note: it is the same as version {before[-1]}")
+    with contextlib.suppress(UserError):  # The one before may not be whole.
+        sums = integrity.read_sums(pushed)
+        if before and sums == integrity.read_sums(folder / str(before[0])):
+            print(f"note: it is the same as version {before[0]}")
     said = "canary" if args.canary else "stable"
     now = labels.follow(folder, int(pushed.name), said, args.base_path)
     print(f"pushed to {pushed}, {_labels(now)} in {folder.parent / labels.CONFIG}")
@@ -244,7 +180,7 @@ def push(args):
 
 
 def roll_back(args):
-    """Restores an older version."""
+    """Makes an older version the newest again, as a new version."""
     folder = _folder(args)
     pushed, version = versions.roll_back(folder, args.version)
     # A trial ends with it: what was on trial may be what is taken back.
@@ -253,14 +189,11 @@ def roll_back(args):
 
 
 def label(args):
-    """Gives or takes a label."""
+    """Gives a label to a version, in models.config, or takes it away."""
     if args.version != "none" and not args.version.isdecimal():
         raise UserError(f"{args.version!r}: a version's number, or none")
     version = None if args.version == "none" else int(args.version)
-    folder = _folder(args)
-    versions.find_version(folder, version)
-    labels.assign(folder, args.label, version, args.base_path)
-    print(_labels(labels.labels_of(folder)))
+    print(_labels(labels.assign(_folder(args), args.label, version, args.base_path)))
 
 
 def _labels(assigned):
@@ -269,12 +202,16 @@ def _labels(assigned):
 
 
 def prune(args):
-    """Deletes old versions."""
-    if args.keep < 1:
-        raise UserError(f"--keep must be at least 1, not {args.keep}")
+    """Deletes the oldest versions, never the newest one or one with a label."""
+    _check_keep(args.keep)
     folder = _folder(args)
     versions.find_version(folder)
     _prune(folder, args.keep, args.grace)
+
+
+def _check_keep(keep):
+    if keep is not None and keep < 1:
+        raise UserError(f"--keep must be at least 1, not {keep}")
 
 
 def _prune(folder, keep, grace):
@@ -289,7 +226,7 @@ def _prune(folder, keep, grace):
 
 
 def sign(args):
-    """Signs a version."""
+    """Signs a version, with the password of LCA_KERAS_KEY_PASSWORD if one is set."""
     if not args.key:
         raise UserError("say which private key: --key FILE.pem")
     folder = versions.find_version(_folder(args), args.version)
@@ -304,8 +241,7 @@ def verify(args):
         raise UserError("--key and --chain exclude each other")
     folder = versions.find_version(_folder(args), args.version)
     if not args.key and not args.chain:
-        if not integrity.check(folder):
-            raise UserError(f"{folder} has no {integrity.SUMS}")
+        integrity.check(folder)
         signed = "was not checked: give --key PUBLIC.pem, or --chain CA.pem"
         if not (folder / integrity.SIGNATURE).exists():
             signed = "there is none"

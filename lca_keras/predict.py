@@ -83,11 +83,6 @@ def predict(args):
         precision=args.precision,
     )
     identifier = opened()
-    if not identifier.has_sums:
-        print(
-            f"note: {model} has no SHA256SUMS: that it is whole is not checked",
-            file=sys.stderr,
-        )
     identifier.check([song if args.vocals else None for song in songs])
     if args.timeline is not None:
         labels = [path for path in args.timeline if path.endswith(".txt")]

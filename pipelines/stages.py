@@ -492,10 +492,8 @@ def pushed_before(pipeline, export):
 def identity(export):
     """What tells two models apart: a digest of the files that compute."""
     computing = ("saved_model.pb", "variables/", "labels.txt")
-    sums = integrity.read_sums(export) or {}
-    named = {name: value for name, value in sums.items() if name.startswith(computing)}
-    # Versions of before have no sums: each is a model of its own.
-    return artefacts.digest(named or str(pathlib.Path(export).absolute()))
+    sums = integrity.read_sums(export).items()
+    return artefacts.digest({n: v for n, v in sums if n.startswith(computing)})
 
 
 def _band_share(pipeline, examples, trained, thresholds):

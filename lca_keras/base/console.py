@@ -47,22 +47,18 @@ def guard(job, debug=False):
         hint = str(error) if isinstance(error, KeyboardInterrupt) else ""
         print(f"\nInterrupted. {hint}".rstrip(), file=sys.stderr)
         return 130
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except BrokenPipeError:  # Who reads has had enough, `head` say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except UserError as error:
+        said = str(error)
     except ModuleNotFoundError as error:
-        print(
-            f"error: this needs {error.name}: pip install 'lca-keras[train]' (--debug "
-            "shows where)",
-            file=sys.stderr,
-        )
-        return 1
+        needed = f"this needs {error.name}: pip install 'lca-keras[train]'"
+        said = f"{needed} (--debug shows where)"
     except (ValueError, OSError) as error:
-        print(f"error: {error} (--debug shows where)", file=sys.stderr)
-        return 1
+        said = f"{error} (--debug shows where)"
+    print(f"error: {said}", file=sys.stderr)
+    return 1
 
 
 def is_interrupt(error):
@@ -88,6 +84,19 @@ def resumable(words):
         raise KeyboardInterrupt(f"Continue with: {shlex.join(words)}") from error
 
 
+def bar(**settings):
+    """A bar of rich, to be used in `with`: what is done, of how much, how long yet."""
+    from rich import progress
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
+        **settings,
+    )
+
+
 @contextlib.contextmanager
 def progress(description, screen=None):
     """Shows a progress bar.
@@ -101,39 +110,22 @@ def progress(description, screen=None):
         run did; it has no say in the time that is left.
     """
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns,
-        console=Console(file=screen, stderr=screen is None),
-        # From the mean over all that was done: one long song is no trend.
-        speed_estimate_period=86400,
-    ) as bar:
-        task = bar.add_task(description, total=None)
+    console = Console(file=screen, stderr=screen is None)
+    # From the mean over all that was done: one long song is no trend.
+    with bar(console=console, speed_estimate_period=86400) as shown:
+        task = shown.add_task(description, total=None)
 
         def show(done, total):
-            if bar.tasks[task].total is None:
-                bar.reset(task, completed=done, total=total)
-            else:
-                bar.update(task, completed=done, total=total)
+            begun = shown.tasks[task].total is not None
+            move = shown.update if begun else shown.reset
+            move(task, completed=done, total=total)
 
         try:
             yield show
         finally:
-            if bar.tasks[task].total is None:  # Nothing was to be done.
-                bar.update(task, visible=False)
+            if shown.tasks[task].total is None:  # Nothing was to be done.
+                shown.update(task, visible=False)
 
 
 @contextlib.contextmanager
@@ -148,8 +140,8 @@ def working(description):
         yield
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=screen, transient=True) as bar:
-        bar.add_task(description, total=None)
+    with Progress(*columns, console=screen, transient=True) as spinner:
+        spinner.add_task(description, total=None)
         yield
 
 
@@ -166,21 +158,15 @@ def quiet_tensorflow():
     logging.getLogger("tensorflow").addFilter(
         lambda record: "triggered tf.function retracing" not in record.getMessage()
     )
-    sys.stderr.flush()
-    visible = os.dup(2)
-    with tempfile.TemporaryFile() as hidden:
-        os.dup2(hidden.fileno(), 2)
+    with tempfile.NamedTemporaryFile() as hidden:
         try:
-            import tensorflow as tf
+            with stderr_to(hidden.name):
+                import tensorflow as tf
 
-            tf.config.list_physical_devices()  # Looks for GPU drivers.
+                tf.config.list_physical_devices()  # Looks for GPU drivers.
         except BaseException:
-            hidden.seek(0)
-            os.write(visible, hidden.read())
+            os.write(2, hidden.read())
             raise
-        finally:
-            os.dup2(visible, 2)
-            os.close(visible)
 
 
 @contextlib.contextmanager

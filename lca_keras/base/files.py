@@ -52,15 +52,19 @@ def atomic_path(path):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def digest(path):
-    """Hash of a file's content, 32 hexadecimal digits.
+def sha256(path):
+    """SHA-256 sum of a file's content, as `sha256sum` prints it.
 
     Raises:
         OSError: It cannot be read, or is a pipe or a device.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return _hexdigest(path, hashlib.blake2b(digest_size=16))
+    hasher = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            hasher.update(block)
+    return hasher.hexdigest()
 
 
 def stamp(path):
@@ -70,18 +74,6 @@ def stamp(path):
     except (OSError, ValueError):
         return ""
     return f"{status.st_size} bytes, {status.st_mtime_ns}"
-
-
-def sha256(path):
-    """SHA-256 sum of a file's content, as `sha256sum` prints it."""
-    return _hexdigest(path, hashlib.sha256())
-
-
-def _hexdigest(path, hasher):
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            hasher.update(block)
-    return hasher.hexdigest()
 
 
 class LockedError(UserError):
@@ -108,8 +100,14 @@ def lock(path, wait=True):
                 said += f" ({holder})"
             if not wait:
                 raise LockedError(said) from error
-            with _told_late(f"note: waiting, {said}"):
+            note, screen = f"note: waiting, {said}", {"file": sys.stderr}
+            late = threading.Timer(_SOON_SECONDS, print, [note], screen)
+            late.daemon = True
+            late.start()
+            try:
                 fcntl.flock(file, fcntl.LOCK_EX)
+            finally:
+                late.cancel()
         with contextlib.suppress(OSError):  # On a full disk it holds all the same.
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
@@ -117,18 +115,6 @@ def lock(path, wait=True):
             yield
         finally:  # Whoever did the work, folders are the same.
             file.truncate(0)
-
-
-@contextlib.contextmanager
-def _told_late(note):
-    """Prints a note unless what is done within is done soon."""
-    timer = threading.Timer(_SOON_SECONDS, print, [note], {"file": sys.stderr})
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def sync(path):

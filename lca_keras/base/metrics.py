@@ -1,5 +1,7 @@
 """Scores of singer identification: pure functions of NumPy arrays."""
 
+import functools
+
 import numpy as np
 
 
@@ -42,17 +44,12 @@ def identification_scores(labels, predictions, num_classes):
 
     # Classes that are absent from a part say nothing about it.
     present = np.intersect1d(np.arange(num_classes), np.union1d(labels, predictions))
-
-    def f1(average):
-        return float(
-            f1_score(
-                labels, predictions, labels=present, average=average, zero_division=0
-            )
-        )
-
+    f1 = functools.partial(
+        f1_score, labels, predictions, labels=present, zero_division=0
+    )
     return {
-        "f1": f1("weighted"),
-        "f1_macro": f1("macro"),
+        "f1": float(f1(average="weighted")),
+        "f1_macro": float(f1(average="macro")),
         "accuracy": float(accuracy_score(labels, predictions)),
     }
 

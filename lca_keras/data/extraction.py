@@ -134,7 +134,7 @@ class Extractor:
             accompaniment = None
         try:
             return tuple(
-                (path and files.digest(path)) or ""
+                (path and files.sha256(path)) or ""
                 for path in (song.path, vocals, accompaniment)
             )
         except OSError:

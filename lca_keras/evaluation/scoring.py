@@ -53,15 +53,16 @@ class Decisions:
     predictions: ClipPredictions
     probabilities: np.ndarray
 
-    @property
-    def _groups(self):
-        return self.predictions.songs.values()
+    @functools.cached_property
+    def _songs(self):
+        """List of arrays, the probabilities of each song's clips."""
+        return [self.probabilities[g] for g in self.predictions.songs.values()]
 
     @functools.cached_property
     def song_labels(self):
         """Int array `(songs,)`, true artists, in the order of `predictions.songs`."""
-        labels = self.predictions.labels
-        return np.array([labels[group[0]] for group in self._groups])
+        songs = self.predictions.songs.values()
+        return self.predictions.labels[[group[0] for group in songs]]
 
     @functools.cached_property
     def winners(self):
@@ -71,7 +72,7 @@ class Decisions:
     @functools.cached_property
     def votes(self):
         """Int array `(songs,)`, decisions by majority."""
-        return np.array([metrics.vote(self.probabilities[g]) for g in self._groups])
+        return np.array([metrics.vote(song) for song in self._songs])
 
     @functools.cached_property
     def published_votes(self):
@@ -79,13 +80,12 @@ class Decisions:
 
         Only clips above 0.5 vote, all if there are none.
         """
-        groups = [self.probabilities[g] for g in self._groups]
-        return np.array([metrics.vote(group, above=0.5) for group in groups])
+        return np.array([metrics.vote(song, above=0.5) for song in self._songs])
 
     @functools.cached_property
     def means(self):
         """Float array `(songs, classes)`, mean probabilities."""
-        return np.stack([self.probabilities[g].mean(axis=0) for g in self._groups])
+        return np.stack([song.mean(axis=0) for song in self._songs])
 
     @functools.cached_property
     def scores(self):

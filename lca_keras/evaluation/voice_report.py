@@ -77,10 +77,10 @@ class VoiceReport:
     @property
     def by_artist(self):
         """Dict from artist to the shares of the swaps that the artist sings."""
-        sung = {index: [] for index in sorted({swap.singer for swap in self.swaps})}
-        for swap in self.swaps:
-            sung[swap.singer].append(swap)
-        return {self.artists[index]: _shares(swaps) for index, swaps in sung.items()}
+        return {
+            self.artists[singer]: _shares([s for s in self.swaps if s.singer == singer])
+            for singer in sorted({swap.singer for swap in self.swaps})
+        }
 
     def to_dict(self):
         """Plain dicts and numbers, for `metrics.json`."""
@@ -110,12 +110,12 @@ def followed(shares):
 def verdict(shares):
     """The same as a sentence for people."""
     said = {
-        "voice": "It follows the voice",
-        "band": "It follows the band, not the voice",
-        "neither": "It follows neither the voice nor the band",
+        "voice": "the voice",
+        "band": "the band, not the voice",
+        "neither": "neither the voice nor the band",
     }
     return (
-        f"{said[followed(shares)]}: of songs put together from two artists, "
+        f"It follows {said[followed(shares)]}: of songs put together from two artists, "
         f"{shares['voice']:.0%} are named after the voice, {shares['band']:.0%} after "
         f"the band, {shares['neither']:.0%} after neither."
     )
@@ -253,18 +253,13 @@ def write(folder, report, records):
     """Writes `voice_report.csv`, one line for each swap, and `voice_report.png`."""
     rows = []
     for swap in report.swaps:
-        row = []
-        for key in (swap.voice, swap.accompaniment):
-            song = records[key]
-            row += [song.artist, song.album, song.song]
-        rows.append([*row, report.artists[swap.decision], swap.follows])
-    columns = [
-        f"{part}_{name}"
-        for part in ("voice", "band")
-        for name in ("artist", "album", "song")
-    ]
-    columns += ["predicted", "follows"]
-    files.write_csv(folder / "voice_report.csv", columns, rows)
+        row = {}
+        for part, key in (("voice", swap.voice), ("band", swap.accompaniment)):
+            for name in ("artist", "album", "song"):
+                row[f"{part}_{name}"] = getattr(records[key], name)
+        row["predicted"] = report.artists[swap.decision]
+        rows.append({**row, "follows": swap.follows})
+    files.write_csv(folder / "voice_report.csv", list(rows[0]), rows)
     plots.save_figure(figure(report), folder / "voice_report.png")
 
 

@@ -69,16 +69,13 @@ def resample(samples, rate, new_rate):
     Returns:
         Float32 tensor of `ceil(samples * new_rate / rate)` samples.
     """
-    return tf.cond(
-        tf.equal(rate, new_rate) | tf.equal(tf.size(samples), 0),
-        lambda: samples,
-        lambda: _resampled(samples, rate, new_rate),
-    )
+    done = tf.equal(rate, new_rate) | tf.equal(tf.size(samples), 0)
+    return tf.cond(done, lambda: samples, lambda: _resampled(samples, rate, new_rate))
 
 
 def _resampled(samples, rate, new_rate):
     # As many samples become whole ones: `down` of the old rate, `up` of the new.
-    common = _greatest_common_divisor(rate, new_rate)
+    common = tf.experimental.numpy.gcd(rate, new_rate)
     down, up = rate // common, new_rate // common
     margin, kept = -(-_MARGIN // down), -(-_BLOCK // down)
     length = kept + 2 * margin
@@ -110,13 +107,3 @@ def _resampled(samples, rate, new_rate):
     )
     exact = tf.cast(count, tf.int64) * tf.cast(up, tf.int64)
     return tf.reshape(found, (-1,))[: -(-exact // tf.cast(down, tf.int64))]
-
-
-def _greatest_common_divisor(first, second):
-    """Euclid's algorithm, of int32 scalars."""
-    found, _ = tf.while_loop(
-        lambda _, rest: rest > 0,
-        lambda larger, rest: (rest, larger % rest),
-        (tf.convert_to_tensor(first), tf.convert_to_tensor(second)),
-    )
-    return found

@@ -11,6 +11,12 @@ from lca_keras.base.config import Config
 from lca_keras.exports import integrity, tflite_file, versions
 from lca_keras.voices import openset
 
+# What the models of a version answer when they are asked about themselves.
+_TOLD = (
+    *("name", "artists", "sample_rate", "clip_frames", "clip_seconds", "temperature"),
+    *("config", "gallery"),
+)
+
 
 def export_model(
     network, artists, config, root, name, metrics, about=None, gallery=None
@@ -39,26 +45,23 @@ def export_model(
 
     folder = pathlib.Path(root, name)
     front_end = config.front_end
+    metadata = {
+        "name": name,
+        "artists": artists,
+        "sample_rate": front_end.sample_rate,
+        "clip_frames": config.clip_frames,
+        "clip_seconds": config.clip_frames / front_end.frame_rate,
+        "temperature": network.temperature,
+        "config": config.to_dict(),
+        "gallery": None if gallery is None else gallery.to_dict(),
+        "parameters": network.count_params(),
+        "metrics": metrics,
+        **(about or {}),
+    }
     with versions.staging(folder) as temporary:
-        told = {
-            "name": name,
-            "artists": artists,
-            "sample_rate": front_end.sample_rate,
-            "clip_frames": config.clip_frames,
-            "clip_seconds": config.clip_frames / front_end.frame_rate,
-            "temperature": network.temperature,
-            "config": config.to_dict(),
-            "gallery": None if gallery is None else gallery.to_dict(),
-        }
         detector = None if gallery is None else gallery.detector
         lite = tflite.convert(network, config, detector=detector)
-        metadata = {
-            **told,
-            "parameters": network.count_params(),
-            "metrics": metrics,
-            **(about or {}),
-        }
-        _write(temporary, network, config, told, metadata, lite)
+        _write(temporary, network, metadata, lite)
         return versions.publish(temporary, folder)
 
 
@@ -80,30 +83,24 @@ def with_gallery(folder, gallery):
 
     network = savedmodel.read_network(folder)
     metadata = files.read_json(folder / versions.METADATA)
-    path = folder / tflite_file.DEFAULT
-    told = tflite_file.about(path)
-    for each in (told, metadata):
-        each["gallery"] = gallery.to_dict()
-    config = Config.from_dict(metadata["config"])
+    metadata["gallery"] = gallery.to_dict()
     with versions.staging(folder.parent) as temporary:
-        lite = tflite_file.unpacked(path)
-        _write(temporary, network, config, told, metadata, lite)
+        lite = tflite_file.unpacked(folder / tflite_file.DEFAULT)
+        _write(temporary, network, metadata, lite)
         return versions.publish(temporary, folder.parent, {"from": str(folder)})
 
 
-def _write(folder, network, config, told, metadata, lite):
-    """Writes all files of a version.
-
-    `told` is what its models say about themselves, `metadata` more of that, and `lite`
-    the bytes of the TFLite model.
-    """
+def _write(folder, network, metadata, lite):
+    """Writes all files of a version; `lite` are the bytes of its TFLite model."""
     from lca_keras.exports import savedmodel
     from lca_keras.exports.card import model_card
 
-    gallery, artists = told["gallery"], told["artists"]
+    told = {name: metadata[name] for name in _TOLD}
+    config, artists = Config.from_dict(told["config"]), told["artists"]
+    gallery, singers = told["gallery"], artists
     if gallery is not None:
         gallery = openset.Gallery.from_dict(gallery)
-    singers = artists if gallery is None else [*artists, *gallery.enrolled]
+        singers = [*artists, *gallery.enrolled]
     savedmodel.write(network, artists, config, folder, told, gallery)
     content = tflite_file.packed(lite, artists, told)
     (folder / tflite_file.DEFAULT).write_bytes(content)

@@ -31,18 +31,13 @@ def check(folder):
         folder: Folder of a version.
 
     Returns:
-        Whether it has sums; exports of before have none.
+        Its sums, as `read_sums` does.
 
     Raises:
-        UserError: Files were changed, are missing, or came later.
+        UserError: Files were changed, are missing, or came later; or no sums are there.
         OSError: A file cannot be read.
     """
-    expected = read_sums(folder)
-    if expected is None:
-        return False
-    found = _sums(folder)
-    if found == expected:
-        return True
+    expected, found = read_sums(folder), _sums(folder)
     problems = []
     for name in sorted(expected.keys() | found.keys()):
         if name not in found:
@@ -51,19 +46,25 @@ def check(folder):
             problems.append(f"{name} is not of it")
         elif found[name] != expected[name]:
             problems.append(f"{name} was changed")
-    raise UserError(
-        f"{folder}: not as it was exported, by its {SUMS}: {', '.join(problems)}. "
-        "Export it again, or take another version"
-    )
+    if problems:
+        raise UserError(
+            f"{folder}: not as it was exported, by its {SUMS}: {', '.join(problems)}. "
+            "Export it again, or take another version"
+        )
+    return expected
 
 
 def read_sums(folder):
-    """Dict from file name to its sum as recorded, or `None` if there is no record."""
+    """Dict from file name to its sum as recorded.
+
+    Raises:
+        UserError: There is no record, or a damaged one.
+    """
     path = pathlib.Path(folder, SUMS)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return None
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: not a whole export, it has no {SUMS}") from error
     pairs = [line.split("  ", 1) for line in lines]
     if not pairs or any(len(pair) != 2 or len(pair[0]) != 64 for pair in pairs):
         raise UserError(f"{path} is damaged: expected lines of a sum and a file name")
@@ -72,8 +73,8 @@ def read_sums(folder):
 
 def _sums(folder):
     """Dict from the name of each file below a folder to the sum of its content."""
-    folder, found = pathlib.Path(folder), {}
-    for path in sorted(folder.rglob("*")):
+    found = {}
+    for path in sorted(pathlib.Path(folder).rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name not in _OUTSIDE:
             found[name] = files.sha256(path)
@@ -100,7 +101,7 @@ def sign(folder, key, password=None, certificate=None, chain=()):
     with _model_signing("signed", folder) as package:
         settings = package.signing.Config()
         if certificate is None:
-            password = None if password is None else password.encode()
+            password = password.encode() if password else None
             settings.use_elliptic_key_signer(private_key=key, password=password)
         elif password is not None:
             raise UserError("with a certificate the private key has no password")
@@ -145,9 +146,6 @@ def _model_signing(done, folder):
     """The package, and its errors as ours."""
     try:
         import model_signing
-        import model_signing.hashing
-        import model_signing.signing
-        import model_signing.verifying
     except ImportError as error:
         raise UserError(
             "signatures need model-signing: pip install 'lca-keras[signing]'"

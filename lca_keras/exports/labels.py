@@ -35,20 +35,14 @@ def assign(folder, label, version, base_path=None):
         base_path: Folder of all models as the server sees it; by default the one it
             has been told before, at first this machine's.
 
+    Returns:
+        Dict from label to version, as they are now.
+
     Raises:
         UserError: No such version, or a damaged config.
     """
-    folder = pathlib.Path(folder)
-    if version is not None:
-        versions.find_version(folder, version)
-
-    def change(labels):
-        if version is None:
-            labels.pop(label, None)
-        else:
-            labels[label] = version
-
-    _update(folder, change, base_path)
+    versions.find_version(folder, version)
+    return _update(folder, lambda labels: {label: version}, base_path)
 
 
 def follow(folder, version, label="stable", base_path=None):
@@ -61,14 +55,17 @@ def follow(folder, version, label="stable", base_path=None):
     """
 
     def change(labels):
-        if labels.get("canary", version) < version:
-            del labels["canary"]
-        labels[label] = version
+        over = labels.get("canary", version) < version
+        return {**({"canary": None} if over else {}), label: version}
 
-    return _update(pathlib.Path(folder), change, base_path)
+    return _update(folder, change, base_path)
 
 
 def _update(folder, change, base_path):
+    """Labels of a model after a change: from those of now to a dict of new ones."""
+    from google.protobuf import text_format
+
+    folder = pathlib.Path(folder)
     root = folder.parent
     with files.lock(root / ".lock"):
         config = _read(root)
@@ -82,14 +79,17 @@ def _update(folder, change, base_path):
         if base_path is not None:
             model.base_path = f"{base_path.rstrip('/')}/{folder.name}"
         labels = dict(model.version_labels)
-        change(labels)
+        labels |= change(labels)
+        labels = {label: number for label, number in labels.items() if number}
         model.version_labels.clear()
         model.version_labels.update(labels)
-        served = sorted(set(labels.values()))
         model.ClearField("model_version_policy")  # Without labels the newest one.
-        if served:
-            model.model_version_policy.specific.versions.extend(served)
-        _write(root, config)
+        if labels:
+            served = model.model_version_policy.specific.versions
+            served.extend(sorted(set(labels.values())))
+        with files.atomic_path(root / CONFIG) as temporary:
+            text = text_format.MessageToString(config, as_utf8=True)
+            temporary.write_text(text, encoding="utf-8")
     return labels
 
 
@@ -112,11 +112,3 @@ def _read(root):
                 error
             )
     return config
-
-
-def _write(root, config):
-    from google.protobuf import text_format
-
-    with files.atomic_path(root / CONFIG) as temporary:
-        text = text_format.MessageToString(config, as_utf8=True)
-        temporary.write_text(text, encoding="utf-8")

@@ -66,7 +66,7 @@ def find_version(folder, version=None):
 def history_of(folder):
     """What `pushed.json` of a version says: when and from where it was pushed.
 
-    Of exports of before, and of versions that something else put there, nothing.
+    Of versions that something else put there, nothing.
     """
     with contextlib.suppress(OSError, ValueError):
         return files.read_json(pathlib.Path(folder, integrity.PUSHED))
@@ -178,22 +178,18 @@ def roll_back(folder, version=None):
     Raises:
         UserError: There is none to go back to, or it was changed.
     """
-    live = find_version(folder)
+    found = find_version(folder)
     if version is None:
-        history = history_of(live)
-        restored = history.get("restored", int(live.name))
-        older = [number for number in versions(folder) if number < restored]
+        live, original = int(found.name), history_of(found).get("restored")
+        numbers = versions(folder)
+        older = [number for number in numbers if number < (original or live)]
         if not older:
-            others = [str(n) for n in versions(folder) if n != int(live.name)]
-            name = f"what version {restored} was" if "restored" in history else "it"
+            others = ", ".join(str(number) for number in numbers if number != live)
+            name = f"what version {original} was" if original else "it"
+            which = f". To take another, say which: {others}" if others else ""
             raise UserError(
-                f"{folder}: version {live.name} is live, and nothing older than {name} "
-                "is left"
-                + (
-                    f". To take another, say which: {', '.join(others)}"
-                    if others
-                    else ""
-                )
+                f"{folder}: version {live} is live, and nothing older than {name} is "
+                f"left{which}"
             )
         version = older[-1]
     source = find_version(folder, version)

@@ -87,8 +87,6 @@ class Identifier:
             then any song has a singer.
         metadata: Dict; what `lca_keras.json` beside the model says, or the server.
         runtime: What computes: see `lca_keras.inference.runtimes`.
-        has_sums: Whether its files are those of its `SHA256SUMS`; exports of before
-            have none.
         digest: String that tells models apart: its name, of what it is told, and a
             precision other than float32.
 
@@ -108,13 +106,12 @@ class Identifier:
         path = pathlib.Path(model)
         try:
             if path.is_file():
-                self.has_sums = True
                 metadata = tflite_file.about(path)
                 computes = runtimes.open_file(path, runtime, threads, precision)
             else:
                 if versions.versions(path):
                     path = versions.find_version(path)
-                self.has_sums = integrity.check(path)
+                integrity.check(path)
                 metadata = files.read_json(path / METADATA)
                 computes = runtimes.open_runtime(path, runtime, threads, precision)
             self._start(computes, metadata, separator, threads)
@@ -127,7 +124,6 @@ class Identifier:
     def of_server(cls, server, separator=None):
         """The same for a server of `lca_keras.inference.servers`."""
         self = cls.__new__(cls)
-        self.has_sums = True
         self._start(server, server.metadata, separator, None)
         return self
 

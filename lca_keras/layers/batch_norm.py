@@ -50,14 +50,13 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         # The kernel wants the normalised axis last.
         inputs = ops.moveaxis(inputs, self.axis, -1)
         training = bool(training) and self.trainable
-        statistics = [] if training else [self.moving_mean, self.moving_variance]
         empty = tf.zeros([0], "float32")
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
             scale=_float32(self.gamma),
             offset=_float32(self.beta),
-            mean=_float32(statistics[0]) if statistics else empty,
-            variance=_float32(statistics[1]) if statistics else empty,
+            mean=empty if training else _float32(self.moving_mean),
+            variance=empty if training else _float32(self.moving_variance),
             epsilon=self.epsilon,
             is_training=training,
         )

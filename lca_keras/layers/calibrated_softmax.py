@@ -44,6 +44,4 @@ class CalibratedSoftmax(keras.layers.Layer):
 
     def get_config(self):
         """Returns the constructor's arguments."""
-        config = super().get_config()
-        config.update({"temperature": self.temperature})
-        return config
+        return {**super().get_config(), "temperature": self.temperature}

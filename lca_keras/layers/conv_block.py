@@ -32,17 +32,14 @@ class ConvBlock(layers.Layer):
         self.filters = filters
         self.pool_size = None if pool_size is None else tuple(pool_size)
         self.dropout = dropout
-        self.conv = layers.Conv2D(
-            filters, 3, padding="same", dtype=self.dtype_policy, name="conv"
-        )
-        self.activation = layers.ELU(dtype=self.dtype_policy, name="elu")
-        self.norm = FusedBatchNormalization(dtype=self.dtype_policy, name="norm")
+        dtype = self.dtype_policy
+        self.conv = layers.Conv2D(filters, 3, padding="same", dtype=dtype, name="conv")
+        self.activation = layers.ELU(dtype=dtype, name="elu")
+        self.norm = FusedBatchNormalization(dtype=dtype, name="norm")
         self.pool = None
         if self.pool_size is not None:
-            self.pool = layers.MaxPooling2D(
-                self.pool_size, dtype=self.dtype_policy, name="pool"
-            )
-        self.drop = ShortDropout(dropout, dtype=self.dtype_policy, name="dropout")
+            self.pool = layers.MaxPooling2D(self.pool_size, dtype=dtype, name="pool")
+        self.drop = ShortDropout(dropout, dtype=dtype, name="dropout")
 
     def build(self, input_shape):
         """Builds convolution and normalisation."""
@@ -64,12 +61,9 @@ class ConvBlock(layers.Layer):
 
     def get_config(self):
         """Returns the constructor's arguments."""
-        config = super().get_config()
-        config.update(
-            {
-                "filters": self.filters,
-                "pool_size": self.pool_size,
-                "dropout": self.dropout,
-            }
-        )
-        return config
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "pool_size": self.pool_size,
+            "dropout": self.dropout,
+        }

@@ -87,14 +87,9 @@ class FGNL(layers.Layer):
             )
         # theta, phi and g have weights of their own on each map.
         self.theta = self._projection("theta", features_shape)
-        self.phi = [
-            self._projection("phi_deep", features_shape),
-            self._projection("phi_shallow", shallow_shape),
-        ]
-        self.g = [
-            self._projection("g_deep", features_shape),
-            self._projection("g_shallow", shallow_shape),
-        ]
+        maps = {"deep": features_shape, "shallow": shallow_shape}
+        self.phi = [self._projection(f"phi_{m}", shape) for m, shape in maps.items()]
+        self.g = [self._projection(f"g_{m}", shape) for m, shape in maps.items()]
         positions = math.prod(features_shape[1:3])
         self.mose.build((None, self.shifts, positions, self.shifts))
         self.output_conv = layers.Conv2D(
@@ -104,19 +99,13 @@ class FGNL(layers.Layer):
 
     def _projection(self, name, shape):
         """1x1 convolution to C' channels, then G, then positions in one axis."""
-        projection = keras.Sequential(
-            [
-                layers.Conv2D(self.shifts, 1, dtype=self.dtype_policy, name="conv"),
-                GaussianFilter2D(
-                    self.kernel_size,
-                    self.sigma,
-                    dtype=self.dtype_policy,
-                    name="gaussian",
-                ),
-                layers.Reshape((-1, self.shifts), dtype=self.dtype_policy),
-            ],
-            name=name,
-        )
+        dtype, taps = self.dtype_policy, (self.kernel_size, self.sigma)
+        steps = [
+            layers.Conv2D(self.shifts, 1, dtype=dtype, name="conv"),
+            GaussianFilter2D(*taps, dtype=dtype, name="gaussian"),
+            layers.Reshape((-1, self.shifts), dtype=dtype),
+        ]
+        projection = keras.Sequential(steps, name=name)
         projection.build((None, *shape[1:]))
         return projection
 
@@ -124,11 +113,9 @@ class FGNL(layers.Layer):
         """Returns R, `(batch, shifts, positions of X4, C')`."""
         query = self.theta(features)
         maps = (features, shallow)
-        key = ops.concatenate(
-            [project(x) for project, x in zip(self.phi, maps, strict=True)], axis=1
-        )
-        value = ops.concatenate(
-            [project(x) for project, x in zip(self.g, maps, strict=True)], axis=1
+        key, value = (
+            ops.concatenate([p(x) for p, x in zip(each, maps, strict=True)], axis=1)
+            for each in (self.phi, self.g)
         )
         # theta . roll(phi, p) = roll(theta, -p) . phi: rolling the N queries, not
         # the M keys, lets all shifts share one product. (batch, P * N, C')
@@ -142,9 +129,7 @@ class FGNL(layers.Layer):
         else:
             scores = ops.reshape(scores, (*by_shift, key.shape[1]))
             weights = ops.softmax(scores, axis=2)
-            weights = ops.reshape(
-                weights, (-1, self.shifts * query.shape[1], key.shape[1])
-            )
+            weights = ops.reshape(weights, (-1, queries.shape[1], key.shape[1]))
         return ops.reshape(ops.matmul(weights, value), (*by_shift, self.shifts))
 
     def fuse(self, features, attended, attention):
@@ -168,14 +153,11 @@ class FGNL(layers.Layer):
 
     def get_config(self):
         """Returns the constructor's arguments."""
-        config = super().get_config()
-        config.update(
-            {
-                "reduction": self.reduction,
-                "normalize": self.normalize,
-                "kernel_size": self.kernel_size,
-                "sigma": self.sigma,
-                "mose_units": self.mose_units,
-            }
-        )
-        return config
+        return {
+            **super().get_config(),
+            "reduction": self.reduction,
+            "normalize": self.normalize,
+            "kernel_size": self.kernel_size,
+            "sigma": self.sigma,
+            "mose_units": self.mose_units,
+        }

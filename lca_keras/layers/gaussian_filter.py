@@ -71,5 +71,4 @@ class GaussianFilter2D(keras.layers.Layer):
     def get_config(self):
         """Returns the constructor's arguments."""
         config = super().get_config()
-        config.update({"kernel_size": self.kernel_size, "sigma": self.sigma})
-        return config
+        return {**config, "kernel_size": self.kernel_size, "sigma": self.sigma}

@@ -54,6 +54,4 @@ class MoSE(layers.Layer):
 
     def get_config(self):
         """Returns the constructor's arguments."""
-        config = super().get_config()
-        config.update({"units": self.units})
-        return config
+        return {**super().get_config(), "units": self.units}

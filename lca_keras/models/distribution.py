@@ -11,6 +11,7 @@ import os
 import socket
 
 import keras
+from keras import ops
 
 from lca_keras.base.errors import UserError
 
@@ -71,6 +72,47 @@ def is_spread(model):
     if keras.backend.backend() != "tensorflow":
         return False
     return model.distribute_strategy.num_replicas_in_sync > 1
+
+
+# === Arithmetic inside of a replica's step ===
+
+
+def _over_replicas(value):
+    """Sum of a scalar over the replicas of a step."""
+    if keras.backend.backend() != "tensorflow":
+        return value
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def present(sample_weight):
+    """1 for each example, 0 for those of weight zero: they fill up a batch."""
+    return ops.cast(ops.convert_to_tensor(sample_weight) > 0, "float32")
+
+
+def share(sample_weight):
+    """Share of this replica's examples in those of all; 1 if it is alone."""
+    if sample_weight is None:
+        return 1.0
+    count = ops.sum(present(sample_weight))
+    return count / ops.maximum(_over_replicas(count), 1.0)
+
+
+def mean(values, sample_weight):
+    """Mean over examples, by their weights where there are any."""
+    if sample_weight is None:
+        return ops.mean(values)
+    weight = ops.cast(sample_weight, values.dtype)
+    # By the weights of all replicas; what follows weighs by their examples.
+    whole = _over_replicas(ops.sum(weight)) * share(sample_weight)
+    return ops.sum(values * weight) / ops.maximum(whole, 1e-7)
+
+
+# === Training and predicting ===
 
 
 def fit(strategy, model, batches, steps, first_epoch, epochs, class_weight, callbacks):

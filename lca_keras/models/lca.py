@@ -7,61 +7,10 @@ import keras
 from keras import ops
 
 from lca_keras.base.config import EFFECTS, EMBEDDING_LOSSES, METHODS, LossWeights
-from lca_keras.models import losses
+from lca_keras.models import distribution, losses
 from lca_keras.models.backbone import missing_members
 from lca_keras.models.device import has_gpu
-
-# A setting is the same in all replicas; what metrics count is summed over them.
-_SAME = "only_first_replica"
-
-
-@keras.saving.register_keras_serializable(package="lca_keras")
-class Gate(keras.metrics.Metric):
-    """A switch that a callback sets and a compiled step reads, 0 or 1.
-
-    It is kept as a metric because then it is part of the step's state on every
-    backend, is logged, and is not counted among the model's weights.
-    """
-
-    def __init__(self, name="gate", **kwargs):
-        super().__init__(name=name, **kwargs)
-        self.value = self.add_variable((), "zeros", aggregation=_SAME, name="value")
-
-    def update_state(self, value):
-        """Opens (true) or closes (false) the gate."""
-        self.value.assign(float(value))
-
-    def reset_state(self):
-        """Does nothing: epochs end, the gate stays."""
-
-    def result(self):
-        """Returns the state."""
-        return ops.convert_to_tensor(self.value)
-
-
-@keras.saving.register_keras_serializable(package="lca_keras")
-class Weighing(keras.metrics.Metric):
-    """The loss weights as a compiled step reads them, so that they can be changed.
-
-    A metric for the reasons of `Gate`.
-    """
-
-    def __init__(self, name="weighing", **kwargs):
-        super().__init__(name=name, **kwargs)
-        self.values = self.add_variable(
-            (len(losses.TERMS),), "zeros", aggregation=_SAME, name="values"
-        )
-
-    def update_state(self, loss_weights):
-        """Takes `lca_keras.base.config.LossWeights`."""
-        self.values.assign([getattr(loss_weights, term) for term in losses.TERMS])
-
-    def reset_state(self):
-        """Does nothing: epochs end, the weights stay."""
-
-    def result(self):
-        """Returns nothing to log; `LossWeightLog` logs them."""
-        return {}
+from lca_keras.models.settings import Setting
 
 
 def _constant(network):
@@ -75,44 +24,6 @@ def _constant(network):
             for variable in network.variables
         ]
     )
-
-
-def _over_replicas(value):
-    """Sum of a scalar over the replicas of a step."""
-    if keras.backend.backend() != "tensorflow":
-        return value
-    import tensorflow as tf
-
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return value
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
-
-
-def _share(sample_weight):
-    """Share of this replica's examples in those of all; 1 if it is alone.
-
-    An example of weight zero fills up a batch and is none.
-    """
-    if sample_weight is None:
-        return 1.0
-    count = ops.sum(ops.cast(_present(sample_weight), "float32"))
-    whole = _over_replicas(count)
-    return count / ops.maximum(whole, 1.0)
-
-
-def _mean(values, sample_weight):
-    """Mean over examples, by their weights where there are any."""
-    if sample_weight is None:
-        return ops.mean(values)
-    weight = ops.cast(sample_weight, values.dtype)
-    # By the weights of all replicas; what follows weighs by their examples.
-    whole = _over_replicas(ops.sum(weight)) * _share(sample_weight)
-    return ops.sum(values * weight) / ops.maximum(whole, 1e-7)
-
-
-def _present(sample_weight):
-    return ops.convert_to_tensor(sample_weight) > 0
 
 
 @keras.saving.register_keras_serializable(package="lca_keras")
@@ -188,19 +99,15 @@ class LCAModel(keras.Model):
         # policy that they were built under.
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
-        if method not in METHODS:
-            raise ValueError(
-                f"`method` must be one of {METHODS}. Received: method={method!r}"
-            )
-        if effect not in EFFECTS:
-            raise ValueError(
-                f"`effect` must be one of {EFFECTS}. Received: effect={effect!r}"
-            )
-        if embedding_loss not in EMBEDDING_LOSSES:
-            raise ValueError(
-                f"`embedding_loss` must be one of {EMBEDDING_LOSSES}. "
-                f"Received: embedding_loss={embedding_loss!r}"
-            )
+        for name, value, known in (
+            ("method", method, METHODS),
+            ("effect", effect, EFFECTS),
+            ("embedding_loss", embedding_loss, EMBEDDING_LOSSES),
+        ):
+            if value not in known:
+                raise ValueError(
+                    f"`{name}` must be one of {known}. Received: {name}={value!r}"
+                )
         missing = missing_members(backbone, with_attention=method != "none")
         if missing:
             raise ValueError(
@@ -210,7 +117,7 @@ class LCAModel(keras.Model):
             )
         self.backbone = backbone
         self.method = method
-        self.weighing = Weighing()
+        self.weighing = Setting("weighing", (len(losses.TERMS),))
         self.loss_weights = loss_weights or LossWeights()
         self.cf_dropout = cf_dropout
         self.effect = effect
@@ -219,7 +126,7 @@ class LCAModel(keras.Model):
         self.embedding_weight = embedding_weight
         self.temperature = float(temperature)
         self.seed = seed
-        self.gate = Gate(name="gate")
+        self.gate = Setting("gate")
         self.loss_tracker = keras.metrics.Mean(name="loss")
         self.f1 = self._f1_metric("f1")
         if method != "none":
@@ -252,7 +159,9 @@ class LCAModel(keras.Model):
     @loss_weights.setter
     def loss_weights(self, value):
         self._loss_weights = LossWeights(**value) if isinstance(value, dict) else value
-        self.weighing.update_state(self._loss_weights)
+        self.weighing.update_state(
+            [getattr(self._loss_weights, term) for term in losses.TERMS]
+        )
 
     def _f1_metric(self, name):
         metric = keras.metrics.F1Score(average="weighted", name=name)
@@ -342,25 +251,21 @@ class LCAModel(keras.Model):
         Returns:
             Float scalar.
         """
-        return self._add_penalties(
-            self._loss_of_terms(y, y_pred, sample_weight), self.losses
-        )
+        return self._loss(y, y_pred, sample_weight, self.losses)
 
-    def _loss_of_terms(self, y, y_pred, sample_weight):
-        """The loss without penalties; the terms are logged."""
+    def _loss(self, y, y_pred, sample_weight, penalties):
+        """The loss with these penalties; the terms are logged."""
         terms = self.loss_terms(y, y_pred, sample_weight)
         if self.method != "none":
-            share = _share(sample_weight)
+            share = distribution.share(sample_weight)
             for name, value in terms.items():
                 self.term_trackers[name].update_state(value, share)
         loss = self.weigh(terms)
         if self.embedding_loss != "none":
             term = self._embedding_term(y, y_pred["embedding"], sample_weight)
-            self.embedding_tracker.update_state(term, _share(sample_weight))
+            share = distribution.share(sample_weight)
+            self.embedding_tracker.update_state(term, share)
             loss += self.embedding_weight * term
-        return loss
-
-    def _add_penalties(self, loss, penalties):
         return loss + sum(ops.cast(penalty, loss.dtype) for penalty in penalties)
 
     def loss_terms(self, y, y_pred, sample_weight=None):
@@ -374,20 +279,15 @@ class LCAModel(keras.Model):
         Returns:
             Dict from name to scalar; `"main"` alone for `method="none"`.
         """
-
         if self.method == "none":
             values = losses.cross_entropy(y, y_pred["logits"])
-            return {"main": _mean(values, sample_weight)}
-        per_example = losses.counterfactual_terms(
-            y,
-            y_pred["logits"],
-            y_pred["cf_logits"],
-            y_pred["attention"],
-            y_pred["cf_attention"],
-            self.effect,
-        )
+            return {"main": distribution.mean(values, sample_weight)}
+        names = ("logits", "cf_logits", "attention", "cf_attention")
+        told = [y_pred[name] for name in names]
+        terms = losses.counterfactual_terms(y, *told, self.effect)
         return {
-            name: _mean(values, sample_weight) for name, values in per_example.items()
+            name: distribution.mean(values, sample_weight)
+            for name, values in terms.items()
         }
 
     def _embedding_term(self, y, embedding, sample_weight):
@@ -395,7 +295,7 @@ class LCAModel(keras.Model):
             values = losses.supervised_contrastive(y, embedding)
         else:
             values = losses.additive_angular_margin(y, embedding, self.artist_vectors)
-        return _mean(values, sample_weight)
+        return distribution.mean(values, sample_weight)
 
     def weigh(self, terms):
         """The loss without penalties: the weighted terms, or `main` in the warm-up.
@@ -408,7 +308,7 @@ class LCAModel(keras.Model):
         """
         if self.method == "none":
             return terms["main"]
-        weights = ops.convert_to_tensor(self.weighing.values)
+        weights = ops.convert_to_tensor(self.weighing.value)
         total = sum(
             losses.SIGNS[name] * weights[losses.TERMS.index(name)] * terms[name]
             for name in self.active_weights()
@@ -428,7 +328,7 @@ class LCAModel(keras.Model):
         # Classes weigh in the loss; in the scores all clips are equal.
         present = None
         if sample_weight is not None:
-            present = ops.cast(_present(sample_weight), "float32")
+            present = distribution.present(sample_weight)
         self.f1.update_state(target, y_pred["logits"], present)
         if self.method != "none":
             self.cf_f1.update_state(target, y_pred["cf_logits"], present)
@@ -447,10 +347,9 @@ class LCAModel(keras.Model):
                 # added: taken before another replica has its turn.
                 penalties = list(self.losses)
                 self._clear_losses()
-                loss = self._loss_of_terms(y, y_pred, sample_weight)
-                loss = self._add_penalties(loss, penalties)
+                loss = self._loss(y, y_pred, sample_weight, penalties)
                 # Replicas' gradients are summed, the loss is a mean of this one's.
-                share = _share(sample_weight)
+                share = distribution.share(sample_weight)
                 scaled = self.optimizer.scale_loss(loss * share)
             weights = self.trainable_weights
             self.optimizer.apply_gradients(
@@ -479,26 +378,22 @@ class LCAModel(keras.Model):
 
     def get_config(self):
         """Returns the constructor's arguments."""
-        config = super().get_config()
-        config.update(
-            {
-                "backbone": keras.saving.serialize_keras_object(self.backbone),
-                "method": self.method,
-                "loss_weights": dataclasses.asdict(self.loss_weights),
-                "cf_dropout": self.cf_dropout,
-                "effect": self.effect,
-                "detach_counterfactual": self.detach_counterfactual,
-                "embedding_loss": self.embedding_loss,
-                "embedding_weight": self.embedding_weight,
-                "temperature": self.temperature,
-                "seed": self.seed,
-            }
-        )
-        return config
+        return {
+            **super().get_config(),
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "method": self.method,
+            "loss_weights": dataclasses.asdict(self.loss_weights),
+            "cf_dropout": self.cf_dropout,
+            "effect": self.effect,
+            "detach_counterfactual": self.detach_counterfactual,
+            "embedding_loss": self.embedding_loss,
+            "embedding_weight": self.embedding_weight,
+            "temperature": self.temperature,
+            "seed": self.seed,
+        }
 
     @classmethod
     def from_config(cls, config):
         """Builds the model from `get_config`'s form."""
-        config = dict(config)
-        config["backbone"] = keras.saving.deserialize_keras_object(config["backbone"])
-        return cls(**config)
+        backbone = keras.saving.deserialize_keras_object(config["backbone"])
+        return cls(**{**config, "backbone": backbone})

@@ -10,8 +10,6 @@ from keras import ops
 
 from lca_keras.base.config import EFFECTS
 
-TERMS = ("main", "effect", "cf", "ent_cf", "att", "ent_main")
-
 # Cross-entropies are minimised; entropies and the attention distance maximised.
 SIGNS = {
     "main": 1.0,
@@ -21,6 +19,7 @@ SIGNS = {
     "att": -1.0,
     "ent_main": -1.0,
 }
+TERMS = tuple(SIGNS)
 
 
 def cross_entropy(labels, logits):

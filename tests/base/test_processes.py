@@ -12,7 +12,7 @@ from lca_keras.base import files
 
 _HOLDER = """
 import sys, time
-from lca_keras import files, processes
+from lca_keras.base import files, processes
 
 with files.lock("place/.lock"):
     print("held", flush=True)
@@ -66,7 +66,7 @@ def test_a_lock_needs_no_room(tmp_path):
     """Where the disk is full, who wants to delete needs it most."""
     program = """
 import resource, sys
-from lca_keras import files
+from lca_keras.base import files
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 for _ in range(2):

@@ -108,7 +108,7 @@ def test_truncated_variables(copy, store, expected):
     assert list(found) == ["answers"]
     (copy / integrity.SUMS).unlink()
     found = failed(infra.validate(copy, store, expected, Infra()))
-    assert found == {"sums": "no SHA256SUMS"}
+    assert found == {"sums": f"{copy}: not a whole export, it has no SHA256SUMS"}
 
 
 def _saved_again(copy, module, **signatures):
