@@ -9,6 +9,7 @@ from lca_keras.base import console, files
 from lca_keras.base.errors import UserError
 from lca_keras.exports import integrity, labels, remote, versions
 from lca_keras.exports.tflite_file import FORMS
+from lca_keras.terminal import arguments
 
 
 def main(argv=None):
@@ -25,12 +26,15 @@ def main(argv=None):
     _add_prune(commands)
     _add_signatures(commands)
     console.complete(parser)
-    args = parser.parse_args(argv)
-    if (args.command is None) == (args.run is None):
-        parser.error("give a command, or --run RUN and --tflite FORMAT …")
-    if args.run is not None and not args.tflite:
-        parser.error("--run needs --tflite FORMAT …")
-    return console.guard(lambda: args.job(args), args.debug)
+
+    def job(args):
+        if (args.command is None) == (args.run is None):
+            parser.error("give a command, or --run RUN and --tflite FORMAT …")
+        if args.run is not None and not args.tflite:
+            parser.error("--run needs --tflite FORMAT …")
+        return args.job(args)
+
+    return arguments.command(parser.parse_args, job, argv)
 
 
 def _add_tflite(parser):
@@ -80,7 +84,7 @@ def _add_push(commands):
     parser.add_argument(
         "--canary", action="store_true", help="label it canary instead of stable"
     )
-    parser.add_argument("--keep", type=int, metavar="K", help="prune to K versions")
+    parser.add_argument("--keep", help="prune to N versions", **arguments.WHOLE)
     _add_base_path(parser)
 
 
@@ -111,9 +115,8 @@ def _add_label(commands):
 def _add_prune(commands):
     what = "deletes the oldest versions, never the newest one or one with a label"
     parser = _command(commands, "prune", prune, what)
-    parser.add_argument(
-        "--keep", type=int, required=True, metavar="K", help="so many stay"
-    )
+    told = "so many stay"
+    parser.add_argument("--keep", required=True, help=told, **arguments.WHOLE)
     parser.add_argument(
         "--grace",
         type=float,
@@ -219,8 +222,6 @@ def _about(folder):
 
 def push(args):
     """Pushes an export."""
-    if args.keep is not None and args.keep < 1:
-        raise UserError(f"--keep must be at least 1, not {args.keep}")
     source = versions.find_version(args.source)
     if remote.is_remote(args.exports):
         if args.keep or args.canary or args.base_path:
@@ -270,8 +271,6 @@ def _labels(assigned):
 
 def prune(args):
     """Deletes old versions."""
-    if args.keep < 1:
-        raise UserError(f"--keep must be at least 1, not {args.keep}")
     folder = _folder(args)
     versions.find_version(folder)
     _prune(folder, args.keep, args.grace)

@@ -9,10 +9,8 @@ be asked for.
 
 import dataclasses
 import math
-import pathlib
 
-import yaml
-
+from lca_keras.base import yaml_files
 from lca_keras.base.config import EFFECTS, LossWeights
 from lca_keras.base.errors import UserError
 
@@ -126,23 +124,12 @@ def load_space(path=None):
     """
     if path is None:
         return dict(DEFAULT)
-    try:
-        raw = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpaceError(f"cannot read space {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpaceError(f"space {path} is not YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise SpaceError(f"space {path}: expected names with ranges, received {raw!r}")
-    space = dict(DEFAULT)
-    for name, entry in raw.items():
-        try:
-            space[name] = _parameter(name, entry)
-        except SpaceError as error:
-            raise SpaceError(f"space {path}: {error}") from error
-    if all(parameter.fixed for parameter in space.values()):
-        raise SpaceError(f"space {path}: every parameter is fixed, nothing to search")
-    return space
+    with yaml_files.content(path, "space", SpaceError) as raw:
+        changed = {name: _parameter(name, entry) for name, entry in raw.items()}
+        space = DEFAULT | changed
+        if all(parameter.fixed for parameter in space.values()):
+            raise SpaceError("every parameter is fixed, nothing to search")
+        return space
 
 
 def _parameter(name, entry):

@@ -5,17 +5,15 @@ that it travels as YAML: `runs/<name>/config.yaml` is one, and `--config` takes 
 back. Presets are ordinary `Config` objects; `get_preset` returns one by name.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 import pathlib
-import typing
 
 import yaml
 
-from lca_keras.base.errors import UserError
+from lca_keras.base import yaml_files
+from lca_keras.base.fields import ConfigError, Section, build, field
 
 # Raised when a field changes its meaning, so that an old file is not misread.
 CONFIG_VERSION = 2
@@ -23,22 +21,13 @@ CONFIG_VERSION = 2
 CLIP_SECONDS = (3, 5, 10)  # Those of the papers.
 _LEAST_FRAMES = 16  # Four poolings by two.
 METHODS = ("none", "cal", "lca")
-CLASS_WEIGHTS = ("none", "balanced")
 OBJECTIVES = ("frame_f1", "song_f1")
 # How a training is spread over devices or processes.
 STRATEGIES = ("mirrored", "multiworker")
-
-LEVELS = ("song", "none")
-SOURCES = ("mixture", "vocals", "stems")
 EFFECTS = ("probability", "logit", "product")
 EMBEDDING_LOSSES = ("none", "supcon", "aam")
 AUGMENTATIONS = ("remix", "specaugment")
-MELODIES = ("none", "pyin", "crepe")
 MODELS = ("crnn", "crnnm", "crnn_fgnl")
-
-
-class ConfigError(UserError):
-    """A configuration that cannot be used; the message says which field and why."""
 
 
 def _require(condition, message):
@@ -47,81 +36,54 @@ def _require(condition, message):
 
 
 @dataclasses.dataclass(frozen=True)
-class FeatureConfig:
-    """Mel-spectrogram settings; `DESIGN.md` section 3 fixes the defaults.
+class FeatureConfig(Section, name="features"):
+    """Mel-spectrogram settings; `DESIGN.md` section 3 fixes the defaults."""
 
-    Attributes:
-        sample_rate: Samples per second after resampling, in Hz.
-        n_fft: STFT window and FFT length, in samples.
-        hop_length: Samples from one frame to the next.
-        mel_bins: Number of Slaney-normalised mel bands.
-        fmin: Lower edge of the first band, in Hz.
-        fmax: Upper edge of the last band, in Hz.
-        decibel: `"amplitude"` is the published chain, `20 log10` of the *power*
-            spectrogram; `"power"` is the usual `10 log10`.
-        top_db: Dynamic range kept below the song's maximum, in decibels.
-        level: `"song"` brings each song to one level and takes a constant offset out of
-            it, so features don't depend on how loud a file is; `"none"`, the published
-            chain, keeps it as it is.
-        source: What is heard, the whole `"mixture"` or the `"vocals"` alone;
-            `"stems"` hears the mixture and keeps vocals and accompaniment beside it,
-            which remixing and the voice report need.
-        separator: What takes the vocals out of a mixture: `"umxl"`, `"umxhq"`, or
-            `"local-"` and the hash of a folder of weights, as
-            `lca_keras.audio.separation.separator_id` gives it. Empty for `"mixture"`.
-        melody: Tracker of the melody contour, `"none"`, `"pyin"` or `"crepe"`. It
-            follows the vocals where these are there, otherwise the mixture.
-    """
-
-    sample_rate: int = 16000
-    n_fft: int = 2048
-    hop_length: int = 512
-    mel_bins: int = 128
-    fmin: float = 0.0
-    fmax: float = 8000.0
-    decibel: str = "amplitude"
-    top_db: float = 80.0
-    level: str = "song"
-    source: str = "mixture"
-    separator: str = ""
-    melody: str = "none"
+    sample_rate: int = field(16000, "samples per second after resampling, Hz", least=1)
+    n_fft: int = field(2048, "STFT window and FFT length, in samples", least=1)
+    hop_length: int = field(512, "samples from one frame to the next", least=1)
+    mel_bins: int = field(128, "number of Slaney-normalised mel bands", least=1)
+    fmin: float = field(0.0, "lower edge of the first band, in Hz", least=0)
+    fmax: float = field(8000.0, "upper edge of the last band, in Hz")
+    decibel: str = field(
+        "amplitude",
+        "amplitude: the published chain, 20 log10 of the power spectrogram; power: the "
+        "usual 10 log10",
+        choices=("amplitude", "power"),
+    )
+    top_db: float = field(80.0, "dynamic range below a song's maximum, dB", above=0)
+    level: str = field(
+        "song",
+        "song: all songs are brought to one level, and lose a constant offset; none: "
+        "as loud as their files, as published",
+        choices=("song", "none"),
+    )
+    source: str = field(
+        "mixture",
+        "what is heard: the whole mixture, or the vocals alone; stems hears the "
+        "mixture and keeps vocals and accompaniment, for remixing and voice reports",
+        choices=("mixture", "vocals", "stems"),
+    )
+    # `local-` and a hash for a folder, from `lca_keras.audio.separation.separator_id`.
+    separator: str = field("", "umxl, umxhq or local-HASH; empty for source mixture")
+    melody: str = field(
+        "none",
+        "tracker of the melody; it follows the vocals where these are there",
+        choices=("none", "pyin", "crepe"),
+    )
 
     def __post_init__(self):
+        super().__post_init__()
         _require(
-            min(self.sample_rate, self.n_fft, self.hop_length, self.mel_bins) > 0,
-            f"features: sizes must be positive. Received: {self}",
-        )
-        _require(
-            0 <= self.fmin < self.fmax <= self.sample_rate / 2,
+            self.fmin < self.fmax <= self.sample_rate / 2,
             "features: need 0 <= fmin < fmax <= sample_rate / 2. Received: "
             f"fmin={self.fmin}, fmax={self.fmax}, sample_rate={self.sample_rate}",
-        )
-        _require(
-            self.decibel in ("amplitude", "power"),
-            "features: decibel must be 'amplitude' or 'power'. "
-            f"Received: decibel={self.decibel!r}",
-        )
-        _require(self.top_db > 0, f"features: top_db must be > 0: {self.top_db}")
-        _require(
-            self.level in LEVELS,
-            f"features: level must be one of {', '.join(LEVELS)}. "
-            f"Received: level={self.level!r}",
-        )
-        _require(
-            self.source in SOURCES,
-            f"features: source must be one of {', '.join(SOURCES)}. "
-            f"Received: source={self.source!r}",
         )
         _require(
             bool(self.separator) == (self.source != "mixture"),
             "features: a separator goes with source 'vocals' or 'stems', and only "
             "with these. "
             f"Received: source={self.source!r}, separator={self.separator!r}",
-        )
-        _require(
-            self.melody in MELODIES,
-            f"features: melody must be one of {', '.join(MELODIES)}. "
-            f"Received: melody={self.melody!r}",
         )
 
     @property
@@ -132,81 +94,60 @@ class FeatureConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class AugmentConfig:
-    """What happens to training clips; validation and test clips stay as they are.
+class AugmentConfig(Section, name="augment"):
+    """What happens to training clips; validation and test clips stay as they are."""
 
-    Attributes:
-        kinds: `"remix"` adds a clip's vocals to the accompaniment of another clip
-            (Hsieh et al., 2020), `"specaugment"` masks bands and frames (Park et al.,
-            2019); remixing comes first.
-        remix_share: Share of clips that are remixed, the rest stays as it was.
-        remix_gain_db: The vocals' level is changed by a number drawn uniformly from
-            plus or minus so many decibels.
-        mask_bands: Widest mask over mel bands, in bands.
-        mask_frames: Widest mask over frames, in frames.
-    """
-
-    kinds: tuple[str, ...] = ()
-    remix_share: float = 0.8
-    remix_gain_db: float = 6.0
-    mask_bands: int = 20
-    mask_frames: int = 20
-
-    def __post_init__(self):
-        _require(
-            set(self.kinds) <= set(AUGMENTATIONS)
-            and len(self.kinds) == len(set(self.kinds)),
-            f"augment: kinds are of {', '.join(AUGMENTATIONS)}, each at most once. "
-            f"Received: {list(self.kinds)}",
-        )
-        _require(
-            0 <= self.remix_share <= 1,
-            f"augment: remix_share must be in [0, 1]: {self.remix_share}",
-        )
-        _require(
-            math.isfinite(self.remix_gain_db) and self.remix_gain_db >= 0,
-            f"augment: remix_gain_db must be a number >= 0: {self.remix_gain_db}",
-        )
-        _require(
-            min(self.mask_bands, self.mask_frames) >= 1,
-            "augment: mask_bands and mask_frames must be >= 1: "
-            f"{self.mask_bands}, {self.mask_frames}",
-        )
+    # Hsieh et al., 2020; Park et al., 2019. Remixing comes first.
+    kinds: tuple[str, ...] = field(
+        (),
+        "of training clips: remix (voices over other bands; needs --source stems), "
+        "specaugment (masks), both, or none",
+        option="augment",
+        choices=AUGMENTATIONS,
+        distinct=True,
+    )
+    remix_share: float = field(0.8, "of clips that are remixed", least=0, most=1)
+    remix_gain_db: float = field(
+        6.0, "the voice's level changes by up to so much, either way", least=0
+    )
+    mask_bands: int = field(20, "widest mask over mel bands, in bands", least=1)
+    mask_frames: int = field(20, "widest mask over frames, in frames", least=1)
 
 
 @dataclasses.dataclass(frozen=True)
-class SplitConfig:
+class SplitConfig(Section, name="split"):
     """How songs are divided into training, validation and test parts.
 
-    Attributes:
-        kind: `"album"` keeps every album in one part; `"song"` splits each artist's
-            songs, whatever album they are on.
-        file: Optional CSV (`artist, album, song, part`) that fixes the parts.
-        validation_share: Share of each artist's albums (songs) for validation, at
-            least one. `None` is one album, or a tenth of the songs.
-        test_share: The same for test.
-        folds: Number of folds of a cross-validation, or 0. Fold k tests on every k-th
-            album (song) and validates on those of the next fold.
-        fold: Which one, from 1.
+    Fold k of a cross-validation tests on every k-th album (song) of an artist, and
+    validates on those of the next fold.
     """
 
-    kind: str = "album"
-    file: str | None = None
-    validation_share: float | None = None
-    test_share: float | None = None
-    folds: int = 0
-    fold: int = 0
+    kind: str = field(
+        "album",
+        "what is held out: whole albums, or each artist's songs on any album",
+        option="split",
+        choices=("album", "song"),
+    )
+    file: str | None = field(
+        None, "CSV that fixes the parts: artist, album, song, part", option="split-file"
+    )
+    validation_share: float | None = field(
+        None,
+        "of each artist's albums (songs), at least one; without, one album, or a "
+        "tenth of the songs",
+        least=0,
+    )
+    test_share: float | None = field(None, "the same for test", least=0)
+    folds: int = field(0, "folds of a cross-validation, or 0", least=0)
+    fold: int = field(0, "which one, from 1", least=0)
 
     def __post_init__(self):
-        _require(
-            self.kind in ("album", "song"),
-            f"split: kind must be 'album' or 'song'. Received: kind={self.kind!r}",
-        )
+        super().__post_init__()
         shares = [self.validation_share or 0.0, self.test_share or 0.0]
         _require(
-            min(shares) >= 0 and sum(shares) < 1,
-            "split: the shares of validation and test must be >= 0 and leave something "
-            f"to train on. Received: {shares}",
+            sum(shares) < 1,
+            "split: the shares of validation and test must leave something to train "
+            f"on. Received: {shares}",
         )
         _require(
             self.folds == self.fold == 0 or (self.folds >= 3 and self.fold >= 1),
@@ -226,71 +167,48 @@ class SplitConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """The network; the defaults are the published CRNN_FGNL.
+class ModelConfig(Section, name="model"):
+    """The network; the defaults are the published CRNN_FGNL."""
 
-    Attributes:
-        name: `"crnn"`, `"crnnm"` (which also takes the melody) or `"crnn_fgnl"`.
-        filters: Channels of the four convolution blocks.
-        reduction: Divides the last block's channels to give the attention's C'.
-        gru_units: Width of both recurrent layers, the size of the embedding.
-        normalize: Softmax axis of the non-local maps, `"keys"` or `"queries"`.
-        block_dropout: Dropout rate after every convolution block.
-        head_dropout: Dropout rate before the classifier (main branch).
-    """
-
-    name: str = "crnn_fgnl"
-    filters: tuple[int, ...] = (64, 128, 128, 128)
-    reduction: int = 32
-    gru_units: int = 32
-    normalize: str = "keys"
-    block_dropout: float = 0.1
-    head_dropout: float = 0.3
-
-    def __post_init__(self):
-        _require(
-            self.name in MODELS,
-            f"model: name must be one of {', '.join(MODELS)}. Received: {self.name!r}",
-        )
-        _require(
-            len(self.filters) == 4 and min(self.filters) > 0,
-            f"model: filters must be four positive ints. Received: {self.filters}",
-        )
-        _require(
-            self.normalize in ("keys", "queries"),
-            f"model: normalize must be 'keys' or 'queries': {self.normalize!r}",
-        )
-        for field in ("block_dropout", "head_dropout"):
-            rate = getattr(self, field)
-            _require(0 <= rate < 1, f"model: {field} must be in [0, 1): {rate}")
+    name: str = field(
+        "crnn_fgnl", "crnnm takes the melody too", option="model", choices=MODELS
+    )
+    filters: tuple[int, ...] = field(
+        (64, 128, 128, 128), "channels of the convolution blocks", count=4, least=1
+    )
+    reduction: int = field(
+        32, "divides the last block's channels to give the attention's C'", least=1
+    )
+    gru_units: int = field(
+        32, "width of both recurrent layers, the size of the embedding", least=1
+    )
+    normalize: str = field(
+        "keys", "softmax axis of the non-local maps", choices=("keys", "queries")
+    )
+    block_dropout: float = field(
+        0.1, "dropout rate after every convolution block", least=0, below=1
+    )
+    head_dropout: float = field(
+        0.3, "dropout rate before the classifier (main branch)", least=0, below=1
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class LossWeights:
-    """Weights of the six terms of the LCA loss (`DESIGN.md` section 5).
+class LossWeights(Section, name="loss"):
+    """Weights of the six terms of the LCA loss (`DESIGN.md` section 5)."""
 
-    Attributes:
-        main: Cross-entropy of the main branch.
-        effect: Cross-entropy of the effect, main minus counterfactual.
-        cf: Cross-entropy of the counterfactual branch.
-        ent_cf: Entropy of the counterfactual branch (maximised).
-        att: Mean L1 distance between the two attentions (maximised).
-        ent_main: Entropy of the main branch (maximised).
-    """
-
-    main: float = 1.0
-    effect: float = 1.0
-    cf: float = 0.6
-    ent_cf: float = 0.5
-    att: float = 0.5
-    ent_main: float = 0.05
-
-    def __post_init__(self):
-        for name, value in dataclasses.asdict(self).items():
-            _require(
-                math.isfinite(value) and value >= 0,
-                f"loss: {name} must be a finite number >= 0. Received: {value}",
-            )
+    main: float = field(1.0, "cross-entropy of the main branch", least=0)
+    effect: float = field(
+        1.0, "cross-entropy of the effect, main minus counterfactual", least=0
+    )
+    cf: float = field(0.6, "cross-entropy of the counterfactual branch", least=0)
+    ent_cf: float = field(
+        0.5, "entropy of the counterfactual branch (maximised)", least=0
+    )
+    att: float = field(
+        0.5, "mean L1 distance between the two attentions (maximised)", least=0
+    )
+    ent_main: float = field(0.05, "entropy of the main branch (maximised)", least=0)
 
 
 # Published for the same method on a frozen encoder (GTZAN); see DESIGN section 5
@@ -304,141 +222,92 @@ LOSS_WEIGHTS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """Optimisation.
+class TrainConfig(Section, name="train"):
+    """Optimisation; `lca_keras.models.losses` has the effect and embedding losses."""
 
-    Attributes:
-        method: `"none"` trains the main branch alone, `"cal"` draws the
-            counterfactual attention at random, `"lca"` learns it.
-        epochs: Passes over the training clips, warm-up included.
-        warmup_epochs: First epochs, in which only the main cross-entropy acts.
-        batch_size: Clips a step.
-        learning_rate: Of Adam, constant.
-        clip_seconds: 3, 5 or 10.
-        clip_overlap: Share of a training clip that the next one has too, below 1.
-        class_weights: `"balanced"` weighs each artist's training clips by the inverse
-            of their number, `"none"` all clips alike.
-        cf_dropout: Dropout rate before the classifier, counterfactual branch.
-        effect: Form of the effect term, of main and counterfactual branch: difference
-            of probabilities (`"probability"`, published), difference of logits
-            (`"logit"`) or product of experts (`"product"`); see
-            `lca_keras.models.losses`.
-        detach_counterfactual: Keep the counterfactual's predictions from training
-            anything but its own attention.
-        continue_from: Folder of an exported version, whose network the training begins
-            with: its artists keep what the classifier has learned of them.
-        embedding_loss: What shapes the embedding beside the classifier, in training
-            only: supervised contrastive (`"supcon"`), additive angular margin
-            (`"aam"`), or nothing; see `lca_keras.models.losses`.
-        embedding_weight: Weight of that term. It acts in the warm-up too.
-        objective: Validation score that decides the best epoch, weighted F1 over
-            clips (`"frame_f1"`) or over songs (`"song_f1"`).
-        precision: `"auto"`, `"float32"` or `"mixed_bfloat16"`.
-        seed: Seed of the split, the initial weights, shuffling and dropout.
-        deterministic: Ask TensorFlow for bit-identical repeats (slower).
-    """
-
-    method: str = "lca"
-    epochs: int = 800
-    warmup_epochs: int = 20
-    batch_size: int = 16
-    learning_rate: float = 1e-4
-    clip_seconds: int = 5
-    clip_overlap: float = 0.0
-    class_weights: str = "none"
-    cf_dropout: float = 0.6
-    effect: str = "probability"
-    detach_counterfactual: bool = False
-    continue_from: str | None = None
-    embedding_loss: str = "none"
-    embedding_weight: float = 1.0
-    objective: str = "frame_f1"
-    precision: str = "auto"
-    seed: int = 0
-    deterministic: bool = False
-
-    def __post_init__(self):
-        _require(
-            self.method in METHODS,
-            f"train: method must be one of {', '.join(METHODS)}. "
-            f"Received: {self.method!r}",
-        )
-        _require(self.epochs >= 1, f"train: epochs must be >= 1: {self.epochs}")
-        _require(
-            self.warmup_epochs >= 0,
-            f"train: warmup_epochs must be >= 0: {self.warmup_epochs}",
-        )
-        _require(self.batch_size >= 1, f"train: batch_size: {self.batch_size}")
-        _require(
-            0 < self.learning_rate < 1,
-            f"train: learning_rate must be in (0, 1): {self.learning_rate}",
-        )
-        _require(
-            self.clip_seconds in CLIP_SECONDS,
-            f"train: clip_seconds must be one of {list(CLIP_SECONDS)}. "
-            f"Received: {self.clip_seconds}",
-        )
-        _require(
-            0 <= self.clip_overlap <= 0.95,
-            f"train: clip_overlap must be in [0, 0.95]: {self.clip_overlap}",
-        )
-        _require(
-            self.class_weights in CLASS_WEIGHTS,
-            f"train: class_weights must be one of {', '.join(CLASS_WEIGHTS)}. "
-            f"Received: {self.class_weights!r}",
-        )
-        _require(0 <= self.cf_dropout < 1, f"train: cf_dropout: {self.cf_dropout}")
-        _require(
-            self.effect in EFFECTS,
-            f"train: effect must be one of {', '.join(EFFECTS)}. "
-            f"Received: {self.effect!r}",
-        )
-        _require(
-            self.embedding_loss in EMBEDDING_LOSSES,
-            f"train: embedding_loss must be one of {', '.join(EMBEDDING_LOSSES)}. "
-            f"Received: {self.embedding_loss!r}",
-        )
-        _require(
-            math.isfinite(self.embedding_weight) and self.embedding_weight > 0,
-            f"train: embedding_weight must be > 0: {self.embedding_weight}",
-        )
-        _require(
-            self.precision in ("auto", "float32", "mixed_bfloat16"),
-            "train: precision must be auto, float32 or mixed_bfloat16. "
-            f"Received: {self.precision!r}",
-        )
-        _require(0 <= self.seed < 2**31, f"train: seed must be >= 0: {self.seed}")
-        _require(
-            self.objective in OBJECTIVES,
-            f"train: objective must be one of {', '.join(OBJECTIVES)}. "
-            f"Received: {self.objective!r}",
-        )
+    method: str = field(
+        "lca",
+        "none: the main branch alone; cal: the counterfactual attention is drawn at "
+        "random; lca: it is learned",
+        choices=METHODS,
+    )
+    epochs: int = field(800, "passes over the clips, warm-up included", least=1)
+    warmup_epochs: int = field(
+        20, "first epochs, in which only the main cross-entropy acts", least=0
+    )
+    batch_size: int = field(16, "clips a step", least=1)
+    learning_rate: float = field(1e-4, "of Adam, constant", above=0, below=1)
+    clip_seconds: int = field(5, "length of a clip, in seconds", choices=CLIP_SECONDS)
+    clip_overlap: float = field(
+        0.0, "share of a training clip that the next has too", least=0, most=0.95
+    )
+    class_weights: str = field(
+        "none",
+        "balanced: training clips weigh by the inverse of their artist's number of "
+        "them; none: all alike",
+        choices=("none", "balanced"),
+    )
+    cf_dropout: float = field(
+        0.6, "dropout rate before the counterfactual's classifier", least=0, below=1
+    )
+    effect: str = field(
+        "probability",
+        "effect of main over counterfactual branch: difference of probabilities (as "
+        "published) or of logits, or product of experts",
+        choices=EFFECTS,
+    )
+    detach_counterfactual: bool = field(
+        False, "the counterfactual trains its own attention only"
+    )
+    # Its artists keep what the classifier has learned of them.
+    continue_from: str | None = field(
+        None, "folder of an exported version, whose network the training begins with"
+    )
+    embedding_loss: str = field(
+        "none",
+        "what shapes the embedding in training beside the classifier: supervised "
+        "contrastive, additive angular margin",
+        choices=EMBEDDING_LOSSES,
+    )
+    embedding_weight: float = field(1.0, "of that, in the warm-up too", above=0)
+    objective: str = field(
+        "frame_f1",
+        "validation score that decides the best epoch: weighted F1 over clips or songs",
+        choices=OBJECTIVES,
+    )
+    precision: str = field(
+        "auto",
+        "auto: bfloat16 where the processor multiplies it",
+        choices=("auto", "float32", "mixed_bfloat16"),
+    )
+    seed: int = field(
+        0, "of split, initial weights, shuffling and dropout", least=0, below=2**31
+    )
+    deterministic: bool = field(False, "bit-identical repeats (slower)")
 
 
 @dataclasses.dataclass(frozen=True)
-class OpenSetConfig:
+class OpenSetConfig(Section, name="open_set"):
     """When a song is by nobody of the singers, and how well that is known.
 
-    Attributes:
-        false_alarm: Share of songs by known singers that the threshold rejects, fitted
-            on validation songs.
-        left_out: Share of the artists that a side training leaves out, to measure what
-            the threshold makes of strangers; 0 for none. It takes a quarter of the
-            epochs, but two after the warm-up at least.
+    The side training that leaves artists out takes a quarter of the epochs, but two
+    after the warm-up at least.
     """
 
-    false_alarm: float = 0.05
-    left_out: float = 0.2
-
-    def __post_init__(self):
-        _require(
-            0 < self.false_alarm < 0.5,
-            f"open_set: false_alarm must be in (0, 0.5): {self.false_alarm}",
-        )
-        _require(
-            0 <= self.left_out <= 0.5,
-            f"open_set: left_out must be in [0, 0.5]: {self.left_out}",
-        )
+    # Fitted on validation songs.
+    false_alarm: float = field(
+        0.05,
+        "share of the singers' songs that may be called unknown",
+        above=0,
+        below=0.5,
+    )
+    left_out: float = field(
+        0.2,
+        "share of the artists, whom a side training leaves out, to measure what the "
+        "threshold makes of strangers; 0: none",
+        least=0,
+        most=0.5,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -557,17 +426,15 @@ class Config:
         _require(isinstance(raw, dict), "a config must be a mapping of sections")
         raw = dict(raw)
         version = raw.pop("version", None)
-        if version == 1:  # Features had no `level`; they were as loud as their files.
-            raw["features"] = {"level": "none", **(raw.get("features") or {})}
         _require(
-            version in (1, CONFIG_VERSION),
+            version == CONFIG_VERSION,
             f"config version {version!r} is not {CONFIG_VERSION}, the version that "
             "this release reads. Write the fields you need into a new file "
             f"that begins with 'version: {CONFIG_VERSION}'.",
         )
         preset = raw.pop("preset", None)
         sections = {field.name: field.type for field in dataclasses.fields(cls)}
-        unknown, known = sorted(set(raw) - set(sections)), ", ".join(sections)
+        unknown, known = sorted(set(raw) - set(sections), key=str), ", ".join(sections)
         _require(
             not unknown,
             f"unknown sections {unknown}; known: version, preset, {known}, and for "
@@ -578,7 +445,7 @@ class Config:
                 own = raw.get(name, {})
                 if name in sections and isinstance(own, dict):
                     raw[name] = {**values, **own}
-        return cls(**{name: section(name, sections[name], raw[name]) for name in raw})
+        return cls(**{name: build(name, sections[name], raw[name]) for name in raw})
 
     def save(self, path):
         """Writes YAML that `load` and `--config` read back."""
@@ -592,70 +459,8 @@ class Config:
         Raises:
             ConfigError: The file is missing, not YAML, or not a valid config.
         """
-        with content(path) as raw:
+        with yaml_files.content(path, "config", ConfigError) as raw:
             return cls.from_dict(raw)
-
-
-@contextlib.contextmanager
-def content(path):
-    """Gives the sections of a YAML file, a dict; names the file in what goes wrong.
-
-    Raises:
-        ConfigError: The file is missing or not YAML, or sections were not valid.
-    """
-    try:
-        raw = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
-        _require(isinstance(raw, dict), "a config must be a mapping of sections")
-        yield raw
-    except OSError as error:
-        raise ConfigError(f"cannot read config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {path} is not YAML: {error}") from error
-    except ConfigError as error:
-        raise ConfigError(f"config {path}: {error}") from error
-
-
-def section(name, section_type, raw):
-    """Builds one section, a dataclass, checking names and types of its fields.
-
-    Raises:
-        ConfigError: Unknown or ill-typed fields.
-    """
-    _require(isinstance(raw, dict), f"{name}: expected a mapping, received {raw!r}")
-    types = {field.name: field.type for field in dataclasses.fields(section_type)}
-    unknown = sorted(set(raw) - set(types))
-    _require(not unknown, f"{name}: unknown fields {unknown}; known: {list(types)}")
-    needed = [
-        field.name
-        for field in dataclasses.fields(section_type)
-        if field.default is field.default_factory is dataclasses.MISSING
-    ]
-    missing = sorted(set(needed) - set(raw))
-    _require(not missing, f"{name}: {', '.join(missing)} is needed")
-    return section_type(
-        **{key: _typed(f"{name}.{key}", types[key], raw[key]) for key in raw}
-    )
-
-
-def _typed(where, expected, value):
-    """Returns `value` as the annotated type, or raises naming the field."""
-    if typing.get_origin(expected) is tuple:
-        kind = typing.get_args(expected)[0]
-        _require(
-            isinstance(value, list | tuple) and all(type(v) is kind for v in value),
-            f"{where}: expected a list of {kind.__name__}s, received {value!r}",
-        )
-        return tuple(value)
-    if type(value) is int and float in (expected, *typing.get_args(expected)):
-        value = float(value)
-    # To Python a bool is an int.
-    fits = isinstance(value, expected) and isinstance(value, bool) <= (expected is bool)
-    _require(
-        fits,
-        f"{where}: expected {getattr(expected, '__name__', expected)}, "
-        f"received {value!r}",
-    )
-    return value
 
 
 _PRESETS = {

@@ -173,7 +173,7 @@ def test_grid_points_are_even_on_their_scale():
         ("effect_form: ratio\n", "'ratio' is none of probability, logit, product"),
         ("effect_form: {low: 0, high: 1}\n", "no range: list values, of probability"),
         ("detach_counterfactual: 1\n", "1 is none of false, true"),
-        ("- main\n", "expected names with ranges"),
+        ("- main\n", "expected names with values"),
         ("main: [\n", "is not YAML"),
         (
             "{main: 1, cf_ratio: 0.5, ent_cf: 1, ent_main_ratio: 0.1, att: 1}\n",
