@@ -463,6 +463,12 @@ class Config:
             return cls.from_dict(raw)
 
 
+def field_of(name):
+    """The dataclass field of a name such as `train.epochs`."""
+    section, key = name.split(".")
+    return type(getattr(Config(), section)).__dataclass_fields__[key]
+
+
 _PRESETS = {
     "paper": Config(),
     # The same, with voices laid over other songs' bands in training.

@@ -7,7 +7,7 @@ import pathlib
 import re
 
 from lca_keras.base import console
-from lca_keras.base.config import PRESETS, STRATEGIES, Config, get_preset
+from lca_keras.base.config import PRESETS, STRATEGIES, Config, field_of, get_preset
 from lca_keras.base.errors import UserError
 from lca_keras.base.fields import Limits, choices_of, kind_of, rule_of
 
@@ -102,7 +102,7 @@ def add_fields(parser, *names):
     default are named with theirs.
     """
     for name in names:
-        field = _field(name)
+        field = field_of(name)
         (kind, several), choices = kind_of(field), choices_of(field)
         settings = {"help": _told(name)}
         if kind is bool:
@@ -138,14 +138,8 @@ def sections(args, *names):
     return found
 
 
-def _field(name):
-    """The dataclass field of a name such as `train.epochs`."""
-    section, key = name.split(".")
-    return type(getattr(Config(), section)).__dataclass_fields__[key]
-
-
 def _option(name):
-    key = rule_of(_field(name)).option or _field(name).name
+    key = rule_of(field_of(name)).option or field_of(name).name
     return "--" + key.replace("_", "-")
 
 
@@ -159,7 +153,7 @@ def _told(name):
         value = getattr(getattr(get_preset(preset), section), key)
         if value != usual:
             said.append(f"{preset}: {_shown(value)}")
-    help = rule_of(_field(name)).help
+    help = rule_of(field_of(name)).help
     return f"{help} ({'; '.join(said)})" if said else help
 
 
