@@ -151,23 +151,28 @@ def _checked(where, field, value):
     if value is None and type(None) in typing.get_args(field.type):
         return None
     (kind, several), rule = kind_of(field), rule_of(field)
-    fits, choices = not several or isinstance(value, list | tuple), choices_of(field)
-    values = [value]
-    if fits and several:
-        values = list(value)
-        fits = rule.count in (None, len(values))
-    for place, each in enumerate(values):
-        if kind is float and type(each) is int:
-            values[place] = each = float(each)
-        # To Python a bool is an int.
-        fits &= isinstance(each, kind) and isinstance(each, bool) <= (kind is bool)
-        fits = fits and (not choices or each in choices or each == field.default)
-        fits = fits and not (kind in (int, float) and not rule.limits.allow(each))
-    if fits and rule.distinct:
-        fits = len(set(values)) == len(values)
-    if not fits:
+    listed = isinstance(value, list | tuple)
+    values = value if several and listed else [value]
+    if kind is float:
+        values = [float(each) if type(each) is int else each for each in values]
+    if (
+        (several and not listed)
+        or rule.count not in (None, len(values))
+        or not all(_fits(field, each) for each in values)
+        or (rule.distinct and len(set(values)) < len(values))
+    ):
         raise ConfigError(f"{where}: expected {_expected(field)}, received {value!r}")
     return tuple(values) if several else values[0]
+
+
+def _fits(field, value):
+    kind, choices = kind_of(field)[0], choices_of(field)
+    # To Python a bool is an int.
+    if not isinstance(value, kind) or isinstance(value, bool) > (kind is bool):
+        return False
+    if choices and value not in choices and value != field.default:
+        return False
+    return kind not in (int, float) or rule_of(field).limits.allow(value)
 
 
 def _expected(field):
