@@ -79,7 +79,7 @@ HEAVY = {"tensorflow", "keras", "keras_tuner", "librosa", "matplotlib", "sklearn
 HEAVY |= {"scipy", "torch", "apache_beam"}
 
 
-@pytest.mark.parametrize("module", sorted(COMMANDS.values()))
+@pytest.mark.parametrize("module", [module for module, _ in COMMANDS.values()])
 def test_help_needs_nothing_heavy(module):
     program = (
         f"import sys; from {module} import main\n"
