@@ -123,7 +123,8 @@ def reading(out):
 
 def augmenting(seconds, out):
     """Clips per second of the input pipeline, by augmentation, against training's."""
-    from lca_keras.base.config import AugmentConfig, get_preset
+    from lca_keras.base.config import get_preset
+    from lca_keras.base.sections import AugmentConfig
     from lca_keras.data.clips import ClipSource
     from lca_keras.data.store import FeatureStore
     from lca_keras.models.factory import build_training_model

@@ -90,7 +90,8 @@ def measure(variant, precision, steps, batch_size, clip_frames):
     import keras
     import numpy as np
 
-    from lca_keras.base.config import CLIP_SECONDS, Config
+    from lca_keras.base.config import Config
+    from lca_keras.base.sections import CLIP_SECONDS
     from lca_keras.models.factory import build_training_model
 
     keras.utils.set_random_seed(0)

@@ -5,7 +5,7 @@ import pathlib
 import sys
 
 from lca_keras.base import console
-from lca_keras.base.config import FeatureConfig
+from lca_keras.base.sections import FeatureConfig
 from lca_keras.corpora.bias import write_biased
 from lca_keras.data import catalogue
 from lca_keras.terminal import arguments, screen
@@ -26,11 +26,10 @@ def main(argv=None):
     )
     parser.add_argument("--artists", nargs="+", required=True, metavar="NAME")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, help="processes; default: all cores")
-    console.add_debug_flag(parser)
-    args = parser.parse_args(argv)
+    told = "processes; default: all cores"
+    parser.add_argument("--jobs", help=told, **arguments.WHOLE)
 
-    def run():
+    def run(args):
         reasons = {}
         songs = catalogue.load(args.data, args.data_root, args.tags, reasons)
         path = pathlib.Path(args.data).absolute()
@@ -66,7 +65,8 @@ def main(argv=None):
             print(f"{len(left_out)} songs could not be written", file=sys.stderr)
         return 1 if left_out else 0
 
-    return console.guard(run, args.debug)
+    console.add_debug_flag(parser)
+    return arguments.command(parser.parse_args, run, argv)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import functools
 import sys
 
 from lca_keras.base import console
-from lca_keras.base.errors import UserError
 from lca_keras.inference import answers
+from lca_keras.terminal import arguments
 
 
 def main(argv=None):
@@ -27,20 +27,16 @@ def main(argv=None):
     parser.add_argument(
         "--timeout",
         type=float,
+        action=arguments.Limited,
+        above=0,
         default=30.0,
         metavar="SECONDS",
         help="that an answer may take; default: %(default)g",
     )
-    parser.add_argument(
-        "--parallel",
-        type=int,
-        default=4,
-        metavar="N",
-        help="songs that are asked about at a time; default: %(default)d",
-    )
+    told = "songs that are asked about at a time; default: %(default)d"
+    parser.add_argument("--parallel", default=4, help=told, **arguments.WHOLE)
     answers.add_options(parser)
-    args = parser.parse_args(argv)
-    return console.guard(lambda: ask(args), args.debug)
+    return arguments.command(parser.parse_args, ask, argv)
 
 
 def ask(args):
@@ -48,9 +44,6 @@ def ask(args):
     from lca_keras.inference import identification, servers
 
     answers.check_options(args)
-    for option, value in (("--timeout", args.timeout), ("--parallel", args.parallel)):
-        if not value > 0:
-            raise UserError(f"{option} must be above 0, not {value:g}")
     songs, errors = answers.listed(args.songs)
     kind = servers.GrpcServer if args.grpc else servers.RestServer
     address = args.grpc or args.rest

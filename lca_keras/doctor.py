@@ -7,13 +7,11 @@ there are errors.
 import argparse
 import collections
 import dataclasses
-import os
-import pathlib
 import sys
 
 from lca_keras.base import console, files
-from lca_keras.base.config import CLIP_SECONDS, Config
-from lca_keras.base.errors import UserError
+from lca_keras.base.config import Config
+from lca_keras.base.sections import CLIP_SECONDS
 from lca_keras.corpora.doctor import ERROR, run
 from lca_keras.data.corpus import DataSource
 from lca_keras.terminal import arguments
@@ -88,13 +86,11 @@ def main(argv=None):
         default=min(CLIP_SECONDS),
         help="shorter songs cannot be used; default: 3",
     )
-    parser.add_argument("--jobs", type=int, help="processes; default: all cores")
-    console.add_debug_flag(parser)
-    args = parser.parse_args(argv)
+    told = "processes; default: all cores"
+    parser.add_argument("--jobs", help=told, **arguments.WHOLE)
 
-    def job():
-        if not os.access(pathlib.Path(args.json).absolute().parent, os.W_OK):
-            raise UserError(f"--json {args.json}: cannot be written there")
+    def job(args):
+        arguments.check_output("--json", args.json)
         with console.progress("Examining songs") as progress:
             source = DataSource(**arguments.corpus_source(args))
             clip = Config().replace(train={"clip_seconds": args.clip_seconds})
@@ -108,7 +104,8 @@ def main(argv=None):
         print(f"details in {args.json}")
         return 1 if summary["errors"] else 0
 
-    return console.guard(job, args.debug)
+    console.add_debug_flag(parser)
+    return arguments.command(parser.parse_args, job, argv)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from lca_keras.base import console
 from lca_keras.base.errors import UserError
 from lca_keras.data import catalogue
 from lca_keras.inference import answers
+from lca_keras.terminal import arguments
 
 
 def main(argv=None):
@@ -29,8 +30,7 @@ def main(argv=None):
     )
     answers.add_vocals_options(parser)
     console.add_debug_flag(parser)
-    args = parser.parse_args(argv)
-    return console.guard(lambda: enroll(args), args.debug)
+    return arguments.command(parser.parse_args, enroll, argv)
 
 
 def enroll(args):

@@ -41,8 +41,7 @@ def main(argv=None):
         "voice report",
     )
     console.add_debug_flag(parser)
-    args = parser.parse_args(argv)
-    return console.guard(lambda: evaluate(args), args.debug)
+    return arguments.command(parser.parse_args, evaluate, argv)
 
 
 def evaluate(args):

@@ -13,8 +13,9 @@ import shlex
 import sys
 
 from lca_keras.base import console
-from lca_keras.base.config import CLIP_SECONDS, LEVELS, PRESETS
+from lca_keras.base.config import PRESETS
 from lca_keras.base.errors import UserError
+from lca_keras.base.sections import CLIP_SECONDS
 from lca_keras.terminal import arguments
 
 _TABLES = {
@@ -34,8 +35,8 @@ _FIGURES = {
 _OWN_CORPUS = ("confounding", "openset")
 
 
-def parse_args(argv=None):
-    """Parses the command line."""
+def main(argv=None):
+    """Command line of the experiments."""
     parser = argparse.ArgumentParser(
         prog="python -m lca_keras.experiments", description=__doc__.splitlines()[0]
     )
@@ -44,7 +45,7 @@ def parse_args(argv=None):
         command = commands.add_parser(name, help=about, description=f"{name}: {about}")
         if name not in _OWN_CORPUS:
             arguments.add_corpus_options(command)
-            command.add_argument("--split-file", help="CSV: artist, album, song, part")
+            arguments.add_fields(command, "split.file")
         _add_training_options(command, lengths=name.startswith("table"))
         if name == "table3":
             command.add_argument(
@@ -82,9 +83,16 @@ def parse_args(argv=None):
         "report", help="one HTML page with all tables and pictures of a folder"
     )
     report.add_argument("folder", metavar="DIR", help="the experiments' --out")
-    report.add_argument("--to", metavar="FILE.html", help="default: DIR/report.html")
+    report.add_argument(
+        "--to",
+        metavar="FILE.html",
+        action=arguments.Output,
+        help="default: DIR/report.html",
+    )
     console.add_debug_flag(report)
-    return parser.parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    parser.set_defaults(command=shlex.join([*parser.prog.split(), *argv]))
+    return arguments.command(parser.parse_args, _start, argv)
 
 
 def _add_training_options(command, lengths):
@@ -96,8 +104,7 @@ def _add_training_options(command, lengths):
         choices=PRESETS,
         help="default: paper for your own songs, demo for the built-in ones",
     )
-    command.add_argument("--epochs", type=int, help="warm-up included")
-    command.add_argument("--warmup-epochs", type=int)
+    arguments.add_fields(command, "train.epochs", "train.warmup_epochs")
     command.add_argument(
         "--clip-seconds",
         type=int,
@@ -105,10 +112,9 @@ def _add_training_options(command, lengths):
         nargs="+" if lengths else None,
         help="default: the preset's; for table3 3 5 10",
     )
-    command.add_argument("--level", choices=LEVELS, help="default: song")
-    command.add_argument(
-        "--jobs", type=int, default=1, help="processes, each with a share of the cores"
-    )
+    arguments.add_fields(command, "features.level")
+    told = "processes, each with a share of the cores; default: 1"
+    command.add_argument("--jobs", default=1, help=told, **arguments.WHOLE)
     command.add_argument(
         "--out", default="experiments", help="folder; default: experiments"
     )
@@ -157,25 +163,13 @@ def _add_confounding_options(command):
         )
 
 
-def main(argv=None):
-    """Command line of the experiments."""
-    argv = sys.argv[1:] if argv is None else argv
-    args = parse_args(argv)
-    args.command = shlex.join(["python", "-m", "lca_keras.experiments", *argv])
-    return console.guard(lambda: _start(args), args.debug)
-
-
 def _start(args):
     if args.name == "report":
         from lca_keras.studies import report
 
-        if args.to and not pathlib.Path(args.to).absolute().parent.is_dir():
-            raise UserError(f"--to {args.to}: no such folder")
         path = report.write(args.folder, args.to)
         print(f"written to {path}")
         return
-    if args.jobs < 1:
-        raise UserError(f"--jobs must be at least 1, not {args.jobs}")
     seeds = args.seeds or [0, 21, 42]
     if len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds: {seeds} has a seed twice")

@@ -7,11 +7,11 @@ named, and for others on request; `--html` writes a page that plays the song alo
 
 import argparse
 import os
-import pathlib
 import sys
 
 from lca_keras.base import console
 from lca_keras.base.errors import UserError
+from lca_keras.terminal import arguments
 
 
 def main(argv=None):
@@ -23,10 +23,12 @@ def main(argv=None):
     parser.add_argument(
         "--model", required=True, help="runs/NAME, or saved_models/NAME"
     )
-    parser.add_argument("--out", metavar="FILE.png", help="draw a picture")
-    parser.add_argument(
-        "--html", metavar="FILE.html", help="write a page that plays the song"
-    )
+    for option, ending, told in (
+        ("--out", ".png", "draw a picture"),
+        ("--html", ".html", "write a page that plays the song"),
+    ):
+        written = {"action": arguments.Output, "ending": ending, "help": told}
+        parser.add_argument(option, metavar=f"FILE{ending}", **written)
     parser.add_argument(
         "--artist", metavar="NAME", help="also what speaks for this one"
     )
@@ -45,27 +47,13 @@ def main(argv=None):
         help="makes the stems, to tell the voice's share of the map",
     )
     console.add_debug_flag(parser)
-    args = parser.parse_args(argv)
-    return console.guard(lambda: explain(args), args.debug)
+    return arguments.command(parser.parse_args, explain, argv)
 
 
 def explain(args):
     """Runs the job that the parsed arguments describe."""
     if not (args.out or args.html):
         raise UserError("say where to: --out FILE.png, --html FILE.html, or both")
-    for option, path, suffix in (
-        ("--out", args.out, ".png"),
-        ("--html", args.html, ".html"),
-    ):
-        if not path:
-            continue
-        path = pathlib.Path(path).absolute()
-        if path.suffix.lower() != suffix:
-            raise UserError(f"{option} {path}: the name has to end in {suffix}")
-        if not path.parent.is_dir():
-            raise UserError(f"{option} {path}: no such folder")
-        if not os.access(path.parent, os.W_OK):
-            raise UserError(f"{option} {path}: no permission to write there")
     console.quiet_tensorflow()
     import numpy as np
 

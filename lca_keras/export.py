@@ -10,6 +10,7 @@ from lca_keras.base import console, files
 from lca_keras.base.errors import UserError
 from lca_keras.exports import integrity, labels, remote, versions
 from lca_keras.exports.tflite_file import FORMS
+from lca_keras.terminal import arguments
 
 
 def main(argv=None):
@@ -30,12 +31,15 @@ def main(argv=None):
     parser.set_defaults(job=convert)
     _add_commands(parser.add_subparsers(dest="command", metavar="COMMAND"))
     console.add_debug_flag(parser)
-    args = parser.parse_args(argv)
-    if (args.command is None) == (args.run is None):
-        parser.error("give a command, or --run RUN and --tflite FORMAT …")
-    if args.run is not None and not args.tflite:
-        parser.error("--run needs --tflite FORMAT …")
-    return console.guard(lambda: args.job(args), args.debug)
+
+    def job(args):
+        if (args.command is None) == (args.run is None):
+            parser.error("give a command, or --run RUN and --tflite FORMAT …")
+        if args.run is not None and not args.tflite:
+            parser.error("--run needs --tflite FORMAT …")
+        return args.job(args)
+
+    return arguments.command(parser.parse_args, job, argv)
 
 
 def _add_commands(commands):
@@ -59,7 +63,7 @@ def _add_commands(commands):
     words = "folder of a version, or of a model: its newest"
     add("source", metavar="EXPORT", help=words)
     add("--canary", action="store_true", help="label it canary instead of stable")
-    add("--keep", type=int, metavar="K", help="prune to K versions")
+    add("--keep", help="prune to N versions", **arguments.WHOLE)
     add("--base-path", **of_labels)
     add = command("rollback", roll_back)
     words = "default: the one before the live one"
@@ -69,7 +73,7 @@ def _add_commands(commands):
     add("version", help="its number, or none")
     add("--base-path", **of_labels)
     add = command("prune", prune)
-    add("--keep", type=int, required=True, metavar="K", help="so many stay")
+    add("--keep", required=True, help="so many stay", **arguments.WHOLE)
     words = (
         "for servers that are still loading: since when a version must have been "
         "followed by another; default: %(default)g"
@@ -154,7 +158,6 @@ def _about(folder):
 
 def push(args):
     """Makes an export the next version of a model, whole or not at all."""
-    _check_keep(args.keep)
     source = versions.find_version(args.source)
     if remote.is_remote(args.exports):
         if args.keep or args.canary or args.base_path:
@@ -203,15 +206,9 @@ def _labels(assigned):
 
 def prune(args):
     """Deletes the oldest versions, never the newest one or one with a label."""
-    _check_keep(args.keep)
     folder = _folder(args)
     versions.find_version(folder)
     _prune(folder, args.keep, args.grace)
-
-
-def _check_keep(keep):
-    if keep is not None and keep < 1:
-        raise UserError(f"--keep must be at least 1, not {keep}")
 
 
 def _prune(folder, keep, grace):

@@ -14,20 +14,22 @@ import sys
 import time
 
 from lca_keras.base import console, files
-from lca_keras.base.config import (
-    CLASS_WEIGHTS,
-    CLIP_SECONDS,
-    EFFECTS,
-    EMBEDDING_LOSSES,
-    LOSS_WEIGHTS,
-    METHODS,
-    OBJECTIVES,
-    SplitConfig,
-)
+from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
 from lca_keras.base.registry import NETWORKS
-from lca_keras.terminal import arguments, screen
+from lca_keras.base.sections import LOSS_WEIGHTS, SplitConfig
+from lca_keras.terminal import arguments, resolving, screen
 
+# Fields of the configuration that options change.
+_TRAINING = (
+    *("model.name", "train.method", "train.effect", "train.detach_counterfactual"),
+    *("train.embedding_loss", "train.embedding_weight"),
+    *("train.clip_seconds", "train.clip_overlap", "train.class_weights"),
+    *("train.epochs", "train.warmup_epochs", *arguments.AUGMENT),
+    *("train.batch_size", "train.learning_rate", "train.objective", "train.seed"),
+    *("train.precision", "train.deterministic"),
+)
+_STRANGERS = ("open_set.left_out", "open_set.false_alarm")
 # Times, a second apart, that the first of several processes may not be reached.
 _PATIENCE = 5
 
@@ -52,71 +54,8 @@ def parse_args(argv=None):
         help="saved_models/NAME: begin with its network and its configuration; artists "
         "may come and go",
     )
-    what.add_argument("--model", choices=NETWORKS, help="default: crnn_fgnl")
-    what.add_argument(
-        "--method",
-        choices=METHODS,
-        help="no counterfactual, a random or a learned one; default: lca",
-    )
-    what.add_argument(
-        "--effect",
-        choices=EFFECTS,
-        help="form of the effect term; default: probability, as published",
-    )
-    what.add_argument(
-        "--detach-counterfactual",
-        action="store_true",
-        default=None,
-        help="the counterfactual trains its own attention only",
-    )
-    what.add_argument(
-        "--embedding-loss",
-        choices=EMBEDDING_LOSSES,
-        help="what shapes the embedding in training beside the classifier: supervised "
-        "contrastive, additive angular margin; default: none",
-    )
-    what.add_argument(
-        "--embedding-weight", type=float, metavar="W", help="of that; default: 1"
-    )
+    arguments.add_fields(what, *_TRAINING)
     what.add_argument("--loss-weights", choices=LOSS_WEIGHTS, help="a named set")
-    what.add_argument("--clip-seconds", type=int, choices=CLIP_SECONDS)
-    what.add_argument(
-        "--clip-overlap",
-        type=float,
-        metavar="SHARE",
-        help="of training clips, below 1; default: 0",
-    )
-    what.add_argument(
-        "--class-weights",
-        choices=CLASS_WEIGHTS,
-        help="balanced: artists with few clips count as much as others; default: none",
-    )
-    what.add_argument(
-        "--epochs", type=int, help="warm-up included; more with --resume: trains on"
-    )
-    what.add_argument(
-        "--warmup-epochs", type=int, help="first epochs, without counterfactual terms"
-    )
-    arguments.add_augment_options(what)
-    what.add_argument("--batch-size", type=int, help="default: 16")
-    what.add_argument("--learning-rate", type=float, help="of Adam")
-    what.add_argument(
-        "--objective",
-        choices=OBJECTIVES,
-        help="validation score that decides the best epoch; default: frame_f1",
-    )
-    what.add_argument("--seed", type=int, help="of everything; default: 0")
-    what.add_argument(
-        "--precision",
-        choices=["auto", "float32", "mixed_bfloat16"],
-        help="default: auto, bfloat16 where the processor multiplies it",
-    )
-    what.add_argument(
-        "--deterministic",
-        action="store_true",
-        default=None,
-        help="bit-identical repeats (slower)",
-    )
     arguments.add_strategy_option(what)
     nobody = parser.add_argument_group("songs by none of the singers")
     nobody.add_argument(
@@ -125,22 +64,14 @@ def parse_args(argv=None):
         help="songs by artists who are not to be learned, a folder or a manifest: what "
         "the model makes of them is measured, instead of a side training",
     )
-    nobody.add_argument(
-        "--left-out",
-        type=float,
-        metavar="SHARE",
-        help="of the artists, whom a side training leaves out for that; 0: none; "
-        "default: 0.2",
-    )
-    nobody.add_argument(
-        "--false-alarm",
-        type=float,
-        metavar="SHARE",
-        help="of songs by the singers that may be called unknown; default: 0.05",
-    )
+    arguments.add_fields(nobody, *_STRANGERS)
     where = parser.add_argument_group("where")
     where.add_argument("--name", help="name of the run and of the exported model")
-    where.add_argument("--resume", metavar="RUN", help="continue a run that stopped")
+    where.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="continue a run that stopped; with more --epochs: train on",
+    )
     where.add_argument("--runs", default="runs", help="folder of runs")
     where.add_argument("--exports", default="saved_models", help="folder of exports")
     where.add_argument(
@@ -163,7 +94,7 @@ def config_from(args):
         UserError: A combination that cannot be used.
     """
     own = args.data or args.store
-    config = arguments.base_config(args.config, args.preset, "paper" if own else "demo")
+    config = resolving.base_config(args.config, args.preset, "paper" if own else "demo")
     exported = None
     if args.continue_from:
         config, exported = continued(args)
@@ -190,34 +121,12 @@ def config_from(args):
             if getattr(args, option) is not None:
                 given = "--" + option.replace("_", "-")
                 raise UserError(f"{given} is for --method cal or lca")
-    sections = {
-        "train": {
-            "method": method,
-            "clip_seconds": args.clip_seconds,
-            "clip_overlap": args.clip_overlap,
-            "class_weights": args.class_weights,
-            "epochs": args.epochs,
-            "warmup_epochs": args.warmup_epochs,
-            "batch_size": args.batch_size,
-            "learning_rate": args.learning_rate,
-            "objective": args.objective,
-            "seed": args.seed,
-            "precision": args.precision,
-            "deterministic": args.deterministic,
-            "effect": args.effect,
-            "detach_counterfactual": args.detach_counterfactual,
-            "continue_from": exported,
-            "embedding_loss": args.embedding_loss,
-            "embedding_weight": args.embedding_weight,
-        },
-        "model": {"name": args.model},
-        "open_set": {"false_alarm": args.false_alarm, "left_out": args.left_out},
-        "augment": arguments.augment_section(args, config),
-    }
+    sections = arguments.sections(args, *_TRAINING, *_STRANGERS)
+    sections["train"] |= {"method": method, "continue_from": exported}
     if args.loss_weights:
         sections["loss"] = vars(LOSS_WEIGHTS[args.loss_weights])
     before = config
-    config, source = arguments.resolve_data(args, config, **sections)
+    config, source = resolving.resolve_data(args, config, **sections)
     if exported and (config.model, config.served_features) != (
         before.model,
         before.served_features,
@@ -235,7 +144,6 @@ def continued(args):
     Raises:
         UserError: There is none, or a preset or a file says something else.
     """
-    from lca_keras.base.config import Config
     from lca_keras.exports import integrity, versions
 
     if args.config or args.preset:

@@ -12,9 +12,9 @@ import os
 import pathlib
 import sys
 
-from lca_keras.base import console
 from lca_keras.base.errors import UserError
 from lca_keras.inference import answers
+from lca_keras.terminal import arguments
 
 # Songs from which on several processes are worth their start.
 _MANY = 8
@@ -41,12 +41,8 @@ def main(argv=None):
         help="bfloat16: half the network's time where the processor multiplies it, by "
         "TensorFlow; the same votes but for close ones, other probabilities",
     )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="processes for many songs; default: one for each core, with litert",
-    )
+    told = "processes for many songs; default: one for each core, with litert"
+    parser.add_argument("--workers", help=told, **arguments.WHOLE)
     parser.add_argument(
         "--timeline",
         nargs="*",
@@ -55,8 +51,7 @@ def main(argv=None):
         "Audacity, of one song) or .png; clips overlap by 0.8 unless --overlap says",
     )
     answers.add_options(parser)
-    args = parser.parse_args(argv)
-    return console.guard(lambda: predict(args), args.debug)
+    return arguments.command(parser.parse_args, predict, argv)
 
 
 def predict(args):
@@ -67,8 +62,6 @@ def predict(args):
     answers.check_options(args)
     if args.timeline is not None:
         check_timeline(args)
-    if args.workers is not None and args.workers < 1:
-        raise UserError(f"--workers must be at least 1, not {args.workers}")
     songs, errors = answers.listed(args.songs)
     model = pathlib.Path(args.model)
     if not model.is_file():

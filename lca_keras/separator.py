@@ -10,10 +10,11 @@ import numpy as np
 from lca_keras.audio.decode import AudioError
 from lca_keras.audio.separation import Separator, SeparatorError
 from lca_keras.base import console, files
-from lca_keras.base.config import SplitConfig
 from lca_keras.base.errors import UserError
+from lca_keras.base.sections import SplitConfig
 from lca_keras.corpora.separator import load_stems, separation_quality, train
 from lca_keras.data import catalogue, split
+from lca_keras.terminal import arguments
 
 
 def main(argv=None):
@@ -38,24 +39,22 @@ def main(argv=None):
     )
     train.add_argument("--sample-rate", type=int, default=16000, help="Hz")
     train.add_argument("--hidden-size", type=int, default=256, help="network's width")
-    train.add_argument("--epochs", type=int, default=20)
+    train.add_argument("--epochs", default=20, **arguments.WHOLE)
     train.add_argument("--seed", type=int, default=0)
+    train.set_defaults(job=_run_train)
     console.add_debug_flag(train)
     apply = commands.add_parser("apply", help="write the vocals of a song")
     apply.add_argument("song", help="audio file")
-    apply.add_argument("out", help="FLAC file to write")
+    apply.add_argument("out", action=arguments.Output, help="FLAC file to write")
     apply.add_argument(
         "--separator", default="umxl", help="umxl, umxhq or a folder; default: umxl"
     )
+    apply.set_defaults(job=_run_apply)
     console.add_debug_flag(apply)
-    args = parser.parse_args(argv)
-    run = {"train": _run_train, "apply": _run_apply}[args.command]
-    return console.guard(lambda: run(args), args.debug)
+    return arguments.command(parser.parse_args, lambda args: args.job(args), argv)
 
 
 def _run_apply(args):
-    if not pathlib.Path(args.out).absolute().parent.is_dir():
-        raise UserError(f"{args.out}: no such folder")
     separator = Separator(args.separator)
     try:
         with files.atomic_path(args.out) as temporary:
@@ -71,8 +70,8 @@ def _run_train(args):
         raise SeparatorError(
             "training a separator needs openunmix: pip install 'lca-keras[vocals]'"
         )
-    if args.epochs < 1 or args.hidden_size < 2 or args.hidden_size % 2:
-        raise UserError("--epochs must be at least 1, --hidden-size an even number")
+    if args.hidden_size < 2 or args.hidden_size % 2:
+        raise UserError(f"--hidden-size must be even, not {args.hidden_size}")
     if pathlib.Path(args.out).exists():
         raise UserError(f"{args.out} exists already: choose another --out")
     data = pathlib.Path(args.data)

@@ -16,7 +16,7 @@ import sys
 from lca_keras.base import console
 from lca_keras.base.errors import UserError
 from lca_keras.inference import answers
-from lca_keras.terminal import screen
+from lca_keras.terminal import arguments, screen
 
 # Songs from which on several processes are worth their start.
 _MANY = 8
@@ -36,17 +36,20 @@ def main(argv=None):
         "--among", nargs="+", metavar="PATH", help="folders or files to look among"
     )
     parser.add_argument(
-        "--index", metavar="FILE.npz", help="keep what was heard, and look there too"
+        "--index",
+        metavar="FILE.npz",
+        action=arguments.Output,
+        ending=".npz",
+        help="keep what was heard, and look there too",
     )
-    parser.add_argument("--top", type=int, default=10, help="songs to list")
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes; default: one a core"
-    )
+    told = "songs to list; default: 10"
+    parser.add_argument("--top", default=10, help=told, **arguments.WHOLE)
+    told = "processes; default: one a core"
+    parser.add_argument("--workers", help=told, **arguments.WHOLE)
     answers.add_vocals_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     console.add_debug_flag(parser)
-    args = parser.parse_args(argv)
-    return console.guard(lambda: similar(args), args.debug)
+    return arguments.command(parser.parse_args, similar, argv)
 
 
 def similar(args):
@@ -93,22 +96,12 @@ def similar(args):
 
 def check_options(args):
     """Raises a `UserError` for options that cannot be."""
-    if args.top < 1:
-        raise UserError(f"--top must be at least 1, not {args.top}")
-    if args.workers is not None and args.workers < 1:
-        raise UserError(f"--workers must be at least 1, not {args.workers}")
     if not args.among and not args.index:
         raise UserError("say where to look: --among FOLDER, or --index FILE.npz")
     if not args.among and not os.path.exists(args.index):
         raise UserError(f"{args.index} is not there: --among FOLDER makes it")
     if args.song is None and not (args.among and args.index):
         raise UserError("give a song, or --among and --index to make an index")
-    if args.index:
-        path = pathlib.Path(args.index)
-        if path.suffix != ".npz":
-            raise UserError(f"--index {path}: expected a .npz")
-        if not path.absolute().parent.is_dir():
-            raise UserError(f"--index {path}: no such folder")
 
 
 def extend(index, songs, identifier, opened, args):

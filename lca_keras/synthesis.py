@@ -8,6 +8,7 @@ import sys
 
 from lca_keras.base import console
 from lca_keras.corpora.synthesis import TEST_BANDS, SynthesisConfig, write_corpus
+from lca_keras.terminal import arguments
 
 
 def main(argv=None):
@@ -17,14 +18,10 @@ def main(argv=None):
         prog="python -m lca_keras.synthesis", description=__doc__.split("\n")[0]
     )
     parser.add_argument("out", help="folder to write the corpus to")
-    parser.add_argument("--artists", type=int, default=defaults.artists)
-    parser.add_argument("--albums", type=int, default=defaults.albums)
-    parser.add_argument("--songs", type=int, default=defaults.songs)
-    parser.add_argument("--seconds", type=float, default=defaults.seconds)
-    parser.add_argument("--confounding", type=float, default=defaults.confounding)
-    parser.add_argument("--voice-db", type=float, default=defaults.voice_db)
-    parser.add_argument("--sample-rate", type=int, default=defaults.sample_rate)
-    parser.add_argument("--seed", type=int, default=defaults.seed)
+    for field in dataclasses.fields(defaults):
+        if field.name != "test_bands":
+            option = "--" + field.name.replace("_", "-")
+            parser.add_argument(option, type=field.type, default=field.default)
     parser.add_argument(
         "--test-bands",
         choices=TEST_BANDS,
@@ -32,11 +29,10 @@ def main(argv=None):
         help="who plays in the last two albums; default: any",
     )
     parser.add_argument("--stems", action="store_true", help="write the stems too")
-    parser.add_argument("--jobs", type=int, help="processes; default: all cores")
-    console.add_debug_flag(parser)
-    args = parser.parse_args(argv)
+    told = "processes; default: all cores"
+    parser.add_argument("--jobs", help=told, **arguments.WHOLE)
 
-    def run():
+    def run(args):
         fields = dataclasses.fields(SynthesisConfig)
         corpus = SynthesisConfig(**{f.name: getattr(args, f.name) for f in fields})
         with console.progress("Synthesising songs") as progress:
@@ -47,7 +43,8 @@ def main(argv=None):
             f"commands: --data {listed}"
         )
 
-    return console.guard(run, args.debug)
+    console.add_debug_flag(parser)
+    return arguments.command(parser.parse_args, run, argv)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ import pathlib
 import sys
 
 from lca_keras.base import console, files
-from lca_keras.base.config import FeatureConfig
 from lca_keras.base.errors import UserError
-from lca_keras.terminal import arguments, screen
+from lca_keras.base.sections import FeatureConfig
+from lca_keras.terminal import arguments, resolving, screen
 from pipelines import extraction
 
 _REPORT_COLUMNS = ["artist", "album", "song", "path", "status", "reason"]
@@ -38,7 +38,8 @@ def main(argv=None):
     parser.add_argument(
         "--keep-vocals", metavar="FOLDER", help="keep separated vocals as FLAC files"
     )
-    parser.add_argument("--workers", type=int, help="local processes; default: 1")
+    told = "local processes; default: 1"
+    parser.add_argument("--workers", help=told, **arguments.WHOLE)
     parser.add_argument("--runner", default=extraction.LOCAL_RUNNER, help="of Beam")
     parser.add_argument(
         "--report",
@@ -51,14 +52,18 @@ def main(argv=None):
         help="unusable or doubtful songs give exit code 1",
     )
     console.add_debug_flag(parser)
-    args, beam_options = parser.parse_known_args(argv)
-    return console.guard(lambda: run(args, beam_options), args.debug)
+
+    def parse(argv):
+        args, args.beam_options = parser.parse_known_args(argv)
+        return args
+
+    return arguments.command(parse, run, argv)
 
 
-def run(args, beam_options):
+def run(args):
     """Runs the job that the parsed arguments describe; returns an exit code."""
-    config, separator = arguments.resolve_features(args, FeatureConfig())
-    beam_options = _beam_options(args, beam_options)
+    config, separator = resolving.resolve_features(args, FeatureConfig())
+    beam_options = _beam_options(args, args.beam_options)
     from lca_keras.data.corpus import DataSource
     from lca_keras.data.extraction import Extractor
 

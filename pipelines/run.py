@@ -9,12 +9,12 @@ import time
 from lca_keras.base import console
 from lca_keras.base.config import get_preset
 from lca_keras.base.errors import UserError
-from lca_keras.terminal import arguments, screen
+from lca_keras.terminal import arguments, resolving, screen
 from pipelines import STAGES
 
 
-def parse_args(argv=None):
-    """Parses the command line."""
+def main(argv=None):
+    """Command line of the pipeline."""
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.run", description=__doc__.splitlines()[0]
     )
@@ -28,7 +28,7 @@ def parse_args(argv=None):
     )
     arguments.add_preset_option(what)
     arguments.add_strategy_option(what)
-    what.add_argument("--seed", type=int, help="of everything; default: 0")
+    arguments.add_fields(what, "train.seed")
     what.add_argument(
         "--from",
         dest="first",
@@ -44,9 +44,10 @@ def parse_args(argv=None):
         "--artefacts", default="artefacts", help="folder of all pipelines' artefacts"
     )
     where.add_argument("--exports", default="saved_models", help="folder of exports")
-    where.add_argument("--workers", type=int, help="processes of the extraction")
+    told = "processes of the extraction; default: 1"
+    where.add_argument("--workers", help=told, **arguments.WHOLE)
     console.add_debug_flag(parser)
-    return parser.parse_args(argv)
+    return arguments.command(parser.parse_args, run, argv)
 
 
 def stage(name):
@@ -55,12 +56,6 @@ def stage(name):
     if name.lower() not in known:
         raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(STAGES)}")
     return known[name.lower()]
-
-
-def main(argv=None):
-    """Command line of the pipeline."""
-    args = parse_args(argv)
-    return console.guard(lambda: run(args), args.debug)
 
 
 def run(args):
@@ -114,7 +109,9 @@ def _pipeline(args, first):
         config, settings = load(args.config)
     else:
         config, settings = get_preset(args.preset or "paper"), Settings()
-    config, source = arguments.resolve_data(args, config, train={"seed": args.seed})
+    config, source = resolving.resolve_data(
+        args, config, **arguments.sections(args, "train.seed")
+    )
     root = pathlib.Path(args.artefacts, args.name)
     root.mkdir(parents=True, exist_ok=True)
     workshop = artefacts.Workshop(

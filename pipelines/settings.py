@@ -2,7 +2,9 @@
 
 import dataclasses
 
-from lca_keras.base.config import Config, ConfigError, content, section
+from lca_keras.base import yaml_files
+from lca_keras.base.config import Config
+from lca_keras.base.fields import ConfigError, Section, build, field
 from pipelines.statistics import Schema
 
 LEVELS = ("song", "frame")
@@ -12,32 +14,28 @@ SLICES = ("artist", "album", "clip_seconds", "origin", "heard")
 
 
 @dataclasses.dataclass(frozen=True)
-class Threshold:
+class Threshold(Section, name="pipeline.thresholds"):
     """What a candidate has to reach to be blessed, on all test songs or by slice.
 
-    Attributes:
-        metric: One of `METRICS`; `band_share` is the share of songs put together from
-            two artists that are named after the band.
-        slice: One of `SLICES`, every slice of which has to reach it; or of all songs.
-        value: One slice of it, or every one.
-        at_least: Least value.
-        at_most: Greatest value.
-        change_at_least: Least difference to the pushed version, where there is one.
+    `band_share` is the share of songs put together from two artists that are named
+    after the band.
     """
 
-    metric: str
-    slice: str = ""
-    value: str = ""
-    at_least: float | None = None
-    at_most: float | None = None
-    change_at_least: float | None = None
+    metric: str = field(choices=METRICS)
+    slice: str = field("", "every slice of this kind has to reach it", choices=SLICES)
+    value: str = field("", "one slice of it alone")
+    at_least: float | None = field(None, "least value", least=0, most=1)
+    at_most: float | None = field(None, "greatest value", least=0, most=1)
+    change_at_least: float | None = field(
+        None,
+        "least difference to the pushed version, if there is one",
+        least=-1,
+        most=1,
+    )
 
     def __post_init__(self):
+        super().__post_init__()
         limits = (self.at_least, self.at_most, self.change_at_least)
-        if self.metric not in METRICS:
-            raise ConfigError(f"metric {self.metric!r}: one of {', '.join(METRICS)}")
-        if self.slice and self.slice not in SLICES:
-            raise ConfigError(f"slice {self.slice!r}: one of {', '.join(SLICES)}")
         if self.value and not self.slice:
             raise ConfigError(f"value {self.value!r} needs a slice that it is of")
         if self.slice and (self.metric == "band_share" or "f1" in self.metric):
@@ -48,12 +46,6 @@ class Threshold:
         if sum(limit is not None for limit in limits) != 1:
             raise ConfigError(
                 f"{self.metric}: give one of at_least, at_most and change_at_least"
-            )
-        [limit] = [limit for limit in limits if limit is not None]
-        least = 0 if self.change_at_least is None else -1
-        if not least <= limit <= 1:
-            raise ConfigError(
-                f"{self.metric}: {limit:g} is not in its range, {least} to 1"
             )
         if self.metric == "band_share" and self.change_at_least is not None:
             raise ConfigError("band_share has no change: give at_most")
@@ -72,73 +64,41 @@ class Threshold:
 
 
 @dataclasses.dataclass(frozen=True)
-class Infra:
-    """What a candidate may need where it is served.
+class Infra(Section, name="pipeline.infra"):
+    """What a candidate may need where it is served."""
 
-    Attributes:
-        memory_mb: Resident memory of a process that serves it, an hour of song
-            included.
-        seconds_per_hour: Time for an hour of song.
-        first_answer_seconds: Time to load it and to answer the warm-up requests.
-        tolerance: Greatest difference of a probability to the trainer's.
-        songs: Test songs that are compared.
-    """
-
-    memory_mb: float = 4096.0
-    seconds_per_hour: float = 600.0
-    first_answer_seconds: float = 120.0
-    tolerance: float = 1e-4
-    songs: int = 20
+    memory_mb: float = field(
+        4096.0, "resident memory of its process, an hour of song included", above=0
+    )
+    seconds_per_hour: float = field(600.0, "time for an hour of song", above=0)
+    first_answer_seconds: float = field(
+        120.0, "time to load it and to answer the warm-up requests", above=0
+    )
+    tolerance: float = field(
+        1e-4, "greatest difference of a probability to the trainer's", least=0
+    )
+    songs: int = field(20, "test songs that are compared", least=1)
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """Of all stages.
+class Settings(Section, name="pipeline"):
+    """Of all stages."""
 
-    Attributes:
-        schema: `Schema` of ExampleValidator.
-        trials: Trainings of Tuner's search of the loss weights; 0 leaves it out.
-        thresholds: Tuple of `Threshold` of Evaluator.
-        may_drop: Artists that a candidate need not know any more.
-        infra: `Infra` of InfraValidator.
-        canary: Whether Pusher labels a version canary instead of stable.
-        keep: Versions that Pusher keeps, or `None` for all.
-    """
-
-    schema: Schema = dataclasses.field(default_factory=Schema)
-    trials: int = 0
-    thresholds: tuple[Threshold, ...] = (
+    schema: Schema = dataclasses.field(default_factory=Schema)  # Of ExampleValidator.
+    trials: int = field(
+        0, "trainings of Tuner's search of the loss weights; 0 leaves it out", least=0
+    )
+    thresholds: tuple[Threshold, ...] = (  # Of Evaluator.
         Threshold("song_f1", at_least=0.3),
         Threshold("song_f1", change_at_least=-0.02),
         Threshold("frame_accuracy", slice="artist", at_least=0.1),
         Threshold("frame_accuracy", slice="artist", change_at_least=-0.25),
         Threshold("band_share", at_most=0.5),
     )
-    may_drop: tuple[str, ...] = ()
-    infra: Infra = dataclasses.field(default_factory=Infra)
-    canary: bool = False
-    keep: int | None = None
-
-    @classmethod
-    def from_dict(cls, raw):
-        """Builds settings from a section of YAML; missing fields take defaults.
-
-        Raises:
-            ConfigError: Unknown or ill-typed fields.
-        """
-        raw, parts = dict(raw or {}), {}
-        for name, kind in (("schema", Schema), ("infra", Infra)):
-            if name in raw:
-                parts[name] = section(f"pipeline.{name}", kind, raw.pop(name))
-        listed = raw.pop("thresholds", None)
-        if listed is not None:
-            if not isinstance(listed, list):
-                raise ConfigError("pipeline.thresholds: expected a list")
-            parts["thresholds"] = tuple(
-                section(f"pipeline.thresholds[{number}]", Threshold, each)
-                for number, each in enumerate(listed)
-            )
-        return dataclasses.replace(section("pipeline", cls, raw), **parts)
+    may_drop: tuple[str, ...] = field((), "artists whom a candidate need not know")
+    infra: Infra = Infra()  # Of InfraValidator.
+    canary: bool = field(False, "whether Pusher labels a version canary, not stable")
+    keep: int | None = field(None, "versions that Pusher keeps; null: all", least=1)
 
 
 def load(path):
@@ -150,6 +110,6 @@ def load(path):
     Raises:
         ConfigError: The file is missing, not YAML, or not valid.
     """
-    with content(path) as raw:
-        settings = Settings.from_dict(raw.pop("pipeline", None))
+    with yaml_files.content(path, "config", ConfigError) as raw:
+        settings = build("pipeline", Settings, raw.pop("pipeline", None) or {})
         return Config.from_dict(raw), settings

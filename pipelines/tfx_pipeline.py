@@ -10,7 +10,7 @@ import json
 import pathlib
 import sys
 
-import yaml
+from lca_keras.base.config import Config
 
 _MODULE = pathlib.Path(__file__).with_name("tfx_module.py")
 # What statistics are of: text and numbers, not spectrograms.
@@ -208,13 +208,12 @@ def main(argv=None):
     args = parser.parse_args(argv)
     from tfx import v1 as tfx
 
-    config = yaml.safe_load(pathlib.Path(args.config).read_text(encoding="utf-8"))
     pipeline = create(
         args.name,
         args.root,
         args.examples,
         args.serving,
-        config,
+        Config.load(args.config).to_dict(),
         thresholds=json.loads(args.thresholds),
         trials=args.trials,
     )

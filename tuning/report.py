@@ -15,8 +15,9 @@ import sys
 import numpy as np
 
 from lca_keras.base import console, files, plots
-from lca_keras.base.config import LOSS_WEIGHTS, Config
+from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
+from lca_keras.base.sections import LOSS_WEIGHTS
 from lca_keras.workflow import cells
 from tuning.space import BUDGET, shown
 

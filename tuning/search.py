@@ -13,14 +13,16 @@ import sys
 import warnings
 
 from lca_keras.base import console
-from lca_keras.base.config import OBJECTIVES
 from lca_keras.base.errors import UserError
-from lca_keras.terminal import arguments
+from lca_keras.terminal import arguments, resolving
 from tuning import space as spaces
 
+# Fields of the configuration that options change.
+_FIELDS = ("train.epochs", "train.objective", "train.seed", *arguments.AUGMENT)
 
-def parse_args(argv=None):
-    """Parses the command line."""
+
+def main(argv=None):
+    """Command line of the search."""
     parser = argparse.ArgumentParser(
         prog="python -m tuning.search", description=__doc__.splitlines()[0]
     )
@@ -33,23 +35,14 @@ def parse_args(argv=None):
         default="bayesian",
         help="default: bayesian; grid takes three values of every range",
     )
-    what.add_argument(
-        "--trials",
-        type=int,
-        help="default: 20; grid: all; more of them lengthen a search",
-    )
-    what.add_argument(
-        "--seeds", type=int, default=1, help="trainings a trial; default: 1"
-    )
-    what.add_argument(
-        "--epochs", type=int, help="of a trial, warm-up included; default: the preset's"
-    )
+    told = "default: 20; grid: all; more of them lengthen a search"
+    what.add_argument("--trials", help=told, **arguments.WHOLE)
+    told = "trainings a trial; default: 1"
+    what.add_argument("--seeds", default=1, help=told, **arguments.WHOLE)
     what.add_argument("--base-config", help="YAML of what is not searched")
     arguments.add_preset_option(what)
-    arguments.add_augment_options(what)
+    arguments.add_fields(what, *_FIELDS)
     what.add_argument("--space", help="YAML that changes the search space")
-    what.add_argument("--objective", choices=OBJECTIVES, help="default: frame_f1")
-    what.add_argument("--seed", type=int, help="first seed; default: 0")
     where = parser.add_argument_group("where")
     where.add_argument("--searches", default="searches", help="folder of searches")
     where.add_argument(
@@ -58,13 +51,7 @@ def parse_args(argv=None):
         help="name of this process among others; default: machine and number",
     )
     console.add_debug_flag(parser)
-    return parser.parse_args(argv)
-
-
-def main(argv=None):
-    """Command line of the search."""
-    args = parse_args(argv)
-    return console.guard(lambda: search(args), args.debug)
+    return arguments.command(parser.parse_args, search, argv)
 
 
 def search(args):
@@ -79,7 +66,7 @@ def search(args):
         if name in space and getattr(args, name) is not None:
             option = "--" + name.replace("_", "-")
             raise UserError(f"{option}: {name} is searched; fix it in --space")
-    trials = _check_numbers(args, space, config)
+    _check_numbers(args, space, config)
     console.quiet_tensorflow()
     import tensorflow as tf
 
@@ -97,7 +84,7 @@ def search(args):
         tf.config.experimental.enable_op_determinism()
     folder = pathlib.Path(args.searches, args.name)
     wanted = study.Search(
-        args.algorithm, trials, args.seeds, spaces.to_json(space), config.to_dict()
+        args.algorithm, args.trials, args.seeds, spaces.to_json(space), config.to_dict()
     )
     study.open_folder(folder, wanted)
     again = ["python", "-m", "tuning.search", *sys.argv[1:]]
@@ -134,14 +121,11 @@ def _config_from(args):
     """What all trials share, and where the data is."""
     if args.data is None and args.store is None:
         raise UserError("give either --data or --store")
-    config = arguments.base_config(
+    config = resolving.base_config(
         args.base_config, args.preset, "paper", "--base-config"
     )
-    config, source = arguments.resolve_data(
-        args,
-        config,
-        train={"epochs": args.epochs, "seed": args.seed, "objective": args.objective},
-        augment=arguments.augment_section(args, config),
+    config, source = resolving.resolve_data(
+        args, config, **arguments.sections(args, *_FIELDS)
     )
     if config.model.name != "crnn_fgnl" or config.train.method != "lca":
         raise UserError(
@@ -152,11 +136,7 @@ def _config_from(args):
 
 
 def _check_numbers(args, space, config):
-    """Checks the numbers; returns that of trials, `None` for as many as there are."""
-    for option in ("trials", "seeds"):
-        value = getattr(args, option)
-        if value is not None and value < 1:
-            raise UserError(f"--{option} must be at least 1, not {value}")
+    """Checks the numbers, with each other and with what is searched."""
     longest = spaces.longest_warmup(space, config)
     if config.train.epochs <= longest:
         raise UserError(
@@ -165,7 +145,6 @@ def _check_numbers(args, space, config):
         )
     if args.algorithm == "hyperband" and args.trials is not None:
         raise UserError("hyperband decides by itself how many trials it runs")
-    return args.trials
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ be asked for.
 
 import dataclasses
 import math
-import pathlib
 
-import yaml
-
-from lca_keras.base.config import EFFECTS, LossWeights
+from lca_keras.base import yaml_files
+from lca_keras.base.config import field_of
 from lca_keras.base.errors import UserError
+from lca_keras.base.fields import Limits, choices_of, rule_of
+from lca_keras.base.sections import LossWeights
 
 # Here, and not beside the oracles, so that `--help` loads no KerasTuner.
 ALGORITHMS = ("bayesian", "hyperband", "random", "grid")
@@ -70,38 +70,37 @@ class Parameter:
         return dataclasses.replace(self, values=tuple(values))
 
 
-_MOST = 0.999  # Of a ratio: rounding must not take it to 1.
-_TINY = math.nextafter(0.0, 1.0)
-_BELOW_1 = math.nextafter(1.0, 0.0)
-# Lowest and highest value of each parameter, both allowed, and the same in words.
-_LIMITS = {
-    "main": (_TINY, math.inf, "greater than 0"),
-    "cf_ratio": (0, _MOST, "from 0 to 0.999, for main must weigh more than cf"),
-    "ent_cf": (_TINY, math.inf, "greater than 0"),
-    "ent_main_ratio": (
-        *(0, _MOST),
-        "from 0 to 0.999, for ent_cf must weigh more than ent_main",
-    ),
-    "att": (0, math.inf, "0 or greater"),
-    "warmup_epochs": (0, math.inf, "0 or greater"),
-    "cf_dropout": (0, _BELOW_1, "from 0 to below 1"),
-    "learning_rate": (_TINY, _BELOW_1, "between 0 and 1"),
-    "remix_share": (0, 1, "from 0 to 1"),
-    "remix_gain_db": (0, math.inf, "0 or greater"),
+# Names of what is no loss weight, and the fields of a `Config` where the values go.
+_FIELDS = {
+    "warmup_epochs": "train.warmup_epochs",
+    "cf_dropout": "train.cf_dropout",
+    "learning_rate": "train.learning_rate",
+    "effect_form": "train.effect",
+    "detach_counterfactual": "train.detach_counterfactual",
+    "remix_share": "augment.remix_share",
+    "remix_gain_db": "augment.remix_gain_db",
 }
-_WHOLE = ("warmup_epochs",)
+_KNOWN = {name: field_of(place) for name, place in _FIELDS.items()}
+_WHOLE = {name for name, field in _KNOWN.items() if field.type is int}
 # What has no order: every value that may be listed.
 # (KerasTuner would make numbers of true and false.)
-_CHOICES = {"effect_form": EFFECTS, "detach_counterfactual": ("false", "true")}
-# Where the values go that are no loss weights: section and field of a `Config`.
-_FIELDS = {
-    "warmup_epochs": ("train", "warmup_epochs"),
-    "cf_dropout": ("train", "cf_dropout"),
-    "learning_rate": ("train", "learning_rate"),
-    "effect_form": ("train", "effect"),
-    "detach_counterfactual": ("train", "detach_counterfactual"),
-    "remix_share": ("augment", "remix_share"),
-    "remix_gain_db": ("augment", "remix_gain_db"),
+_CHOICES = {
+    name: choices_of(field) or ("false", "true")
+    for name, field in _KNOWN.items()
+    if field.type in (str, bool)
+}
+_RATIO = Limits(least=0, most=0.999)  # Rounding must not take it to 1.
+_LIMITS = {
+    "main": Limits(above=0),
+    "cf_ratio": _RATIO,
+    "ent_cf": Limits(above=0),
+    "ent_main_ratio": _RATIO,
+    "att": Limits(least=0),
+    **{n: rule_of(field).limits for n, field in _KNOWN.items() if n not in _CHOICES},
+}
+_WHY = {
+    "cf_ratio": ", for main must weigh more than cf",
+    "ent_main_ratio": ", for ent_cf must weigh more than ent_main",
 }
 
 # Decades around the default weights. The entropy of the main branch stays small: above
@@ -126,23 +125,12 @@ def load_space(path=None):
     """
     if path is None:
         return dict(DEFAULT)
-    try:
-        raw = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpaceError(f"cannot read space {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpaceError(f"space {path} is not YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise SpaceError(f"space {path}: expected names with ranges, received {raw!r}")
-    space = dict(DEFAULT)
-    for name, entry in raw.items():
-        try:
-            space[name] = _parameter(name, entry)
-        except SpaceError as error:
-            raise SpaceError(f"space {path}: {error}") from error
-    if all(parameter.fixed for parameter in space.values()):
-        raise SpaceError(f"space {path}: every parameter is fixed, nothing to search")
-    return space
+    with yaml_files.content(path, "space", SpaceError) as raw:
+        changed = {name: _parameter(name, entry) for name, entry in raw.items()}
+        space = DEFAULT | changed
+        if all(parameter.fixed for parameter in space.values()):
+            raise SpaceError("every parameter is fixed, nothing to search")
+        return space
 
 
 def _parameter(name, entry):
@@ -201,9 +189,10 @@ def _value(name, value):
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SpaceError(f"{name}: expected a number, received {value!r}")
-    low, high, text = _LIMITS[name]
-    if not math.isfinite(value) or not low <= value <= high:
-        raise SpaceError(f"{name}: {value:g} is out of bounds; it must be {text}")
+    limits = _LIMITS[name]
+    if not limits.allow(value):
+        told = f"{limits}{_WHY.get(name, '')}"
+        raise SpaceError(f"{name}: {value:g} is out of bounds; it must be {told}")
     if name in _WHOLE:
         if value != int(value):
             raise SpaceError(f"{name}: expected a whole number, received {value:g}")
@@ -269,8 +258,8 @@ def apply(values, config):
         ent_main=values["ent_cf"] * values["ent_main_ratio"],
     )
     sections = {"train": {}, "augment": {}}
-    for name, (section, field) in _FIELDS.items():
-        value = values.get(name)
+    for name, place in _FIELDS.items():
+        (section, field), value = place.split("."), values.get(name)
         if name == "detach_counterfactual" and value is not None:
             value = value == "true"
         sections[section][field] = value

@@ -14,8 +14,8 @@ import shutil
 import keras
 
 from lca_keras.base import console, files
-from lca_keras.base.config import AugmentConfig, LossWeights
 from lca_keras.base.errors import UserError
+from lca_keras.base.sections import AugmentConfig, LossWeights
 from lca_keras.models import callbacks
 from lca_keras.models.factory import build_training_model
 from lca_keras.workflow import cells, training

@@ -5,8 +5,8 @@ import functools
 
 import numpy as np
 
-from lca_keras.base.config import AugmentConfig
 from lca_keras.base.errors import UserError
+from lca_keras.base.sections import AugmentConfig
 from lca_keras.data import augment as augmentation
 from lca_keras.data.examples import parse_example, read_record, untuned
 from lca_keras.features import silence
@@ -207,7 +207,7 @@ class ClipSource:
             seed: Int.
             first_epoch: Int, epoch to begin with.
             epochs: Int, epoch to end before.
-            augment: Optional `lca_keras.base.config.AugmentConfig`.
+            augment: Optional `lca_keras.base.sections.AugmentConfig`.
 
         Returns:
             `tf.data.Dataset` of tuples of what the network takes, float32 `(batch, …)`

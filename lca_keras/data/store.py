@@ -11,8 +11,8 @@ import pathlib
 import numpy as np
 
 from lca_keras.base import files
-from lca_keras.base.config import FeatureConfig
 from lca_keras.base.errors import UserError
+from lca_keras.base.sections import FeatureConfig
 from lca_keras.data.catalogue import Song
 from lca_keras.data.examples import (
     parse_example,
@@ -92,7 +92,7 @@ class FeatureStore:
 
     Args:
         folder: Folder of the store; it need not be there yet.
-        config: `lca_keras.base.config.FeatureConfig` that its features must have.
+        config: `lca_keras.base.sections.FeatureConfig` that its features must have.
 
     Attributes:
         front_end: `lca_keras.features.front_end.FrontEnd` that they are of.

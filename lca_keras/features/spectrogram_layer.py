@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from lca_keras.base.config import FeatureConfig
+from lca_keras.base.sections import FeatureConfig
 from lca_keras.features import spectrogram
 
 # Of every song of a batch; bounds memory.
@@ -22,7 +22,7 @@ class LogMelSpectrogram(keras.layers.Layer):
     song's result does not depend on its batch.
 
     Args:
-        feature_config: `lca_keras.base.config.FeatureConfig` or a dict of its fields.
+        feature_config: `lca_keras.base.sections.FeatureConfig` or a dict of its fields.
 
     Call arguments:
         inputs: Float tensor, `(batch, samples)` at the configured sample rate.

@@ -6,7 +6,7 @@ import dataclasses
 import keras
 from keras import ops
 
-from lca_keras.base.config import EFFECTS, EMBEDDING_LOSSES, METHODS, LossWeights
+from lca_keras.base.sections import EFFECTS, EMBEDDING_LOSSES, METHODS, LossWeights
 from lca_keras.models import distribution, losses
 from lca_keras.models.backbone import missing_members
 from lca_keras.models.device import has_gpu
@@ -48,7 +48,7 @@ class LCAModel(keras.Model):
         method: `"lca"` learns A~ with the backbone's `new_attention`; `"cal"` draws it
             uniformly from [0, 2) and keeps only the `main` and `effect` terms; `"none"`
             trains the backbone alone, which then needs no attention.
-        loss_weights: `lca_keras.base.config.LossWeights` or a dict of its fields. A
+        loss_weights: `lca_keras.base.sections.LossWeights` or a dict of its fields. A
             weight of zero switches a term off. The attribute can be set anew at any
             time; a compiled step follows without being traced again.
         cf_dropout: Float, dropout rate before the classifier in the counterfactual

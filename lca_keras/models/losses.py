@@ -8,7 +8,7 @@ import math
 
 from keras import ops
 
-from lca_keras.base.config import EFFECTS
+from lca_keras.base.sections import EFFECTS
 
 # Cross-entropies are minimised; entropies and the attention distance maximised.
 SIGNS = {
@@ -65,7 +65,7 @@ def effect_logits(logits, cf_logits, form="probability"):
     Args:
         logits: Main branch, `(batch, classes)`.
         cf_logits: Counterfactual branch, `(batch, classes)`.
-        form: One of `lca_keras.base.config.EFFECTS`.
+        form: One of `lca_keras.base.sections.EFFECTS`.
 
     Returns:
         Float tensor, `(batch, classes)`.

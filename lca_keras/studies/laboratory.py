@@ -10,16 +10,16 @@ import numpy as np
 
 from lca_keras.audio import separation
 from lca_keras.base import files
-from lca_keras.base.config import (
+from lca_keras.base.config import Config
+from lca_keras.base.errors import UserError
+from lca_keras.base.registry import NETWORKS
+from lca_keras.base.sections import (
     AUGMENTATIONS,
     EFFECTS,
     EMBEDDING_LOSSES,
     METHODS,
-    Config,
     LossWeights,
 )
-from lca_keras.base.errors import UserError
-from lca_keras.base.registry import NETWORKS
 
 _PREDICTIONS = "predictions_test.npz"
 # Terms that act in the warm-up, whatever their weights.

@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 
-from lca_keras.base.config import CLIP_SECONDS
+from lca_keras.base.sections import CLIP_SECONDS
 from lca_keras.studies import statistics
 from lca_keras.studies.laboratory import configure
 from lca_keras.studies.results import Table

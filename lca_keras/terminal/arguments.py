@@ -1,44 +1,180 @@
-"""Arguments that several commands take, and what they mean."""
+"""Arguments that several commands take; those of a configuration from its fields."""
 
+import argparse
 import dataclasses
+import os
+import pathlib
 import re
 
-from lca_keras.base.config import (
-    AUGMENTATIONS,
-    LEVELS,
-    MELODIES,
-    PRESETS,
-    SOURCES,
-    STRATEGIES,
-    Config,
-    SplitConfig,
-    get_preset,
-)
+from lca_keras.base import console
+from lca_keras.base.config import PRESETS, Config, field_of, get_preset
 from lca_keras.base.errors import UserError
+from lca_keras.base.fields import Limits, choices_of, kind_of, rule_of
+from lca_keras.base.sections import STRATEGIES
+
+FEATURES = ("features.source", "features.level", "features.melody")
+AUGMENT = ("augment.kinds", "augment.remix_share", "augment.remix_gain_db")
+
+
+def command(parse, job, argv=None):
+    """The last line of a command: parses its options and does its job.
+
+    Args:
+        parse: `parse_args` of the command's parser, which has `--debug`.
+        job: Function of the parsed arguments; it may return an exit code.
+        argv: The words, those of the process by default.
+
+    Returns:
+        Exit code, as of `lca_keras.base.console.guard`.
+    """
+    parsed = []
+    failed = console.guard(lambda: parsed.append(parse(argv)))
+    return failed or console.guard(lambda: job(parsed[0]), parsed[0].debug)
+
+
+# === What a value may be ===
+
+
+class Limited(argparse.Action):
+    """An option whose number has limits: `action=Limited, type=int, least=1`."""
+
+    def __init__(self, *words, **settings):
+        names = [field.name for field in dataclasses.fields(Limits)]
+        limits = {name: settings.pop(name) for name in names if name in settings}
+        super().__init__(*words, **settings)
+        self.limits = Limits(**limits)
+
+    def __call__(self, parser, namespace, value, option=None):
+        """Keeps the value, or raises a `UserError` that names the option."""
+        if not self.limits.allow(value):
+            raise UserError(f"{option} must be {self.limits}, not {value}")
+        setattr(namespace, self.dest, value)
+
+
+# Settings of an option with a whole number from 1.
+WHOLE = {"type": int, "action": Limited, "least": 1, "metavar": "N"}
+
+
+class Output(argparse.Action):
+    """An option with a file to be written: `action=Output, ending=".png"`."""
+
+    def __init__(self, *words, ending="", **settings):
+        super().__init__(*words, **settings)
+        self.ending = ending
+
+    def __call__(self, parser, namespace, value, option=None):
+        """Keeps the value, or raises a `UserError` that names the option."""
+        check_output(option or self.metavar or self.dest, value, self.ending)
+        setattr(namespace, self.dest, value)
+
+
+def check_output(option, path, ending=""):
+    """Raises a `UserError` if a file cannot be written, or has another ending."""
+    if not str(path).lower().endswith(ending):
+        raise UserError(f"{option} {path}: the name has to end in {ending}")
+    folder = pathlib.Path(path).absolute().parent
+    if not folder.is_dir():
+        raise UserError(f"{option} {path}: no such folder")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{option} {path}: no permission to write there")
+
+
+def check_name(name):
+    """Returns `name` if it can name a folder here and in exports.
+
+    Raises:
+        UserError: It is empty, hidden, or contains path separators.
+    """
+    if not re.fullmatch(r"[\w][\w .@+-]*", name):
+        raise UserError(
+            f"--name {name!r}: use letters, digits, space and . _ - @ +, beginning "
+            "with a letter or digit"
+        )
+    return name
+
+
+# === Fields of a configuration ===
+
+
+def add_fields(parser, *names):
+    """Adds an option for each field of a `Config`, such as `train.epochs`.
+
+    Its name, type, choices, help and default are the field's; presets that have another
+    default are named with theirs.
+    """
+    for name in names:
+        field = field_of(name)
+        (kind, several), choices = kind_of(field), choices_of(field)
+        settings = {"help": _told(name)}
+        if kind is bool:
+            settings |= {"action": "store_true", "default": None}
+        elif several:
+            settings |= {"nargs": "+", "choices": ["none", *choices]}
+        elif choices:
+            settings |= {"type": kind, "choices": choices}
+        else:
+            settings |= {"type": kind, "metavar": _METAVARS[kind]}
+        parser.add_argument(_option(name), **settings)
+
+
+_METAVARS = {int: "N", float: "X", str: "FILE"}
+
+
+def sections(args, *names):
+    """What the options of `add_fields` say, as sections for `Config.replace`.
+
+    Raises:
+        UserError: `none` together with something.
+    """
+    found = {}
+    for name in names:
+        section, key = name.split(".")
+        value = getattr(args, _option(name)[2:].replace("-", "_"))
+        if isinstance(value, list):
+            others = tuple(each for each in value if each != "none")
+            if others and len(others) < len(value):
+                raise UserError(f"{_option(name)} none excludes {', '.join(others)}")
+            value = others
+        found.setdefault(section, {})[key] = value
+    return found
+
+
+def _option(name):
+    key = rule_of(field_of(name)).option or field_of(name).name
+    return "--" + key.replace("_", "-")
+
+
+def _told(name):
+    """Help of a field, with its default and those of presets that have another."""
+    section, key = name.split(".")
+    usual, said = getattr(getattr(Config(), section), key), []
+    if usual is not None and usual is not False:
+        said.append(f"default: {_shown(usual)}")
+    for preset in PRESETS:
+        value = getattr(getattr(get_preset(preset), section), key)
+        if value != usual:
+            said.append(f"{preset}: {_shown(value)}")
+    help = rule_of(field_of(name)).help
+    return f"{help} ({'; '.join(said)})" if said else help
+
+
+def _shown(value):
+    if isinstance(value, tuple):
+        return " ".join(value) or "none"
+    return f"{value:g}" if isinstance(value, float) else value
+
+
+# === Groups of options ===
 
 
 def add_feature_options(parser):
     """Adds `--source`, `--separator`, `--level` and `--melody`."""
-    parser.add_argument(
-        "--source",
-        choices=SOURCES,
-        help="what is heard; stems hears the mixture and keeps vocals and "
-        "accompaniment for remixing. Default: mixture",
-    )
+    add_fields(parser, *FEATURES)
     parser.add_argument(
         "--separator",
         metavar="umxl|umxhq|FOLDER",
         help="Open-Unmix model for --source vocals or stems, where the manifest has "
         "no vocals_path; default: umxl",
-    )
-    parser.add_argument(
-        "--level",
-        choices=LEVELS,
-        help="song: all songs are brought to one level; none: as loud as their files, "
-        "as published. Default: song",
-    )
-    parser.add_argument(
-        "--melody", choices=MELODIES, help="tracker of the melody; default: none"
     )
 
 
@@ -67,18 +203,8 @@ def add_data_options(parser):
         "--store", help="feature store of `python -m pipelines.extract`, instead"
     )
     add_feature_options(parser)
-    parser.add_argument(
-        "--split", choices=["album", "song"], help="what is held out; default: album"
-    )
-    parser.add_argument("--split-file", help="CSV: artist, album, song, part")
-    for part in ("validation", "test"):
-        parser.add_argument(
-            f"--{part}-share",
-            type=float,
-            metavar="SHARE",
-            help="of each artist's albums (songs), at least one; default: one album, "
-            "a tenth of the songs",
-        )
+    add_fields(parser, "split.kind", "split.file")
+    add_fields(parser, "split.validation_share", "split.test_share")
     parser.add_argument(
         "--fold", metavar="K/N", help="the K-th of N folds of a cross-validation"
     )
@@ -88,194 +214,6 @@ def add_data_options(parser):
     parser.add_argument(
         "--features", default="features", help="folder of feature stores"
     )
-
-
-def add_augment_options(parser):
-    """Adds what is done to training clips."""
-    parser.add_argument(
-        "--augment",
-        nargs="+",
-        choices=["none", *AUGMENTATIONS],
-        help="of training clips: remix (voices over other bands; needs --source "
-        "stems), specaugment (masks), both, or none",
-    )
-    parser.add_argument(
-        "--remix-share", type=float, help="of clips that are remixed; default: 0.8"
-    )
-    parser.add_argument(
-        "--remix-gain-db",
-        type=float,
-        metavar="DB",
-        help="the voice's level changes by up to so much; default: 6",
-    )
-
-
-def augment_section(args, config):
-    """The augmentation options as fields of `lca_keras.base.config.AugmentConfig`.
-
-    Raises:
-        UserError: `none` together with something, or how to remix without remixing;
-            `config` is what the options change.
-    """
-    kinds = args.augment
-    if kinds is not None:
-        kinds = tuple(kind for kind in kinds if kind != "none")
-        if kinds and len(kinds) < len(args.augment):
-            raise UserError(f"--augment none excludes {', '.join(kinds)}")
-    given = (args.remix_share, args.remix_gain_db) != (None, None)
-    remixed = "remix" in (config.augment.kinds if kinds is None else kinds)
-    if given and not remixed:
-        raise UserError("--remix-share and --remix-gain-db are for --augment remix")
-    return {
-        "kinds": kinds,
-        "remix_share": args.remix_share,
-        "remix_gain_db": args.remix_gain_db,
-    }
-
-
-def base_config(path, preset, default, option="--config"):
-    """The configuration that single options change: of a YAML file or a preset.
-
-    Raises:
-        UserError: Both are given, or the file cannot be used.
-    """
-    if path and preset:
-        raise UserError(f"{option} and --preset exclude each other")
-    if path:
-        return Config.load(path)
-    return get_preset(preset or default)
-
-
-def resolve_features(args, features):
-    """Turns the feature options into a `FeatureConfig`, and the separator's folder.
-
-    Raises:
-        UserError: A separator for a mixture, or one that is not there.
-    """
-    from lca_keras.audio import separation
-
-    fields = {"source": args.source, "melody": args.melody, "level": args.level}
-    folder = None
-    if (args.source or features.source) == "mixture":
-        if args.separator:
-            raise UserError("--separator is for --source vocals or stems")
-        fields["separator"] = ""
-    elif not args.separator:
-        fields["separator"] = features.separator or separation.DEFAULT
-    else:
-        fields["separator"] = separation.separator_id(args.separator)
-        if args.separator not in separation.PRETRAINED:
-            folder = args.separator
-    given = {name: value for name, value in fields.items() if value is not None}
-    return dataclasses.replace(features, **given), folder
-
-
-def resolve_data(args, config, **sections):
-    """Turns the data options into a `Config` and a `lca_keras.data.corpus.DataSource`.
-
-    Args:
-        args: Parsed arguments.
-        config: `Config` to begin with.
-        **sections: Further changes as for `Config.replace`; what belongs together is
-            changed together.
-
-    Raises:
-        UserError: Options that exclude each other, or contradict a store.
-    """
-    from lca_keras.data.corpus import DataSource
-
-    if args.data and args.store:
-        raise UserError("--data and --store exclude each other")
-    if (args.tags or args.data_root) and not args.data:
-        raise UserError("--tags and --data-root say how to read --data")
-    if args.store:
-        features, separator = _stored_features(args, config), args.separator
-    else:
-        features, separator = resolve_features(args, config.features)
-    config = config.replace(
-        features=dataclasses.asdict(features),
-        **sections,
-    )
-    config = dataclasses.replace(config, split=_divided(args, config.split))
-    return config, DataSource(
-        **corpus_source(args),
-        store=args.store,
-        features=args.features,
-        separator=separator,
-        strict=args.strict,
-    )
-
-
-def asks_for_split(args):
-    """Whether an option says how the songs are divided."""
-    names = ("split", "split_file", "validation_share", "test_share", "fold")
-    return any(getattr(args, name) is not None for name in names)
-
-
-def _divided(args, split):
-    """A `SplitConfig` with the split options; one way takes the place of another."""
-    kind = args.split or split.kind
-    if args.split_file:
-        ways = {"file": args.split_file}
-    elif args.fold is not None:
-        numbers = re.fullmatch(r"(\d+)/(\d+)", args.fold)
-        if numbers is None:
-            raise UserError(f"--fold {args.fold!r}: not of the form 2/5")
-        ways = {"fold": int(numbers[1]), "folds": int(numbers[2])}
-    else:
-        ways = {}
-    shares = ("validation_share", "test_share")
-    ways |= {n: getattr(args, n) for n in shares if getattr(args, n) is not None}
-    if not ways:
-        return dataclasses.replace(split, kind=kind)
-    return SplitConfig(kind=kind, **ways)
-
-
-def corpus_source(args):
-    """The corpus options as fields of `lca_keras.data.corpus.DataSource`."""
-    return {"data": args.data, "data_root": args.data_root, "tags": args.tags}
-
-
-def _stored_features(args, config):
-    """The features in `--store`, which decides them.
-
-    What a configuration or an option asks for, apart from the defaults, must be so.
-    """
-    from lca_keras.data.store import FeatureStore, StoreError
-
-    stored = FeatureStore.open(args.store).config
-    usual = dataclasses.asdict(type(stored)())
-    wanted = {
-        name: value
-        for name, value in dataclasses.asdict(config.features).items()
-        if value != usual[name]
-    }
-    if args.preset:
-        wanted.pop("separator", None)  # A preset asks for stems, not for whose.
-    options = {"source": args.source, "melody": args.melody, "level": args.level}
-    wanted.update({k: v for k, v in options.items() if v is not None})
-    for name, value in wanted.items():
-        if getattr(stored, name) != value:
-            raise StoreError(
-                f"{args.store} holds features with {name} {getattr(stored, name)!r}, "
-                f"but {value!r} was asked for. Extract those with `python -m "
-                "pipelines.extract` into another folder."
-            )
-    return stored
-
-
-def check_name(name):
-    """Returns `name` if it can name a folder here and in exports.
-
-    Raises:
-        UserError: It is empty, hidden, or contains path separators.
-    """
-    if not re.fullmatch(r"[\w][\w .@+-]*", name):
-        raise UserError(
-            f"--name {name!r}: use letters, digits, space and . _ - @ +, beginning "
-            "with a letter or digit"
-        )
-    return name
 
 
 def add_preset_option(parser, note=""):
@@ -297,3 +235,17 @@ def add_strategy_option(parser):
         help="mirrored: all GPUs of this machine; multiworker: as many processes as "
         "TF_CONFIG lists, each started with the same command",
     )
+
+
+# === What they say ===
+
+
+def asks_for_split(args):
+    """Whether an option says how the songs are divided."""
+    names = ("split", "split_file", "validation_share", "test_share", "fold")
+    return any(getattr(args, name) is not None for name in names)
+
+
+def corpus_source(args):
+    """The corpus options as fields of `lca_keras.data.corpus.DataSource`."""
+    return {"data": args.data, "data_root": args.data_root, "tags": args.tags}

@@ -3,14 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lca_keras.base.config import (
-    LOSS_WEIGHTS,
-    PRESETS,
-    Config,
-    ConfigError,
-    FeatureConfig,
-    get_preset,
-)
+from lca_keras.base.config import PRESETS, Config, get_preset
+from lca_keras.base.fields import ConfigError
+from lca_keras.base.sections import LOSS_WEIGHTS, FeatureConfig
 from lca_keras.features.spectrogram import mel_spectrogram
 
 
@@ -93,28 +88,34 @@ def test_int_is_taken_for_float_and_missing_fields_are_defaults():
     assert config.train == Config().train
 
 
-def test_songs_were_as_loud_as_their_files():
-    """What was written before there were levels says nothing of them."""
-    for raw in ({}, {"features": {"mel_bins": 64}}, {"features": None}):
-        assert Config.from_dict({"version": 1, **raw}).features.level == "none"
-    assert Config.from_dict({"version": 2}).features.level == "song"
-
-
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ({"version": 2, "features": {"level": "loud"}}, "level must be one of song"),
+        (
+            {"version": 2, "features": {"level": "loud"}},
+            "level: expected one of song",
+        ),
         ({"version": 99}, "version 99 is not 2"),
+        ({"version": 1}, "version 1 is not 2"),
         ({}, "version None is not 2"),
         ({"version": 2, "trian": {}}, r"unknown sections \['trian'\]"),
         ({"version": 2, "train": {"epoch": 3}}, r"unknown fields \['epoch'\]"),
         ({"version": 2, "train": {"epochs": "3"}}, "train.epochs: expected int"),
         ({"version": 2, "train": {"epochs": True}}, "train.epochs: expected int"),
-        ({"version": 2, "train": {"epochs": 0}}, "epochs must be >= 1"),
-        ({"version": 2, "train": {"clip_seconds": 4}}, r"one of \[3, 5, 10\]"),
+        (
+            {"version": 2, "train": {"epochs": 0}},
+            "int, at least 1, received 0",
+        ),
+        (
+            {"version": 2, "train": {"clip_seconds": 4}},
+            "expected one of 3, 5, 10",
+        ),
         ({"version": 2, "train": {"deterministic": 1}}, "expected bool"),
-        ({"version": 2, "model": {"filters": [64, 128]}}, "four positive ints"),
-        ({"version": 2, "model": {"filters": 64}}, "expected a list of ints"),
+        (
+            {"version": 2, "model": {"filters": [64, 128]}},
+            "of 4 ints, each at least 1",
+        ),
+        ({"version": 2, "model": {"filters": 64}}, "expected a list of 4 ints"),
         ({"version": 2, "model": {"name": "crnn"}}, "--method none"),
         (
             {"version": 2, "model": {"name": "crnnm"}, "train": {"method": "none"}},
@@ -123,19 +124,34 @@ def test_songs_were_as_loud_as_their_files():
         ({"version": 2, "features": {"source": "vocals"}}, "a separator goes with"),
         ({"version": 2, "features": {"separator": "umxl"}}, "a separator goes with"),
         ({"version": 2, "features": {"melody": "praat"}}, "none, pyin, crepe"),
-        ({"version": 2, "loss": {"cf": -1}}, "cf must be a finite number"),
-        ({"version": 2, "loss": {"cf": float("nan")}}, "cf must be a finite number"),
+        ({"version": 2, "loss": {"cf": -1}}, "cf: expected finite float, at least 0"),
+        (
+            {"version": 2, "loss": {"cf": float("nan")}},
+            "cf: expected finite float",
+        ),
         ({"version": 2, "features": {"fmax": 9000}}, "fmax=9000"),
         ({"version": 2, "split": {"file": 3}}, "split.file: expected"),
         ({"version": 2, "train": {"objective": "f2"}}, "frame_f1, song_f1"),
         ({"version": 2, "features": {"hop_length": 8000}}, "a clip of 5 s has 11 f"),
         ({"version": 2, "train": {"effect": "odds"}}, "probability, logit, product"),
-        ({"version": 2, "augment": {"kinds": ["mix"]}}, "remix, specaugment, each"),
+        (
+            {"version": 2, "augment": {"kinds": ["mix"]}},
+            "of remix, specaugment, none",
+        ),
         ({"version": 2, "augment": {"kinds": ["remix"]}}, "use --source stems"),
         ({"version": 2, "augment": {"kinds": "remix"}}, "expected a list of strs"),
-        ({"version": 2, "augment": {"remix_share": 1.1}}, r"must be in \[0, 1\]: 1.1"),
-        ({"version": 2, "augment": {"remix_gain_db": -1}}, "a number >= 0: -1"),
-        ({"version": 2, "augment": {"mask_bands": 0}}, "must be >= 1: 0, 20"),
+        (
+            {"version": 2, "augment": {"remix_share": 1.1}},
+            "at most 1, received 1.1",
+        ),
+        (
+            {"version": 2, "augment": {"remix_gain_db": -1}},
+            "at least 0, received -1",
+        ),
+        (
+            {"version": 2, "augment": {"mask_bands": 0}},
+            "at least 1, received 0",
+        ),
         (
             {"version": 2, "augment": {"kinds": ["specaugment"], "mask_frames": 157}},
             "mask_frames must be below 157, a whole clip: 157",

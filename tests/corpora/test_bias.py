@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from lca_keras.base import files
-from lca_keras.base.config import FeatureConfig
+from lca_keras.base.sections import FeatureConfig
 from lca_keras.corpora import bias
 from lca_keras.data import catalogue
 from lca_keras.data.extraction import Extractor

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lca_keras.base.config import AugmentConfig, FeatureConfig
 from lca_keras.base.errors import UserError
+from lca_keras.base.sections import AugmentConfig, FeatureConfig
 from lca_keras.corpora import synthesis
 from lca_keras.data import augment, catalogue
 from lca_keras.data.clips import ClipSource

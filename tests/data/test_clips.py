@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from lca_keras.base import files
-from lca_keras.base.config import FeatureConfig
 from lca_keras.base.errors import UserError
+from lca_keras.base.sections import FeatureConfig
 from lca_keras.data import catalogue, update
 from lca_keras.data.clips import ClipSource, cut_clips
 from lca_keras.data.examples import parse_example

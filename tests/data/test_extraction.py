@@ -8,8 +8,8 @@ import soundfile
 
 from lca_keras.audio import separation
 from lca_keras.audio.decode import AudioError
-from lca_keras.base.config import FeatureConfig
 from lca_keras.base.errors import UserError
+from lca_keras.base.sections import FeatureConfig
 from lca_keras.data import catalogue
 from lca_keras.data.catalogue import Song
 from lca_keras.data.extraction import STATE_SIZE, Extractor, file_state

@@ -4,8 +4,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from lca_keras.base.config import SplitConfig
 from lca_keras.base.errors import UserError
+from lca_keras.base.sections import SplitConfig
 from lca_keras.data import split
 from lca_keras.data.catalogue import Song
 

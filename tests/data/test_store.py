@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from lca_keras.base.config import FeatureConfig
+from lca_keras.base.sections import FeatureConfig
 from lca_keras.data import catalogue, update
 from lca_keras.data.examples import parse_example
 from lca_keras.data.extraction import Extractor, SongFeatures

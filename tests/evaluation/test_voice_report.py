@@ -5,8 +5,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from lca_keras.base.config import FeatureConfig, get_preset
+from lca_keras.base.config import get_preset
 from lca_keras.base.errors import UserError
+from lca_keras.base.sections import FeatureConfig
 from lca_keras.corpora import synthesis
 from lca_keras.data import catalogue
 from lca_keras.data.catalogue import Song

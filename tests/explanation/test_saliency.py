@@ -3,8 +3,8 @@ import librosa
 import numpy as np
 import pytest
 
-from lca_keras.base.config import FeatureConfig
 from lca_keras.base.errors import UserError
+from lca_keras.base.sections import FeatureConfig
 from lca_keras.explanation import saliency
 from lca_keras.features.front_end import front_end_of
 from lca_keras.models import CRNN, CRNNFGNL, CRNNM, LCAModel

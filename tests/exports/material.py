@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from lca_keras.base.config import FeatureConfig
+from lca_keras.base.sections import FeatureConfig
 from lca_keras.features.spectrogram import mel_spectrogram
 from lca_keras.voices import openset
 from tests.audio.signals import music

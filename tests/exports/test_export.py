@@ -15,9 +15,10 @@ import tensorflow as tf
 
 from lca_keras.audio.decode import Sound
 from lca_keras.base import files
-from lca_keras.base.config import FeatureConfig, get_preset
+from lca_keras.base.config import get_preset
 from lca_keras.base.errors import UserError
 from lca_keras.base.metrics import vote
+from lca_keras.base.sections import FeatureConfig
 from lca_keras.data import catalogue
 from lca_keras.data.examples import to_example
 from lca_keras.data.extraction import Extractor

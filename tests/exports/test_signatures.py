@@ -9,7 +9,7 @@ import soundfile
 import tensorflow as tf
 
 from lca_keras.audio.decode import decode
-from lca_keras.base.config import FeatureConfig
+from lca_keras.base.sections import FeatureConfig
 from lca_keras.exports import signatures
 from lca_keras.features.spectrogram import mel_spectrogram
 from tests.exports.material import ARTISTS, song

@@ -9,8 +9,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from lca_keras.base.config import FeatureConfig, get_preset
+from lca_keras.base.config import get_preset
 from lca_keras.base.errors import UserError
+from lca_keras.base.sections import FeatureConfig
 from lca_keras.exports import tflite, tflite_file
 from lca_keras.features.spectrogram import mel_spectrogram
 from tests.exports.material import clips_of, song

@@ -4,7 +4,7 @@ import pytest
 import soundfile
 
 from lca_keras.audio.decode import decode
-from lca_keras.base.config import FeatureConfig
+from lca_keras.base.sections import FeatureConfig
 from lca_keras.features.spectrogram import hann_window, mel_spectrogram
 from tests.audio.signals import music
 

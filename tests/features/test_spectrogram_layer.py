@@ -2,7 +2,7 @@ import librosa
 import numpy as np
 import pytest
 
-from lca_keras.base.config import FeatureConfig
+from lca_keras.base.sections import FeatureConfig
 from lca_keras.features.spectrogram import mel_spectrogram
 from lca_keras.features.spectrogram_layer import LogMelSpectrogram
 from tests.audio.signals import music

@@ -193,7 +193,7 @@ def test_the_command_keeps_a_table(grpc_address, songs, capsys):
     assert client.main(["--grpc", grpc_address, "--model", "none", *songs]) == 1
     assert "NOT_FOUND" in capsys.readouterr().err
     assert client.main([*command, "--parallel", "0"]) == 1
-    assert "--parallel must be above 0" in capsys.readouterr().err
+    assert "--parallel must be at least 1" in capsys.readouterr().err
 
 
 def test_an_answer_that_is_late_costs_its_song_alone(

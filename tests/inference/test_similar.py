@@ -133,7 +133,7 @@ def test_an_index_of_another_model(
         (["01.wav"], "say where to look"),
         (["01.wav", "--index", "no.npz"], "no.npz is not there"),
         (["--among", "."], "give a song"),
-        (["01.wav", "--among", ".", "--index", "i.csv"], "expected a .npz"),
+        (["01.wav", "--among", ".", "--index", "i.csv"], "has to end in .npz"),
         (["01.wav", "--among", ".", "--index", "no/i.npz"], "no such folder"),
         (["01.wav", "--among", ".", "--top", "0"], "--top must be at least 1"),
         (["hiss.wav", "--among", "."], "hiss.wav: no voice is heard in it"),

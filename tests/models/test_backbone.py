@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from lca_keras.base.config import LossWeights
+from lca_keras.base.sections import LossWeights
 from lca_keras.models import LCAModel
 from lca_keras.models.callbacks import WarmUp
 from tests.layer_checks import check_saving

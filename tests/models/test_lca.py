@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from lca_keras.base.config import LossWeights
+from lca_keras.base.sections import LossWeights
 from lca_keras.models import CRNN, CRNNFGNL, LCAModel, lca, losses
 from lca_keras.models.callbacks import EpochSeed, WarmUp
 from tests.layer_checks import check_saving

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lca_keras.base.config import EFFECTS
+from lca_keras.base.sections import EFFECTS
 from lca_keras.models import losses
 
 

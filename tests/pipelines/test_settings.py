@@ -55,11 +55,11 @@ pipeline:
         ("{thresholds: song_f1}", "pipeline.thresholds: expected a list"),
         (
             "{thresholds: [{metric: f1, at_least: 1}]}",
-            "metric 'f1': one of song_f1, song_f1_macro,",
+            "pipeline.thresholds[0].metric: expected one of song_f1, song_f1_macro,",
         ),
         (
             "{thresholds: [{metric: song_accuracy, slice: year, at_least: 1}]}",
-            "slice 'year': one of artist, album,",
+            "pipeline.thresholds[0].slice: expected one of artist, album,",
         ),
         (
             "{thresholds: [{metric: song_f1, slice: artist, at_least: 1}]}",
@@ -76,11 +76,11 @@ pipeline:
         ),
         (
             "{thresholds: [{metric: song_f1, at_least: 30}]}",
-            "song_f1: 30 is not in its range, 0 to 1",
+            "at_least: expected finite float, at least 0 and at most 1, or null, r",
         ),
         (
             "{thresholds: [{metric: song_f1, change_at_least: -1.5}]}",
-            "song_f1: -1.5 is not in its range, -1 to 1",
+            "expected finite float, at least -1 and at most 1, or null, received -1.5",
         ),
         ("{thresholds: [{at_least: 1}]}", "pipeline.thresholds[0]: metric is needed"),
     ],

@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from lca_keras.base.config import FeatureConfig
+from lca_keras.base.sections import FeatureConfig
 from lca_keras.data import catalogue
 from lca_keras.data.update import WritableStore
 from pipelines import statistics
