@@ -75,6 +75,13 @@ class Config:
             f"{', '.join(sorted(there))}.",
         )
 
+        frames, least = self.clip_frames, self.network.least_frames
+        require(
+            frames >= least,
+            f"a clip of {self.train.clip_seconds} s has {frames} frames at "
+            f"{front_end.frame_rate:g} a second; {self.model.name!r} needs {least}",
+        )
+
     @property
     def network(self):
         """The `lca_keras.base.registry.Network` that is trained."""

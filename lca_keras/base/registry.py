@@ -19,11 +19,13 @@ class Network:
             policy, that builds the network (`lca_keras.models.backbone.Backbone`).
         attention: Whether it can be trained against a counterfactual.
         streams: Names of the front end's streams that it takes.
+        least_frames: Int, frames of the first one in its shortest clip.
     """
 
     place: str | typing.Callable
     attention: bool
     streams: tuple[str, ...] = ("mel_spectrogram",)
+    least_frames: int = 16  # Four poolings by two.
 
 
 NETWORKS = {

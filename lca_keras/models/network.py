@@ -3,11 +3,7 @@
 import keras
 from keras import layers, ops, regularizers
 
-from lca_keras.base.errors import UserError
 from lca_keras.layers import CalibratedSoftmax, ConvBlock, FusedBatchNormalization
-
-# Four poolings by two.
-_LEAST_FRAMES = 16
 
 
 def conv_trunk(inputs, filters, pool_sizes, dropout, dtype, prefix=""):
@@ -163,15 +159,8 @@ class SingerNetwork(keras.Model):
             num_classes: Int, number of artists.
             shapes: Dict from stream to the shape of a clip.
             dtype: Dtype policy; default is Keras's global one.
-
-        Raises:
-            UserError: Clips are too small for the network.
         """
         mel_bins, clip_frames, _ = next(iter(shapes.values()))
-        if clip_frames < _LEAST_FRAMES:
-            raise UserError(
-                f"a clip has {clip_frames} frames; {cls.__name__} needs {_LEAST_FRAMES}"
-            )
         own = {name: getattr(model, name) for name in cls.own_options}
         return cls(
             num_classes,

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from lca_keras.base import registry
 from lca_keras.base.config import PRESETS, Config, get_preset
 from lca_keras.base.fields import ConfigError
 from lca_keras.base.sections import LOSS_WEIGHTS, FeatureConfig
@@ -175,8 +176,10 @@ def test_load_names_the_file(tmp_path):
         Config.load(path)
 
 
-def test_digest_changes_with_every_field():
+def test_digest_changes_with_every_field(monkeypatch):
+    monkeypatch.setitem(registry.FRONT_ENDS, "another", "somewhere:made")
     changes = {
+        "front_end": "another",
         "sample_rate": 22050,
         "n_fft": 1024,
         "hop_length": 256,
