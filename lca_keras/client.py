@@ -7,7 +7,7 @@ import sys
 
 from lca_keras.base import console
 from lca_keras.base.errors import UserError
-from lca_keras.inference import answers
+from lca_keras.terminal import answers
 
 
 def main(argv=None):

@@ -10,11 +10,11 @@ import sys
 from lca_keras.base import console
 from lca_keras.base.errors import UserError
 from lca_keras.data import catalogue
-from lca_keras.inference import answers
+from lca_keras.terminal import answers
 
 
 def main(argv=None):
-    """Command line of enrolment."""
+    """Command line of enrollment."""
     parser = argparse.ArgumentParser(
         prog="python -m lca_keras.enroll", description=__doc__.splitlines()[0]
     )
@@ -50,20 +50,20 @@ def enroll(args):
     if args.artist:
         add(args, identifier, folder)
         return
-    from lca_keras.inference import enrolment
+    from lca_keras.inference import enrollment
 
-    enrolment.gallery_of(identifier, folder)
+    enrollment.gallery_of(identifier, folder)
     console.quiet_tensorflow()
     with console.working("Writing the next version"):
         name = catalogue.readable(args.remove)
-        exported = enrolment.remove(identifier, folder, name)
+        exported = enrollment.remove(identifier, folder, name)
     print(f"{name} is not known any more to {exported}")
     tell_of_labels(exported)
 
 
 def add(args, identifier, folder):
     """Enrols a singer and says what came of it."""
-    from lca_keras.inference import enrolment
+    from lca_keras.inference import enrollment
 
     name = catalogue.readable(args.artist)
     if not name or not name.isprintable():
@@ -73,10 +73,10 @@ def add(args, identifier, folder):
         listed = "; ".join(f"{path}: {why}" for path, why in errors.items())
         raise UserError(listed)
     identifier.check([song if args.vocals else None for song in songs])
-    enrolment.gallery_of(identifier, folder)
+    enrollment.gallery_of(identifier, folder)
     console.quiet_tensorflow()
     with console.progress("Listening") as show:
-        found = enrolment.enrol(identifier, folder, name, songs, args.vocals, show)
+        found = enrollment.enroll(identifier, folder, name, songs, args.vocals, show)
     for path, why in found.skipped.items():
         print(f"  skipped {path}: {why}")
     threshold = identifier.gallery.threshold

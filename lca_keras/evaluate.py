@@ -126,7 +126,7 @@ def reject(job, model, songs, names, config):
     melody = config.model.name == "crnnm"
     clips = ClipSource(songs.store, labels, config.clip_frames, melody)
     with console.working("Listening to strangers"):
-        heard = strangers.hear(model.backbone, clips, job.gallery.detector)
+        heard = strangers.describe_clips(model.backbone, clips, job.gallery.detector)
         found = strangers.verdicts(job.gallery, heard, model.temperature)
     told = strangers.shares(found)
     print(

@@ -14,7 +14,7 @@ import sys
 
 from lca_keras.base import console
 from lca_keras.base.errors import UserError
-from lca_keras.inference import answers
+from lca_keras.terminal import answers
 
 # Songs from which on several processes are worth their start.
 _MANY = 8

@@ -15,8 +15,7 @@ import sys
 
 from lca_keras.base import console
 from lca_keras.base.errors import UserError
-from lca_keras.inference import answers
-from lca_keras.terminal import screen
+from lca_keras.terminal import answers, screen
 
 # Songs from which on several processes are worth their start.
 _MANY = 8
@@ -53,7 +52,7 @@ def similar(args):
     """Runs the job that the parsed arguments describe; returns an exit code."""
     from lca_keras.exports.versions import find_version
     from lca_keras.inference import identification
-    from lca_keras.voices import voice_index
+    from lca_keras.voices import index
 
     check_options(args)
     opened = functools.partial(
@@ -63,7 +62,7 @@ def similar(args):
     )
     identifier = opened()
     path = None if args.index is None else pathlib.Path(args.index)
-    index = voice_index.VoiceIndex(voice_index.model_of(identifier), path)
+    voices = index.VoiceIndex(index.model_of(identifier), path)
     songs, failed = answers.listed(args.among or [])
     # An index is asked from any folder.
     songs = [os.path.abspath(song) for song in songs]
@@ -74,20 +73,20 @@ def similar(args):
     if args.song is not None:
         vocals = args.song if args.vocals else None
         try:
-            voice = voice_index.listen(identifier, args.song, vocals)
+            voice = index.listen(identifier, args.song, vocals)
         except identification.AudioError as error:
             raise UserError(f"{args.song}: {error}") from error
-    missing = [song for song in songs if not index.has(song)]
+    missing = [song for song in songs if not voices.has(song)]
     try:
-        failed |= extend(index, missing, identifier, opened, args)
+        failed |= extend(voices, missing, identifier, opened, args)
     finally:
-        if path is not None and index.voices and missing:
-            index.save()
+        if path is not None and voices.voices and missing:
+            voices.save()
     screen.print_reasons("error", failed, sys.stderr)
     if path is not None:
-        print(f"{len(index.voices)} songs in {path}", file=sys.stderr)
+        print(f"{len(voices.voices)} songs in {path}", file=sys.stderr)
     if voice is not None:
-        show(index.like(voice, args.top, (args.song,)), args)
+        show(voices.like(voice, args.top, (args.song,)), args)
     return 1 if failed else 0
 
 
@@ -111,7 +110,7 @@ def check_options(args):
             raise UserError(f"--index {path}: no such folder")
 
 
-def extend(index, songs, identifier, opened, args):
+def extend(voices, songs, identifier, opened, args):
     """Hears songs and takes them into an index; returns a dict of why some are not."""
     if not songs:
         return {}
@@ -134,25 +133,25 @@ def extend(index, songs, identifier, opened, args):
             progress(done, len(songs))
             if isinstance(voice, str):
                 failed[song] = voice
-                index.drop(song)
+                voices.drop(song)
             else:
-                index.add(song, voice)
+                voices.add(song, voice)
     return failed
 
 
 def voice_of(identifier, args, song):
     """The voice of a song, or as a string why there is none."""
     from lca_keras.inference import identification
-    from lca_keras.voices import voice_index
+    from lca_keras.voices import index
 
     try:
-        return voice_index.listen(identifier, song, song if args.vocals else None)
+        return index.listen(identifier, song, song if args.vocals else None)
     except identification.AudioError as error:
         return str(error)
 
 
 def voice_here(song):
-    """`voice_of` in a process of `lca_keras.inference.answers.process_pool`."""
+    """`voice_of` in a process of `lca_keras.terminal.answers.process_pool`."""
     return voice_of(*answers.here(), song)
 
 

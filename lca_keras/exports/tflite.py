@@ -29,7 +29,7 @@ def convert(network, form="float32", waveform=None, calibration=None, detector=N
             are those of the clip, since it knows no other.
         calibration: For `int8`, list of a float32 array `(clips, mel_bins, clip_frames,
             1)` for each input: clips that tell how large values become.
-        detector: Optional `lca_keras.voices.openset.VoiceDetector`.
+        detector: Optional `lca_keras.voices.detector.VoiceDetector`.
 
     Returns:
         Bytes. Inputs are float32 whatever the form: `mel_spectrogram`

@@ -23,7 +23,8 @@ from lca_keras.exports import integrity, tflite_file, versions
 from lca_keras.exports.versions import METADATA
 from lca_keras.features import spectrogram
 from lca_keras.inference import runtimes
-from lca_keras.voices import openset
+from lca_keras.voices.detector import VOICED
+from lca_keras.voices.gallery import OK, UNKNOWN, Gallery, of_singers
 
 # Clips that are cut out together; bounds memory for long songs.
 _CLIPS_AT_ONCE = 256
@@ -68,6 +69,13 @@ class Identification:
     clips: list[dict]
     notes: list[str]
 
+    @property
+    def headline(self):
+        """Who sings, in a few words."""
+        if self.status == UNKNOWN:
+            return f"unknown, the nearest voice is {self.nearest}'s ({self.score:.2f})"
+        return self.singer or self.status
+
 
 class Identifier:
     """An exported model, ready to identify singers.
@@ -83,7 +91,7 @@ class Identifier:
 
     Attributes:
         artists: List of singers, the network's own and then those enrolled.
-        gallery: `lca_keras.voices.openset.Gallery`, or `None` for models of before:
+        gallery: `lca_keras.voices.gallery.Gallery`, or `None` for models of before:
             then any song has a singer.
         metadata: Dict; what `lca_keras.json` beside the model says, or the server.
         runtime: What computes: see `lca_keras.inference.runtimes`.
@@ -141,7 +149,7 @@ class Identifier:
         self.runtime, self.metadata = runtime, metadata
         self.artists, self.gallery = list(metadata["artists"]), None
         if metadata.get("gallery"):
-            self.gallery = openset.Gallery.from_dict(metadata["gallery"])
+            self.gallery = Gallery.from_dict(metadata["gallery"])
             self.artists += self.gallery.enrolled
         told = json.dumps(metadata, sort_keys=True).encode()
         sum_of = hashlib.sha256(told).hexdigest()[:8]
@@ -183,7 +191,7 @@ class Identifier:
             AudioError: None has.
         """
         told = self.listen(song)
-        voiced = told["voice"] >= openset.VOICED
+        voiced = told["voice"] >= VOICED
         if not voiced.any():
             raise AudioError("no voice is heard in it")
         return told["voiceprint"][voiced], voiced
@@ -239,8 +247,8 @@ class Identifier:
         told = self.listen(heard)
         voice, gallery = told["voice"], self.gallery
         if gallery is None or closed_set:
-            verdict = openset.of_singers(told, gallery)
-            near, status = None, openset.OK
+            verdict = of_singers(told, gallery)
+            near, status = None, OK
         else:
             verdict = gallery.judge(told["probabilities"], told["voiceprint"], voice)
             near = gallery.similarities(told["voiceprint"]).max(axis=1).tolist()
@@ -259,7 +267,7 @@ class Identifier:
             key=lambda pair: (-counts[pair[0]], -pair[1]),
         )
         singer = nearest = None
-        if status == openset.OK:
+        if status == OK:
             singer = self.artists[verdict.singer]
             if dict(ranked)[singer] < min_confidence:
                 status, singer = _UNSURE, None
@@ -292,28 +300,6 @@ class Identifier:
             ],
             notes=heard.notes,
         )
-
-
-def headline(result):
-    """Who sings, of an `Identification`, in a few words."""
-    if result.status == openset.UNKNOWN:
-        return f"unknown, the nearest voice is {result.nearest}'s ({result.score:.2f})"
-    return result.singer or result.status
-
-
-def describe(path, result, top):
-    """The `Identification` of a song as lines of text, `top` artists of it."""
-    clips = sum(result.votes.values())
-    lines = [f"{path}: {headline(result)}"]
-    for name in list(result.votes)[:top] if clips else []:
-        lines.append(
-            f"  {result.votes[name]:3d} of {clips} clips, mean probability "
-            f"{result.probabilities[name]:6.1%}  {name}"
-        )
-    if 0 < clips < len(result.clips):
-        lines.append(f"  {len(result.clips) - clips:3d} more clips without voice")
-    lines += [f"  note: {note}" for note in result.notes]
-    return "\n".join(lines)
 
 
 def plot(results, path):
@@ -350,6 +336,6 @@ def plot(results, path):
             axes.set_yticks(np.arange(len(artists)) + 0.5, artists)
             axes.invert_yaxis()
             axes.set_xlabel("seconds")
-            axes.set_title(f"{pathlib.Path(name).name}: {headline(result)}")
+            axes.set_title(f"{pathlib.Path(name).name}: {result.headline}")
             figure.colorbar(image, ax=axes, label="probability")
     plots.save_figure(figure, path)

@@ -13,7 +13,7 @@ import numpy as np
 
 from lca_keras.base import files, plots
 from lca_keras.base.errors import UserError
-from lca_keras.voices import openset
+from lca_keras.voices.gallery import NO_VOICE, OK, UNKNOWN
 
 # Share of a clip that the next one has too, unless asked otherwise.
 OVERLAP = 0.8
@@ -91,12 +91,12 @@ def timeline(identifier, path, vocals_path=None, overlap=OVERLAP):
     found = []
     for frames in np.split(np.arange(heard.frames), cuts):
         state = int(course[frames[0]])
-        status = {silent: openset.NO_VOICE, silent - 1: openset.UNKNOWN}
+        status = {silent: NO_VOICE, silent - 1: UNKNOWN}
         found.append(
             Segment(
                 round(frames[0] / heard.second, 3),
                 round((frames[-1] + 1) / heard.second, 3),
-                status.get(state, openset.OK),
+                status.get(state, OK),
                 names[state],
                 round(float(certain[frames].mean()), 4),
             )
@@ -112,7 +112,7 @@ def clip_evidence(gallery, probabilities, voiceprints, voice):
     threshold of clips, by a logistic curve of half their deviation.
 
     Args:
-        gallery: `lca_keras.voices.openset.Gallery`.
+        gallery: `lca_keras.voices.gallery.Gallery`.
         probabilities: Array `(clips, known)`, the network's.
         voiceprints: Array `(clips, size)`.
         voice: Array `(clips,)`, probabilities of singing.
@@ -246,7 +246,7 @@ def _clock(seconds):
 def plot(timelines, path):
     """Draws timelines, a bar for each song's segments."""
     labels = sorted({s.label for segments in timelines.values() for s in segments})
-    last = [name for name in (openset.UNKNOWN, openset.NO_VOICE) if name in labels]
+    last = [name for name in (UNKNOWN, NO_VOICE) if name in labels]
     labels = [name for name in labels if name not in last] + last
     figure = plots.new_figure(10, len(timelines) * (0.9 + 0.25 * len(labels)))
     with plots.style():

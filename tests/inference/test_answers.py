@@ -14,7 +14,8 @@ import soundfile
 from lca_keras import predict
 from lca_keras.base import files
 from lca_keras.base.errors import UserError
-from lca_keras.inference import answers, identification, runtimes
+from lca_keras.inference import identification, runtimes
+from lca_keras.terminal import answers
 from tests.exports.material import song
 
 

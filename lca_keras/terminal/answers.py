@@ -186,9 +186,7 @@ def answer(identify, model, args, songs, errors):
                 if not table or args.json or args.plot:  # Of many, clips take memory.
                     results[song] = result
                 if not args.json and not table:
-                    print(
-                        identification.describe(song, result, args.top or 5), flush=True
-                    )
+                    print(describe(song, result, args.top or 5), flush=True)
             if table:
                 table.add(song, result)
     if table:
@@ -203,6 +201,27 @@ def answer(identify, model, args, songs, errors):
         identification.plot(results, args.plot)
         print(f"drawn to {args.plot}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def describe(path, result, top):
+    """The `lca_keras.inference.identification.Identification` of a song, in lines.
+
+    Args:
+        path: The song, as it is shown.
+        result: The `Identification`.
+        top: Int, number of artists that are listed.
+    """
+    clips = sum(result.votes.values())
+    lines = [f"{path}: {result.headline}"]
+    for name in list(result.votes)[:top] if clips else []:
+        lines.append(
+            f"  {result.votes[name]:3d} of {clips} clips, mean probability "
+            f"{result.probabilities[name]:6.1%}  {name}"
+        )
+    if 0 < clips < len(result.clips):
+        lines.append(f"  {len(result.clips) - clips:3d} more clips without voice")
+    lines += [f"  note: {note}" for note in result.notes]
+    return "\n".join(lines)
 
 
 def _summarise(table, songs):

@@ -14,37 +14,16 @@ import dataclasses
 import numpy as np
 
 from lca_keras.base import metrics
+from lca_keras.voices.detector import VOICED, VoiceDetector
 
 # What a song's status says beside why it cannot be judged.
 OK = "ok"
 UNKNOWN = "unknown"
 NO_VOICE = "no voice"
-# Probability of singing from which on a clip has a vote.
-VOICED = 0.5
 # Length of a vector that has no direction.
 TINY = np.float32(1e-12)
 # Directions in which voiceprints are compared, if they have so many.
 _COMPONENTS = 96
-
-
-@dataclasses.dataclass(frozen=True)
-class VoiceDetector:
-    """Tells clips with singing from others: a logistic regression.
-
-    Attributes:
-        weights: Float32 array `(size,)`, of voiceprints.
-        bias: Float.
-        heard: What it was taught to tell singing from, for people.
-    """
-
-    weights: np.ndarray
-    bias: float
-    heard: str
-
-    def __call__(self, voiceprints):
-        """Probability of singing, `(clips,)`, of voiceprints `(clips, size)`."""
-        logits = np.asarray(voiceprints, "float64") @ self.weights + self.bias
-        return 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -355,27 +334,6 @@ def song_scores(gallery, voiceprints, songs):
     """
     means = np.stack([voiceprints[clips].mean(axis=0) for clips in songs])
     return gallery.similarities(means).max(axis=1)
-
-
-def fit_detector(with_voice, without, heard):
-    """Fits a `VoiceDetector`.
-
-    Args:
-        with_voice: Array `(clips, features)` of clips with singing.
-        without: The same of others.
-        heard: What those others are, for people.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
-    values = np.concatenate([with_voice, without]).astype("float64")
-    target = np.repeat([1, 0], [len(with_voice), len(without)])
-    scaler = StandardScaler().fit(values)
-    model = LogisticRegression(class_weight="balanced", max_iter=2000)
-    model.fit(scaler.transform(values), target)
-    weights = model.coef_[0] / scaler.scale_
-    bias = float(model.intercept_[0] - scaler.mean_ @ weights)
-    return VoiceDetector(weights.astype("float32"), bias, heard)
 
 
 def _encoded(array):

@@ -20,7 +20,7 @@ class SongVoice:
 
     Attributes:
         direction: Float32 array `(directions,)` of unit length, of the mean voiceprint
-            of its clips with voice, as `lca_keras.voices.openset.Gallery` compares
+            of its clips with voice, as `lca_keras.voices.gallery.Gallery` compares
             them.
         clips: Float32 array `(clips, directions)`, the same of each of these clips.
         starts: Float array `(clips,)`, seconds at which these begin.
@@ -176,7 +176,7 @@ class VoiceIndex:
 def model_of(identifier):
     """What tells models apart whose voiceprints cannot be compared.
 
-    To enrol somebody changes nothing about it.
+    To enroll somebody changes nothing about it.
 
     Raises:
         UserError: The model has no voiceprints.

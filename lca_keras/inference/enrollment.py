@@ -17,7 +17,7 @@ LEAST_SONGS = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Enrolment:
+class Enrollment:
     """Somebody who was enrolled.
 
     Attributes:
@@ -52,7 +52,7 @@ def voiceprint_of(identifier, path, vocals_path=None):
     return voiceprints.mean(axis=0)
 
 
-def enrol(identifier, folder, artist, paths, vocals=False, progress=None):
+def enroll(identifier, folder, artist, paths, vocals=False, progress=None):
     """Writes the next version of a model, which knows one singer more.
 
     Args:
@@ -64,7 +64,7 @@ def enrol(identifier, folder, artist, paths, vocals=False, progress=None):
         progress: Optional function of (done, total) songs.
 
     Returns:
-        `Enrolment`.
+        `Enrollment`.
 
     Raises:
         UserError: The model has no gallery or the name, or too few songs can be used;
@@ -100,7 +100,7 @@ def enrol(identifier, folder, artist, paths, vocals=False, progress=None):
         rest = np.mean([p for other, p in prints.items() if other != path], axis=0)
         pair = gallery.directions(np.stack([prints[path], rest]))
         others[path] = float(pair[0] @ pair[1])
-    return Enrolment(
+    return Enrollment(
         with_gallery(folder, extended),
         others,
         skipped,
