@@ -1,7 +1,6 @@
 """Names the singer of songs, with a model that TF Serving serves."""
 
 import argparse
-import concurrent.futures
 import functools
 import sys
 
@@ -45,7 +44,7 @@ def main(argv=None):
 
 def ask(args):
     """Runs the job that the parsed arguments describe; returns an exit code."""
-    from lca_keras.inference import identification, servers
+    from lca_keras.inference import identification, many, servers
 
     answers.check_options(args)
     for option, value in (("--timeout", args.timeout), ("--parallel", args.parallel)):
@@ -57,14 +56,13 @@ def ask(args):
     with console.working(f"Asking {address} for {args.model}"):
         server = kind(address, args.model, args.version, args.label, args.timeout)
     identifier = identification.Identifier.of_server(server, args.separator)
-    identifier.check([song if args.vocals else None for song in songs])
-    ask = functools.partial(answers.identified, identifier, args=args)
-    identify = answers.one_by_one(ask)
-    if len(songs) > 1:
-        identify = answers.side_by_side(
-            lambda: concurrent.futures.ThreadPoolExecutor(args.parallel), ask
-        )
-    return answers.answer(identify, identifier.digest, args, songs, errors)
+    identifier.check(answers.vocals_of(args, songs))
+    named = functools.partial(many.identified, identifier, **answers.settings_of(args))
+
+    def ask_all(few):
+        return many.ask_in_threads(named, few, args.parallel)
+
+    return answers.answer(ask_all, identifier.digest, args, songs, errors)
 
 
 if __name__ == "__main__":

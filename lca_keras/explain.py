@@ -7,11 +7,11 @@ named, and for others on request; `--html` writes a page that plays the song alo
 
 import argparse
 import os
-import pathlib
 import sys
 
 from lca_keras.base import console
 from lca_keras.base.errors import UserError
+from lca_keras.terminal import answers
 
 _LAYERS = ("convolution", "fgnl")
 
@@ -54,25 +54,14 @@ def explain(args):
     """Runs the job that the parsed arguments describe."""
     if not (args.out or args.html):
         raise UserError("say where to: --out FILE.png, --html FILE.html, or both")
-    for option, path, suffix in (
-        ("--out", args.out, ".png"),
-        ("--html", args.html, ".html"),
-    ):
-        if not path:
-            continue
-        path = pathlib.Path(path).absolute()
-        if path.suffix.lower() != suffix:
-            raise UserError(f"{option} {path}: the name has to end in {suffix}")
-        if not path.parent.is_dir():
-            raise UserError(f"{option} {path}: no such folder")
-        if not os.access(path.parent, os.W_OK):
-            raise UserError(f"{option} {path}: no permission to write there")
+    answers.check_output("--out", args.out, ".png")
+    answers.check_output("--html", args.html, ".html")
     console.quiet_tensorflow()
     import numpy as np
 
     from lca_keras.audio.decode import AudioError
     from lca_keras.base import plots
-    from lca_keras.explanation import explainer, song_page
+    from lca_keras.explanation import pictures, song_page
     from lca_keras.explanation.explainer import Explainer
     from lca_keras.workflow.run import Run
 
@@ -97,7 +86,7 @@ def explain(args):
             f"the voice dominates ({found.voice_cells:.0%} if spread evenly)"
         )
     if args.out:
-        plots.save_figure(explainer.figure(found), args.out)
+        plots.save_figure(pictures.figure(found), args.out)
         print(f"drawn to {args.out}")
     if args.html:
         song_page.write(found, args.html)

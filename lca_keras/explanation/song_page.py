@@ -8,7 +8,6 @@ import numpy as np
 
 from lca_keras.audio.decode import decode
 from lca_keras.base import pages, plots
-from lca_keras.explanation import explainer
 
 _RATE = 32000  # Hz, of the song to listen to.
 _CHUNK = 4096  # Frames of one image: browsers refuse very wide ones.
@@ -38,7 +37,7 @@ def write(found, path):
         '<p class="soft">Grey: the level of the song (dB, darker is louder) over '
         "frequency (Hz) and time (s). Colours: class activation (Grad-CAM, "
         f"{pages.escape(found.layer)}), from nothing (clear) to "
-        f"{explainer.top_of(found):.1f} times its clip's mean (yellow), the same "
+        f"{found.top:.1f} times its clip's mean (yellow), the same "
         "scale for all maps. Click to hear a place. Bars: the vote of each clip, as "
         "high as its probability; orange ones name somebody else.</p>"
     )
@@ -89,15 +88,12 @@ def _images(found):
     levels = np.clip((loudest - found.mel) / 80, 0, 1)
     grey = np.repeat(np.nan_to_num(levels, nan=1.0)[..., None], 4, axis=2)
     grey[..., 3] = 1
-    top = explainer.top_of(found)
     maps = {f"what speaks for {name}": cam for name, cam in found.maps.items()}
     if found.counterfactual is not None:
         title = f"for {found.singer} in the counterfactual branch"
         maps[title] = found.counterfactual
-    drawn = {}
-    for title, cam in maps.items():
-        drawn[title] = _chunks(plots.heat(cam, top))
-    return {"mel": _chunks(grey), "maps": drawn}
+    maps = {title: _chunks(plots.heat(cam, found.top)) for title, cam in maps.items()}
+    return {"mel": _chunks(grey), "maps": maps}
 
 
 def _chunks(pixels):

@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import hashlib
 import importlib
-import itertools
 import json
 import pathlib
 import threading
@@ -13,7 +12,7 @@ import numpy as np
 
 from lca_keras.audio import decode
 from lca_keras.audio.decode import AudioError
-from lca_keras.base import files, plots
+from lca_keras.base import files
 from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
 from lca_keras.data import hearing
@@ -24,7 +23,7 @@ from lca_keras.exports.versions import METADATA
 from lca_keras.features import spectrogram
 from lca_keras.inference import runtimes
 from lca_keras.voices.detector import VOICED
-from lca_keras.voices.gallery import OK, UNKNOWN, Gallery, of_singers
+from lca_keras.voices.gallery import OK, UNKNOWN, Gallery, judge_closed_set
 
 # Clips that are cut out together; bounds memory for long songs.
 _CLIPS_AT_ONCE = 256
@@ -44,7 +43,7 @@ class Identification:
         singer: Artist, by the vote of the clips with voice, or somebody enrolled;
             `None` unless the status is `"ok"`.
         nearest: Who has the most similar voice, of an unknown song too; `None` without
-            voice, in a closed set, and for models of before.
+            voice and in a closed set.
         score: Similarity to that one, at most 1; or `None`.
         probabilities: Dict from artist to mean probability over the clips with voice,
             in the order of the votes.
@@ -52,10 +51,9 @@ class Identification:
             ones by probability.
         clip_seconds: Length of a clip.
         clips: List of dicts with `start` (seconds), `singer` (`None` without voice),
-            `probabilities` (artist to float), `voice` (probability of singing, one for
-            models of before) and
-            `score` (similarity of the clip alone, or `None`) of every clip. Silence is
-            cut out before clips are cut.
+            `probabilities` (artist to float), `voice` (probability of singing; one
+            without a gallery) and `score` (similarity of the clip alone, or `None`) of
+            every clip. Silence is cut out before clips are cut.
         notes: Sentences about sound that is missing, and silence.
     """
 
@@ -91,12 +89,10 @@ class Identifier:
 
     Attributes:
         artists: List of singers, the network's own and then those enrolled.
-        gallery: `lca_keras.voices.gallery.Gallery`, or `None` for models of before:
-            then any song has a singer.
+        gallery: `lca_keras.voices.gallery.Gallery`; `None` where none could be set
+            up: then any song has a singer.
         metadata: Dict; what `lca_keras.json` beside the model says, or the server.
         runtime: What computes: see `lca_keras.inference.runtimes`.
-        has_sums: Whether its files are those of its `SHA256SUMS`; exports of before
-            have none.
         digest: String that tells models apart: its name, of what it is told, and a
             precision other than float32.
 
@@ -116,13 +112,13 @@ class Identifier:
         path = pathlib.Path(model)
         try:
             if path.is_file():
-                self.has_sums = True
                 metadata = tflite_file.about(path)
                 computes = runtimes.open_file(path, runtime, threads, precision)
             else:
                 if versions.versions(path):
                     path = versions.find_version(path)
-                self.has_sums = integrity.check(path)
+                if not integrity.check(path):
+                    raise ValueError(f"no {integrity.SUMS}")
                 metadata = files.read_json(path / METADATA)
                 computes = runtimes.open_runtime(path, runtime, threads, precision)
             self._start(computes, metadata, separator, threads)
@@ -135,7 +131,6 @@ class Identifier:
     def of_server(cls, server, separator=None):
         """The same for a server of `lca_keras.inference.servers`."""
         self = cls.__new__(cls)
-        self.has_sums = True
         self._start(server, server.metadata, separator, None)
         return self
 
@@ -247,7 +242,7 @@ class Identifier:
         told = self.listen(heard)
         voice, gallery = told["voice"], self.gallery
         if gallery is None or closed_set:
-            verdict = of_singers(told, gallery)
+            verdict = judge_closed_set(told, gallery)
             near, status = None, OK
         else:
             verdict = gallery.judge(told["probabilities"], told["voiceprint"], voice)
@@ -300,42 +295,3 @@ class Identifier:
             ],
             notes=heard.notes,
         )
-
-
-def plot(results, path):
-    """Draws the vote over time, clip by clip, of `Identification`s by audio file."""
-    artists = sorted(next(iter(results.values())).probabilities)
-    figure = plots.new_figure(10, len(results) * (1.2 + 0.22 * len(artists)))
-    with plots.style():
-        rows = np.atleast_1d(figure.subplots(len(results), 1))
-        for axes, (name, result) in zip(rows, results.items(), strict=True):
-            edges, columns, votes = [], [], []
-            for clip, following in itertools.zip_longest(
-                result.clips, result.clips[1:]
-            ):
-                begin, end = clip["start"], clip["start"] + result.clip_seconds
-                if following is not None:  # Clips may overlap, or silence lie between.
-                    end = min(end, following["start"])
-                if edges and begin > edges[-1]:
-                    edges.append(begin)
-                    columns.append([np.nan] * len(artists))
-                edges += [begin, end] if not edges else [end]
-                columns.append([clip["probabilities"][name] for name in artists])
-                if clip["singer"]:
-                    place = artists.index(clip["singer"]) + 0.5
-                    votes.append(((begin + end) / 2, place))
-            image = axes.pcolormesh(
-                edges,
-                np.arange(len(artists) + 1),
-                np.transpose(columns),
-                vmin=0,
-                vmax=1,
-                cmap="Blues",
-            )
-            axes.plot(*np.reshape(votes, (-1, 2)).T, "k.", markersize=4)
-            axes.set_yticks(np.arange(len(artists)) + 0.5, artists)
-            axes.invert_yaxis()
-            axes.set_xlabel("seconds")
-            axes.set_title(f"{pathlib.Path(name).name}: {result.headline}")
-            figure.colorbar(image, ax=axes, label="probability")
-    plots.save_figure(figure, path)

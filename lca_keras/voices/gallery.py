@@ -14,6 +14,7 @@ import dataclasses
 import numpy as np
 
 from lca_keras.base import metrics
+from lca_keras.base.errors import UserError
 from lca_keras.voices.detector import VOICED, VoiceDetector
 
 # What a song's status says beside why it cannot be judged.
@@ -180,7 +181,7 @@ class Gallery:
             raise ValueError(f"its gallery cannot be read: {error!r}") from error
 
 
-def of_singers(told, gallery=None):
+def judge_closed_set(told, gallery=None):
     """Decides about a song that one of the singers sings for certain.
 
     Args:
@@ -201,6 +202,20 @@ def of_singers(told, gallery=None):
     singer = metrics.vote(probabilities)
     means = probabilities.mean(axis=0)
     return Verdict(OK, singer, None, 0.0, means, probabilities, voiced)
+
+
+def gallery_of(identifier):
+    """The gallery of an `lca_keras.inference.identification.Identifier`.
+
+    Raises:
+        UserError: It has none.
+    """
+    if identifier.gallery is None:
+        raise UserError(
+            "this model has no voiceprints: `fit` could not set up a gallery, and said "
+            "why. Train it again, with more songs"
+        )
+    return identifier.gallery
 
 
 @dataclasses.dataclass(frozen=True)
@@ -292,15 +307,15 @@ def fit_gallery(train, validation, songs, false_alarm, detector=None):
         scores[fold] = without.similarities(of_songs[fold]).max(axis=1)
         clips = np.concatenate([songs[number] for number in fold])
         clip_scores.append(without.similarities(validation[0][clips]).max(axis=1))
-    clip_scores = np.concatenate(clip_scores)
+    clip_scores = np.concatenate(clip_scores, dtype="float64")
     found = gallery(every)
     similarities = found.similarities(validation[0])
     found = dataclasses.replace(
         found,
         # Sharp enough to be right as often as it says.
         scale=1 / metrics.fit_temperature(similarities, validation[1]),
-        threshold=threshold_of(scores, false_alarm),
-        clip_threshold=threshold_of(clip_scores, false_alarm),
+        threshold=float(np.quantile(scores, false_alarm)),
+        clip_threshold=float(np.quantile(clip_scores, false_alarm)),
         clip_width=max(float(clip_scores.std()), 1e-3),
     )
     return found, (scores, clip_scores)
@@ -317,11 +332,6 @@ def _whitening(deviations):
     least = 1e-6 + 1e-3 * np.trace(covariance) / len(covariance)
     covariance = covariance + least * np.eye(len(covariance))
     return np.linalg.cholesky(np.linalg.inv(covariance))
-
-
-def threshold_of(scores, false_alarm):
-    """The score below which such a share of scores lies."""
-    return float(np.quantile(np.asarray(scores, "float64"), false_alarm))
 
 
 def song_scores(gallery, voiceprints, songs):

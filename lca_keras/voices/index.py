@@ -9,6 +9,7 @@ import numpy as np
 
 from lca_keras.base import files
 from lca_keras.base.errors import UserError
+from lca_keras.voices.gallery import gallery_of
 
 # Passages of two songs that are shown as the most alike.
 _PASSAGES = 3
@@ -179,14 +180,9 @@ def model_of(identifier):
     To enroll somebody changes nothing about it.
 
     Raises:
-        UserError: The model has no voiceprints.
+        UserError: The model has no gallery.
     """
-    gallery = identifier.gallery
-    if gallery is None:
-        raise UserError(
-            "this model has no voiceprints: it was exported before these came. Train "
-            "it again"
-        )
+    gallery = gallery_of(identifier)
     content = gallery.center.tobytes() + gallery.projection.tobytes()
     return f"{identifier.metadata['name']} {hashlib.sha256(content).hexdigest()[:8]}"
 

@@ -229,7 +229,7 @@ def test_somebody_comes_and_goes(model, gallery, material, network, capsys):
         (["--artist", "X", "nowhere"], "there are 0"),
         (["--artist", "X"], "--artist NAME goes with songs"),
         (["--list", "other.wav"], "--artist NAME goes with songs"),
-        (["--remove", "X"], "X is not: enrolled in .* is nobody"),
+        (["--remove", "X"], '"X" is not enrolled in .*; nobody is'),
         (["--remove", ARTISTS[0]], "was trained, not enrolled"),
     ],
 )

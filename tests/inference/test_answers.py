@@ -14,8 +14,8 @@ import soundfile
 from lca_keras import predict
 from lca_keras.base import files
 from lca_keras.base.errors import UserError
-from lca_keras.inference import identification, runtimes
-from lca_keras.terminal import answers
+from lca_keras.inference import identification, many, runtimes
+from lca_keras.inference.table import Table
 from tests.exports.material import song
 
 
@@ -172,38 +172,34 @@ def test_a_line_that_was_cut_off_is_asked_again(tmp_path):
         pathlib.Path(name).write_bytes(b"x")
     told = {"A": 1.0}, {"A": 2}, 3.0, [], ["a, 'note'"]
     said = identification.Identification("ok", "A", None, None, *told)
-    with answers.Table(path, "m") as table:
-        for name in songs:
-            table.add(name, said)
+    table = Table(path, "m")
+    for name in songs:
+        table.add(name, said)
     part = pathlib.Path(path + ".part")
     part.write_bytes(part.read_bytes()[:-25])
-    table = answers.Table(path, "m")
+    table = Table(path, "m")
     assert table.has(songs[0])
     assert not table.has(songs[1])
-    with table:
-        table.add(songs[1], said)
+    table.add(songs[1], said)
     table.finish(songs, {})
     rows = files.read_csv(path)
     assert [row["song"] for row in rows] == songs
     assert all(row["notes"] == "a, 'note'" for row in rows)
 
 
-def _die_of(song):
+def _die_of(identifier, song):
     if song == "bad":
         os.kill(os.getpid(), signal.SIGKILL)
     return f"fine {song}"
 
 
+def _open_nothing(threads):
+    return None
+
+
 def test_a_song_that_brings_its_process_down_is_one_song_less():
-    import concurrent.futures
-    import multiprocessing
-
-    def pool(workers=2):
-        spawn = multiprocessing.get_context("spawn")
-        return concurrent.futures.ProcessPoolExecutor(workers, spawn)
-
-    identify = answers.side_by_side(pool, _die_of, lambda: pool(1))
-    found = dict(identify(["a", "bad", "b", "c"]))
+    songs = ["a", "bad", "b", "c"]
+    found = dict(many.ask_each(_die_of, songs, None, _open_nothing, workers=2))
     assert found.pop("bad").startswith("brings its process down")
     assert found == {name: f"fine {name}" for name in "abc"}
 
@@ -321,5 +317,5 @@ def test_tables_of_earlier_versions_are_named(tmp_path, name):
         files.write_csv(path, list(row), [list(row.values())])
     before = path.read_bytes()
     with pytest.raises(UserError, match="earlier version: it has no .*nearest"):
-        answers.Table(str(tmp_path / name.removesuffix(".part")), "m")
+        Table(str(tmp_path / name.removesuffix(".part")), "m")
     assert path.read_bytes() == before

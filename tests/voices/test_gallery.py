@@ -17,7 +17,7 @@ from lca_keras.voices.gallery import (
     UNKNOWN,
     Gallery,
     fit_gallery,
-    of_singers,
+    judge_closed_set,
     song_scores,
 )
 
@@ -52,7 +52,7 @@ def gallery():
     return fit_gallery(train[:2], validation[:2], validation[2], 0.05)[0]
 
 
-def test_songs_of_singers_are_known_and_strangers_are_not(gallery):
+def test_songs_judge_closed_set_are_known_and_strangers_are_not(gallery):
     known = songs_of(cast(6, 0), 40, 3)
     scores = song_scores(gallery, known[0], known[2])
     # 240 songs, where 60 have set the threshold.
@@ -194,6 +194,6 @@ def test_in_a_closed_set_everybody_is_known(gallery):
     prints = songs_of(-3 * cast(6, 0)[:1], 1, 1)[0][:3]
     told = {"probabilities": probabilities, "voiceprint": prints}
     for known in (None, gallery):
-        verdict = of_singers(told, known)
+        verdict = judge_closed_set(told, known)
         assert (verdict.status, verdict.singer) == (OK, 1)
         assert verdict.voiced.all()
