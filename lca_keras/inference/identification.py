@@ -102,12 +102,7 @@ class Identifier:
     """
 
     def __init__(
-        self,
-        model,
-        separator=None,
-        runtime=None,
-        threads=None,
-        precision="float32",
+        self, model, separator=None, runtime=None, threads=None, precision="float32"
     ):
         path = pathlib.Path(model)
         try:
@@ -212,12 +207,7 @@ class Identifier:
         self._extractor.check([Song("", "", "", "", path) for path in vocals])
 
     def identify(
-        self,
-        path,
-        vocals_path=None,
-        overlap=0.0,
-        min_confidence=0.0,
-        closed_set=False,
+        self, path, vocals_path=None, overlap=0.0, min_confidence=0.0, closed_set=False
     ):
         """Identifies the singer of an audio file.
 
@@ -248,12 +238,8 @@ class Identifier:
             verdict = gallery.judge(told["probabilities"], told["voiceprint"], voice)
             near = gallery.similarities(told["voiceprint"]).max(axis=1).tolist()
             status = verdict.status
-        winners = [
-            self.artists[index] if voiced else None
-            for index, voiced in zip(
-                verdict.clips.argmax(axis=1), verdict.voiced, strict=True
-            )
-        ]
+        best = np.where(verdict.voiced, verdict.clips.argmax(axis=1), -1)
+        winners = [None if index < 0 else self.artists[index] for index in best]
         counts = collections.Counter(winners)
         # Of the network's own, the first is that of the vote,
         # `lca_keras.base.metrics.vote`.
@@ -264,7 +250,7 @@ class Identifier:
         singer = nearest = None
         if status == OK:
             singer = self.artists[verdict.singer]
-            if dict(ranked)[singer] < min_confidence:
+            if float(verdict.probabilities[verdict.singer]) < min_confidence:
                 status, singer = _UNSURE, None
         if near is not None and verdict.nearest is not None:
             nearest = self.artists[verdict.nearest]

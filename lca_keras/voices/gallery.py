@@ -192,16 +192,13 @@ def judge_closed_set(told, gallery=None):
     Returns:
         `Verdict`; every clip counts as one with voice.
     """
-    probabilities = told["probabilities"]
-    if gallery is not None:
-        certain = dataclasses.replace(gallery, threshold=-1.0)
-        return certain.judge(
-            probabilities, told["voiceprint"], np.ones(len(probabilities))
-        )
-    voiced = np.ones(len(probabilities), bool)
-    singer = metrics.vote(probabilities)
-    means = probabilities.mean(axis=0)
-    return Verdict(OK, singer, None, 0.0, means, probabilities, voiced)
+    clips = told["probabilities"]
+    voiced = np.ones(len(clips), bool)
+    if gallery is None:
+        means, singer = clips.mean(axis=0), metrics.vote(clips)
+        return Verdict(OK, singer, None, 0.0, means, clips, voiced)
+    certain = dataclasses.replace(gallery, threshold=-1.0)
+    return certain.judge(clips, told["voiceprint"], voiced)
 
 
 def gallery_of(identifier):
@@ -279,12 +276,8 @@ def fit_gallery(train, validation, songs, false_alarm, detector=None):
     components = max(1, min(_COMPONENTS, len(voiceprints) - 1, len(center)))
     pca = PCA(components, random_state=0).fit((voiceprints - center) / spread)
     axes = pca.components_.T / spread[:, None]
-    means = np.stack(
-        [
-            voiceprints[labels == number].mean(axis=0, dtype="float64")
-            for number in np.unique(labels)
-        ]
-    )
+    classes = [voiceprints[labels == number] for number in np.unique(labels)]
+    means = np.stack([clips.mean(axis=0, dtype="float64") for clips in classes])
     of_songs = np.stack([validation[0][clips].mean(axis=0) for clips in songs])
     truth = np.array([validation[1][clips[0]] for clips in songs])
     deviations = (of_songs - means[truth]) @ axes

@@ -120,15 +120,11 @@ class VoiceIndex:
             return []
         directions = np.stack([self.voices[song].direction for song in songs])
         similarities = directions @ voice.direction
-        order = np.argsort(-similarities, kind="stable")[:top]
-        return [
-            Likeness(
-                songs[place],
-                float(similarities[place]),
-                alike(voice, self.voices[songs[place]]),
-            )
-            for place in order
-        ]
+        found = []
+        for place in np.argsort(-similarities, kind="stable")[:top]:
+            passages = alike(voice, self.voices[songs[place]])
+            found.append(Likeness(songs[place], float(similarities[place]), passages))
+        return found
 
     def save(self):
         """Writes the file, in one step."""
@@ -155,16 +151,9 @@ class VoiceIndex:
             ends = np.cumsum(found["counts"])[:-1]
             clips, starts = (np.split(found[n], ends) for n in ("clips", "starts"))
             songs = [os.fsdecode(song) for song in found["songs"].tolist()]
-            rows = zip(
-                songs,
-                found["directions"],
-                clips,
-                starts,
-                found["stamps"].tolist(),
-                strict=True,
-            )
-            for song, *voice, stamp in rows:
-                self.voices[song], self._stamps[song] = SongVoice(*voice), stamp
+            rows = zip(songs, found["directions"], clips, starts, strict=True)
+            self.voices = {song: SongVoice(*values) for song, *values in rows}
+            self._stamps = dict(zip(songs, found["stamps"].tolist(), strict=True))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{self.path} is no index of voices ({error})") from error
         if model != self.model:

@@ -5,9 +5,6 @@ import json
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from lca_keras.base import metrics
 from lca_keras.voices.detector import VoiceDetector
@@ -173,20 +170,6 @@ def test_galleries_are_kept_to_the_bit(gallery):
     for broken in ({}, {**whole.to_dict(), "means": [1.0]}, {"center": 3}):
         with pytest.raises(ValueError, match="its gallery cannot be read"):
             Gallery.from_dict(broken)
-
-
-def test_a_detector_is_that_of_scikit_learn():
-    rng = np.random.default_rng(0)
-    sung = rng.normal(0.5, [1, 5, 0.01], (300, 3))
-    others = rng.normal(-0.5, [2, 5, 0.02], (100, 3))
-    found = VoiceDetector.fit(sung, others, "x")
-    model = make_pipeline(
-        StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000)
-    ).fit(np.concatenate([sung, others]), np.repeat([1, 0], [300, 100]))
-    new = rng.normal(0, 1, (50, 3))
-    expected = model.predict_proba(new)[:, 1]
-    np.testing.assert_allclose(found(new), expected, atol=1e-5)
-    assert found(np.full((1, 3), 1e30)).tolist() in ([0.0], [1.0])
 
 
 def test_in_a_closed_set_everybody_is_known(gallery):
