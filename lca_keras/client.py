@@ -1,7 +1,6 @@
 """Names the singer of songs, with a model that TF Serving serves."""
 
 import argparse
-import functools
 import sys
 
 from lca_keras.base import console
@@ -44,7 +43,7 @@ def main(argv=None):
 
 def ask(args):
     """Runs the job that the parsed arguments describe; returns an exit code."""
-    from lca_keras.inference import identification, many, servers
+    from lca_keras.inference import identification, servers
 
     answers.check_options(args)
     for option, value in (("--timeout", args.timeout), ("--parallel", args.parallel)):
@@ -57,12 +56,7 @@ def ask(args):
         server = kind(address, args.model, args.version, args.label, args.timeout)
     identifier = identification.Identifier.of_server(server, args.separator)
     identifier.check(answers.vocals_of(args, songs))
-    named = functools.partial(many.identified, identifier, **answers.settings_of(args))
-
-    def ask_all(few):
-        return many.ask_in_threads(named, few, args.parallel)
-
-    return answers.answer(ask_all, identifier.digest, args, songs, errors)
+    return answers.answer(identifier, args, songs, errors, workers=args.parallel)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def main(argv=None):
 def predict(args):
     """Runs the job that the parsed arguments describe; returns an exit code."""
     from lca_keras.exports.versions import find_version
-    from lca_keras.inference import identification, many
+    from lca_keras.inference import identification
 
     answers.check_options(args)
     if args.timeline is not None:
@@ -80,12 +80,7 @@ def predict(args):
         if labels and len(songs) != 1:
             raise UserError(f"--timeline {labels[0]}: labels are those of one song")
         return show_timelines(identifier, args, songs, errors)
-    named = functools.partial(many.identified, **answers.settings_of(args))
-
-    def ask(few):
-        return many.ask_each(named, few, identifier, opened, args.workers)
-
-    return answers.answer(ask, identifier.digest, args, songs, errors)
+    return answers.answer(identifier, args, songs, errors, opened, args.workers)
 
 
 def check_timeline(args):

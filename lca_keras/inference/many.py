@@ -13,7 +13,7 @@ from lca_keras.voices import index
 _MANY = 8
 
 
-def ask_each(ask, songs, identifier, opened, workers=None):
+def ask_each(ask, songs, identifier, opened=None, workers=None):
     """Asks about songs, and yields what is said as it comes.
 
     Args:
@@ -21,9 +21,10 @@ def ask_each(ask, songs, identifier, opened, workers=None):
             which other processes can import.
         songs: List of paths.
         identifier: `Identifier` for this process.
-        opened: Function that opens it in another one; it takes `threads`.
-        workers: Optional int, number of processes. By default one, or, of many songs
-            and with LiteRT, one for each core.
+        opened: Function that opens it in another one; it takes `threads`. Without,
+            workers are threads, for an `Identifier` of a server.
+        workers: Optional int. By default one, or, of many songs and with LiteRT, one
+            for each core.
 
     Yields:
         Tuples of a song and what `ask` returned, or `lca_keras.base.processes.DIED`.
@@ -34,17 +35,12 @@ def ask_each(ask, songs, identifier, opened, workers=None):
     if workers == 1:
         yield from ((song, ask(identifier, song)) for song in songs)
         return
-    prepare = functools.partial(opened, threads=1)
-    pool = functools.partial(processes.pool, prepare=prepare, spawn=True)
-    yield from _each(ask, songs, workers, pool)
-
-
-def ask_in_threads(ask, songs, threads):
-    """As `ask_each`, in threads of this process; `ask` takes a song alone."""
-    yield from _each(ask, songs, threads, concurrent.futures.ThreadPoolExecutor)
-
-
-def _each(ask, songs, workers, pool):
+    if opened is None:
+        ask = functools.partial(ask, identifier)
+        pool = concurrent.futures.ThreadPoolExecutor
+    else:
+        prepare = functools.partial(opened, threads=1)
+        pool = functools.partial(processes.pool, prepare=prepare, spawn=True)
     for number, result in processes.each(ask, [(s,) for s in songs], workers, pool):
         yield songs[number], result
 

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import json
 import os
@@ -138,35 +139,36 @@ def vocals_of(args, songs):
     return [song if args.vocals else None for song in songs]
 
 
-def settings_of(args):
-    """What `lca_keras.inference.many.identified` takes, of parsed arguments."""
-    return {
-        "vocals": args.vocals,
-        "overlap": args.overlap or 0.0,
-        "min_confidence": args.min_confidence,
-        "closed_set": args.closed_set,
-    }
-
-
 # === Shown and kept ===
 
 
-def answer(ask, model, args, songs, errors):
+def answer(identifier, args, songs, errors, opened=None, workers=None):
     """Names the singers of songs, and shows and keeps what was said.
 
     Args:
-        ask: Function of a list of songs that yields, as they are done, pairs of a song
-            and its `lca_keras.inference.identification.Identification` or, as a
-            string, why there is none.
-        model: String that tells models apart.
+        identifier: `lca_keras.inference.identification.Identifier`.
         args: Parsed arguments of `add_options`.
         songs: What `listed` gave.
         errors: The same.
+        opened, workers: As for `lca_keras.inference.many.ask_each`.
 
     Returns:
         Exit code: 1 if a song could not be answered.
     """
-    table = Table(args.out, f"{model} ({_settings(args)})") if args.out else None
+    from lca_keras.inference import many
+
+    overlap, least = args.overlap or 0.0, args.min_confidence
+    ask = functools.partial(
+        many.identified,
+        vocals=args.vocals,
+        overlap=overlap,
+        min_confidence=least,
+        closed_set=args.closed_set,
+    )
+    settings = f"overlap {overlap:g}, min-confidence {least:g}"
+    settings += ", vocals" if args.vocals else ""
+    settings += ", closed set" if args.closed_set else ""
+    table = Table(args.out, f"{identifier.digest} ({settings})") if args.out else None
     asked = [song for song in songs if not (table and table.has(song))]
     if len(asked) < len(songs):
         said = (
@@ -178,8 +180,9 @@ def answer(ask, model, args, songs, errors):
     print_errors(errors)
     results, failed = {}, dict(errors)
     bar = console.progress("Songs") if table else contextlib.nullcontext(_show_nothing)
+    found = many.ask_each(ask, asked, identifier, opened, workers)
     # Closed, whatever happens: nobody waits for what is not asked any more.
-    with bar as progress, contextlib.closing(ask(asked)) as found:
+    with bar as progress, contextlib.closing(found):
         for done, (song, result) in enumerate(found, 1):
             progress(done, len(asked))
             if isinstance(result, str):
@@ -207,13 +210,6 @@ def answer(ask, model, args, songs, errors):
 
 def _show_nothing(done, total):
     """Takes the place of a progress bar."""
-
-
-def _settings(args):
-    """What answers depend on beside the model, in words."""
-    said = f"overlap {args.overlap or 0:g}, min-confidence {args.min_confidence:g}"
-    said += ", vocals" if args.vocals else ""
-    return said + (", closed set" if args.closed_set else "")
 
 
 def _summarise(table, songs):

@@ -181,24 +181,24 @@ class Gallery:
             raise ValueError(f"its gallery cannot be read: {error!r}") from error
 
 
-def judge_closed_set(told, gallery=None):
+def judge_closed_set(answers, gallery=None):
     """Decides about a song that one of the singers sings for certain.
 
     Args:
-        told: Dict of arrays, `probabilities` `(clips, known)` and, with a gallery,
+        answers: Dict of arrays, `probabilities` `(clips, known)` and, with a gallery,
             `voiceprint` `(clips, size)`.
         gallery: Optional `Gallery`, for who is enrolled.
 
     Returns:
         `Verdict`; every clip counts as one with voice.
     """
-    clips = told["probabilities"]
+    clips = answers["probabilities"]
     voiced = np.ones(len(clips), bool)
     if gallery is None:
         means, singer = clips.mean(axis=0), metrics.vote(clips)
         return Verdict(OK, singer, None, 0.0, means, clips, voiced)
     certain = dataclasses.replace(gallery, threshold=-1.0)
-    return certain.judge(clips, told["voiceprint"], voiced)
+    return certain.judge(clips, answers["voiceprint"], voiced)
 
 
 def gallery_of(identifier):

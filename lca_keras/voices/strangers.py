@@ -42,8 +42,9 @@ class Describer(keras.Model):
     def call(self, inputs):
         """Runs the main branch."""
         maps = self.network.encode(inputs, training=False)["maps"]
-        told = self.network.describe(maps)
-        return {**told, "logits": self.network.classifier(told["embedding"])}
+        described = self.network.describe(maps)
+        logits = self.network.classifier(described["embedding"])
+        return {**described, "logits": logits}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,21 +88,18 @@ def describe_clips(network, source, detector=None):
         `DescribedClips`.
     """
     predictions = scoring.Predictor(source)(Describer(network))
-    told = predictions.outputs["voiceprint"]
-    voice = np.ones(len(told)) if detector is None else detector(told)
+    voiceprints = predictions.outputs["voiceprint"]
+    voice = np.ones(len(voiceprints)) if detector is None else detector(voiceprints)
     return DescribedClips(predictions, voice)
 
 
-def verdicts(gallery, heard, temperature):
+def verdicts(gallery, clips, temperature):
     """The `lca_keras.voices.gallery.Verdict` of each song, by song key."""
-    probabilities = heard.predictions.decide(temperature=temperature).probabilities
+    decided = clips.predictions.decide(temperature=temperature)
+    values = decided.probabilities.astype("float32"), clips.voiceprints, clips.voice
     return {
-        key: gallery.judge(
-            probabilities[clips].astype("float32"),
-            heard.voiceprints[clips],
-            heard.voice[clips],
-        )
-        for key, clips in heard.predictions.songs.items()
+        key: gallery.judge(*(each[few] for each in values))
+        for key, few in clips.predictions.songs.items()
     }
 
 
@@ -125,9 +123,9 @@ def fit(network, sources, false_alarm, seed=0):
     detector, accuracy = fit_detector(network, sources, seed)
     train = describe_clips(network, sources["train"], detector)
     validation = describe_clips(network, sources["validation"], detector)
-    pairs = []
-    for heard in (train, validation):
-        pairs.append((heard.voiceprints, heard.predictions.labels))
+    pairs = [
+        (each.voiceprints, each.predictions.labels) for each in (train, validation)
+    ]
     gallery, known = fit_gallery(*pairs, validation.songs, false_alarm, detector)
     return gallery, known, accuracy
 
