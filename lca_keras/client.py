@@ -1,13 +1,10 @@
 """Names the singer of songs, with a model that TF Serving serves."""
 
 import argparse
-import concurrent.futures
-import functools
 import sys
 
 from lca_keras.base import console
-from lca_keras.inference import answers
-from lca_keras.terminal import arguments
+from lca_keras.terminal import answers, arguments
 
 
 def main(argv=None):
@@ -50,14 +47,8 @@ def ask(args):
     with console.working(f"Asking {address} for {args.model}"):
         server = kind(address, args.model, args.version, args.label, args.timeout)
     identifier = identification.Identifier.of_server(server, args.separator)
-    identifier.check([song if args.vocals else None for song in songs])
-    ask = functools.partial(answers.identified, identifier, args=args)
-    identify = answers.one_by_one(ask)
-    if len(songs) > 1:
-        identify = answers.side_by_side(
-            lambda: concurrent.futures.ThreadPoolExecutor(args.parallel), ask
-        )
-    return answers.answer(identify, identifier.digest, args, songs, errors)
+    identifier.check(answers.vocals_of(args, songs))
+    return answers.answer(identifier, args, songs, errors, workers=args.parallel)
 
 
 if __name__ == "__main__":

@@ -10,17 +10,15 @@ import sys
 from lca_keras.base import console
 from lca_keras.base.errors import UserError
 from lca_keras.data import catalogue
-from lca_keras.inference import answers
-from lca_keras.terminal import arguments
+from lca_keras.terminal import answers, arguments, screen
 
 
 def main(argv=None):
-    """Command line of enrolment."""
+    """Command line of enrollment."""
     parser = argparse.ArgumentParser(
         prog="python -m lca_keras.enroll", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--model", required=True, help="saved_models/NAME")
-    parser.add_argument("--version", type=int, help="default: the newest")
+    answers.add_model_options(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--artist", metavar="NAME", help="of who is to be added")
     what.add_argument("--remove", metavar="NAME", help="take away who was added")
@@ -36,7 +34,8 @@ def main(argv=None):
 def enroll(args):
     """Runs the job that the parsed arguments describe."""
     from lca_keras.exports.versions import find_version
-    from lca_keras.inference import identification
+    from lca_keras.inference import enrollment, identification
+    from lca_keras.voices.gallery import gallery_of
 
     if bool(args.songs) != bool(args.artist):
         raise UserError("--artist NAME goes with songs, and nothing else does")
@@ -47,38 +46,32 @@ def enroll(args):
         for artist in identifier.artists:
             print(f"{artist} (enrolled)" if artist in known else artist)
         return
-    if args.artist:
-        add(args, identifier, folder)
-        return
-    from lca_keras.inference import enrolment
-
-    enrolment.gallery_of(identifier, folder)
+    gallery_of(identifier)
     console.quiet_tensorflow()
-    with console.working("Writing the next version"):
+    if args.artist:
+        exported = add(args, identifier, folder)
+    else:
         name = catalogue.readable(args.remove)
-        exported = enrolment.remove(identifier, folder, name)
-    print(f"{name} is not known any more to {exported}")
+        with console.working("Writing the next version"):
+            exported = enrollment.remove(identifier, folder, name)
+        print(f"{name} is not known any more to {exported}")
     tell_of_labels(exported)
 
 
 def add(args, identifier, folder):
-    """Enrols a singer and says what came of it."""
-    from lca_keras.inference import enrolment
+    """Enrolls a singer and says what came of it; returns the next version."""
+    from lca_keras.inference import enrollment
 
     name = catalogue.readable(args.artist)
     if not name or not name.isprintable():
         raise UserError(f"--artist {args.artist!r}: not a name")
     songs, errors = answers.listed(args.songs)
     if errors:
-        listed = "; ".join(f"{path}: {why}" for path, why in errors.items())
-        raise UserError(listed)
-    identifier.check([song if args.vocals else None for song in songs])
-    enrolment.gallery_of(identifier, folder)
-    console.quiet_tensorflow()
+        raise UserError("; ".join(f"{path}: {why}" for path, why in errors.items()))
+    identifier.check(answers.vocals_of(args, songs))
     with console.progress("Listening") as show:
-        found = enrolment.enrol(identifier, folder, name, songs, args.vocals, show)
-    for path, why in found.skipped.items():
-        print(f"  skipped {path}: {why}")
+        found = enrollment.enroll(identifier, folder, name, songs, args.vocals, show)
+    screen.print_reasons("skipped", found.skipped)
     threshold = identifier.gallery.threshold
     for path, similarity in found.songs.items():
         if similarity < threshold:
@@ -93,7 +86,7 @@ def add(args, identifier, folder):
     )
     if found.alike:
         print("  note: that is near: songs of the two may be taken for each other")
-    tell_of_labels(found.exported)
+    return found.exported
 
 
 def tell_of_labels(exported):

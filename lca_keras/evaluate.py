@@ -124,7 +124,7 @@ def reject(job, model, songs, names, config):
     labels = {song.key: 0 for song in songs.songs if song.artist in names}
     clips = ClipSource(songs.store, labels, config.clip_frames, config.streams)
     with console.working("Listening to strangers"):
-        heard = strangers.hear(model.backbone, clips, job.gallery.detector)
+        heard = strangers.describe_clips(model.backbone, clips, job.gallery.detector)
         found = strangers.verdicts(job.gallery, heard, model.temperature)
     told = strangers.shares(found)
     print(

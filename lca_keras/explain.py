@@ -59,7 +59,7 @@ def explain(args):
 
     from lca_keras.audio.decode import AudioError
     from lca_keras.base import plots
-    from lca_keras.explanation import explainer, song_page
+    from lca_keras.explanation import pictures, song_page
     from lca_keras.explanation.explainer import Explainer
     from lca_keras.workflow.run import Run
 
@@ -84,7 +84,7 @@ def explain(args):
             f"the voice dominates ({found.voice_cells:.0%} if spread evenly)"
         )
     if args.out:
-        plots.save_figure(explainer.figure(found), args.out)
+        plots.save_figure(pictures.figure(found), args.out)
         print(f"drawn to {args.out}")
     if args.html:
         song_page.write(found, args.html)

@@ -444,6 +444,7 @@ def listen(job, model, clips, artists, songs):
 def show_export(job, exported, song):
     """Names the singer of a held-out song, and says what can be done next."""
     from lca_keras.inference import identification
+    from lca_keras.terminal import answers
 
     separator = job.source.separator
     if song is None:
@@ -457,7 +458,7 @@ def show_export(job, exported, song):
             here = pathlib.Path.cwd()
             within = song.path.is_relative_to(here)
             shown = song.path.relative_to(here) if within else song.path
-            print(identification.describe(shown, result, top=3))
+            print(answers.describe(shown, result, top=3))
         except (UserError, identification.AudioError) as error:
             print(f"  not identified: {error}")  # The model is there all the same.
     model = shlex.quote(str(exported))

@@ -7,17 +7,11 @@ separated and melodies tracked before, if the model was trained on these.
 
 import argparse
 import functools
-import json
-import os
 import pathlib
 import sys
 
 from lca_keras.base.errors import UserError
-from lca_keras.inference import answers
-from lca_keras.terminal import arguments
-
-# Songs from which on several processes are worth their start.
-_MANY = 8
+from lca_keras.terminal import answers, arguments
 
 
 def main(argv=None):
@@ -25,10 +19,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m lca_keras.predict", description=__doc__.splitlines()[0]
     )
-    parser.add_argument(
-        "--model", required=True, help="saved_models/NAME, or a .tflite file of it"
-    )
-    parser.add_argument("--version", type=int, help="default: the newest")
+    answers.add_model_options(parser, ", or a .tflite file of it")
     parser.add_argument(
         "--runtime",
         choices=("litert", "tensorflow"),
@@ -76,39 +67,21 @@ def predict(args):
         precision=args.precision,
     )
     identifier = opened()
-    identifier.check([song if args.vocals else None for song in songs])
+    identifier.check(answers.vocals_of(args, songs))
     if args.timeline is not None:
         labels = [path for path in args.timeline if path.endswith(".txt")]
         if labels and len(songs) != 1:
             raise UserError(f"--timeline {labels[0]}: labels are those of one song")
-        return tell_when(identifier, args, songs, errors)
-    workers = args.workers
-    if workers is None:
-        many = len(songs) >= _MANY and identifier.runtime.name == "litert"
-        workers = os.cpu_count() if many else 1
-    if workers == 1:
-        ask = functools.partial(answers.identified, identifier, args=args)
-        identify = answers.one_by_one(ask)
-    else:
-        opened = functools.partial(opened, threads=1)
-        identify = answers.side_by_side(
-            lambda: answers.process_pool(workers, opened, args),
-            answers.identify_here,
-            lambda: answers.process_pool(1, opened, args),
-        )
-    return answers.answer(identify, identifier.digest, args, songs, errors)
+        return show_timelines(identifier, args, songs, errors)
+    return answers.answer(identifier, args, songs, errors, opened, args.workers)
 
 
 def check_timeline(args):
     """Raises a `UserError` for options that do not go with a timeline."""
-    from lca_keras.voices import timeline
+    from lca_keras.voices import timeline_files
 
     for path in args.timeline:
-        if pathlib.Path(path).suffix not in timeline.ENDINGS:
-            endings = ", ".join(timeline.ENDINGS)
-            raise UserError(f"--timeline {path}: expected one of {endings}")
-        if not pathlib.Path(path).absolute().parent.is_dir():
-            raise UserError(f"--timeline {path}: no such folder")
+        answers.check_output("--timeline", path, *timeline_files.ENDINGS)
     others = {"--out": args.out, "--plot": args.plot, "--closed-set": args.closed_set}
     others |= {"--min-confidence": args.min_confidence, "--top": args.top}
     others["--workers"] = args.workers
@@ -117,28 +90,26 @@ def check_timeline(args):
             raise UserError(f"{option} does not go with --timeline")
 
 
-def tell_when(identifier, args, songs, errors):
+def show_timelines(identifier, args, songs, errors):
     """Says who sings when in each song; returns an exit code."""
     from lca_keras.inference import identification
-    from lca_keras.voices import timeline
+    from lca_keras.voices import timeline, timeline_files
 
     overlap = timeline.OVERLAP if args.overlap is None else args.overlap
     failed, found = dict(errors), {}
-    for song in songs:
-        vocals = song if args.vocals else None
+    for song, vocals in zip(songs, answers.vocals_of(args, songs), strict=True):
         try:
             found[song] = timeline.timeline(identifier, song, vocals, overlap)
         except identification.AudioError as error:
             failed[song] = str(error)
             continue
         if not args.json and not args.timeline:
-            print(timeline.describe(song, found[song]), flush=True)
-    for song, why in failed.items():
-        print(f"error: {song}: {why}", file=sys.stderr)
+            print(answers.describe_timeline(song, found[song]), flush=True)
+    answers.print_errors(failed)
     if args.json:
-        print(json.dumps(timeline.to_json(found), indent=2, ensure_ascii=False))
+        answers.print_json(timeline_files.to_json(found))
     for path in args.timeline if found else []:
-        timeline.write(found, pathlib.Path(path))
+        timeline_files.write(found, pathlib.Path(path))
         print(f"written to {path}", file=sys.stderr)
     return 1 if failed else 0
 

@@ -8,27 +8,21 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 import sys
 
 from lca_keras.base import console
 from lca_keras.base.errors import UserError
-from lca_keras.inference import answers
-from lca_keras.terminal import arguments, screen
-
-# Songs from which on several processes are worth their start.
-_MANY = 8
+from lca_keras.terminal import answers, arguments, screen
 
 
 def main(argv=None):
-    """Command line of similar voices."""
+    """Command line of similar kept."""
     parser = argparse.ArgumentParser(
         prog="python -m lca_keras.similar", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--model", required=True, help="saved_models/NAME")
-    parser.add_argument("--version", type=int, help="default: the newest")
+    answers.add_model_options(parser)
     parser.add_argument(
         "song", metavar="SONG", nargs="?", help="audio file; without, the index is kept"
     )
@@ -55,8 +49,8 @@ def main(argv=None):
 def similar(args):
     """Runs the job that the parsed arguments describe; returns an exit code."""
     from lca_keras.exports.versions import find_version
-    from lca_keras.inference import identification
-    from lca_keras.voices import voice_index
+    from lca_keras.inference import identification, many
+    from lca_keras.voices import index
 
     check_options(args)
     opened = functools.partial(
@@ -66,31 +60,29 @@ def similar(args):
     )
     identifier = opened()
     path = None if args.index is None else pathlib.Path(args.index)
-    index = voice_index.VoiceIndex(voice_index.model_of(identifier), path)
+    kept = index.VoiceIndex(index.model_of(identifier), path)
     songs, failed = answers.listed(args.among or [])
     # An index is asked from any folder.
     songs = [os.path.abspath(song) for song in songs]
     everything = songs if args.song is None else [*songs, args.song]
-    identifier.check([song if args.vocals else None for song in everything])
+    identifier.check(answers.vocals_of(args, everything))
     # What is asked about is heard first: if it cannot be, nothing else need be.
     voice = None
     if args.song is not None:
-        vocals = args.song if args.vocals else None
-        try:
-            voice = voice_index.listen(identifier, args.song, vocals)
-        except identification.AudioError as error:
-            raise UserError(f"{args.song}: {error}") from error
-    missing = [song for song in songs if not index.has(song)]
+        voice = many.voice_of(identifier, args.song, args.vocals)
+        if isinstance(voice, str):
+            raise UserError(f"{args.song}: {voice}")
+    missing = [song for song in songs if not kept.has(song)]
     try:
-        failed |= extend(index, missing, identifier, opened, args)
+        failed |= extend(kept, missing, identifier, opened, args)
     finally:
-        if path is not None and index.voices and missing:
-            index.save()
+        if path is not None and kept.voices and missing:
+            kept.save()
     screen.print_reasons("error", failed, sys.stderr)
     if path is not None:
-        print(f"{len(index.voices)} songs in {path}", file=sys.stderr)
+        print(f"{len(kept.voices)} songs in {path}", file=sys.stderr)
     if voice is not None:
-        show(index.like(voice, args.top, (args.song,)), args)
+        show(kept.like(voice, args.top, (args.song,)), args)
     return 1 if failed else 0
 
 
@@ -104,69 +96,39 @@ def check_options(args):
         raise UserError("give a song, or --among and --index to make an index")
 
 
-def extend(index, songs, identifier, opened, args):
-    """Hears songs and takes them into an index; returns a dict of why some are not."""
+def extend(kept, songs, identifier, opened, args):
+    """Takes songs into an index; returns a dict of why some are not."""
+    from lca_keras.inference import many
+
     if not songs:
         return {}
-    workers = args.workers or (os.cpu_count() if len(songs) >= _MANY else 1)
-    if workers == 1:
-        identify = answers.one_by_one(functools.partial(voice_of, identifier, args))
-    else:
-        opened = functools.partial(opened, threads=1)
-        identify = answers.side_by_side(
-            lambda: answers.process_pool(workers, opened, args),
-            voice_here,
-            lambda: answers.process_pool(1, opened, args),
-        )
+    ask = functools.partial(many.voice_of, vocals=args.vocals)
+    found = many.ask_each(ask, songs, identifier, opened, args.workers)
     failed = {}
-    with (
-        console.progress("Listening") as progress,
-        contextlib.closing(identify(songs)) as found,
-    ):
+    with console.progress("Listening") as progress, contextlib.closing(found):
         for done, (song, voice) in enumerate(found, 1):
             progress(done, len(songs))
             if isinstance(voice, str):
                 failed[song] = voice
-                index.drop(song)
+                kept.drop(song)
             else:
-                index.add(song, voice)
+                kept.add(song, voice)
     return failed
-
-
-def voice_of(identifier, args, song):
-    """The voice of a song, or as a string why there is none."""
-    from lca_keras.inference import identification
-    from lca_keras.voices import voice_index
-
-    try:
-        return voice_index.listen(identifier, song, song if args.vocals else None)
-    except identification.AudioError as error:
-        return str(error)
-
-
-def voice_here(song):
-    """`voice_of` in a process of `lca_keras.inference.answers.process_pool`."""
-    return voice_of(*answers.here(), song)
 
 
 def show(found, args):
     """Prints the most similar songs, and why."""
     if args.json:
-        said = [dataclasses.asdict(each) for each in found]
-        print(json.dumps(said, indent=2, ensure_ascii=False))
+        answers.print_json([dataclasses.asdict(each) for each in found])
         return
     if not found:
         print("no other songs to compare it with")
     for each in found:
         why = ", ".join(
-            f"{_clock(p['start'])} and {_clock(p['other_start'])}"
+            f"{answers.clock(p['start'])} and {answers.clock(p['other_start'])}"
             for p in each.passages
         )
         print(f"{each.similarity:6.3f}  {each.song}\n        most alike at {why}")
-
-
-def _clock(seconds):
-    return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
 
 
 if __name__ == "__main__":

@@ -355,7 +355,9 @@ def trainer(pipeline, examples, tuned, train):
         network, gallery = model.backbone, job.gallery
         keys, means = list(found.main.predictions.songs), found.main.means
         if gallery is not None:  # Clips without voice don't count.
-            heard = strangers.hear(network, sources["validation"], gallery.detector)
+            heard = strangers.describe_clips(
+                network, sources["validation"], gallery.detector
+            )
             verdicts = strangers.verdicts(gallery, heard, model.temperature)
             keys = list(verdicts)
             means = np.stack([verdicts[key].probabilities for key in keys])

@@ -48,6 +48,56 @@ def look_of(number):
     return {"color": color, "marker": marker}
 
 
+def draw_clips(figure, axes, starts, clip_seconds, values, label, top):
+    """Draws values of a song's clips over time, as blue as they are high.
+
+    Args:
+        figure: Matplotlib figure.
+        axes: Its axes.
+        starts: Float array `(clips,)`, seconds. Clips may overlap; then each is drawn
+            until the next one starts.
+        clip_seconds: Float.
+        values: Float array `(clips, rows)`, not negative.
+        label: String, what they are.
+        top: Float, what is the darkest blue.
+
+    Returns:
+        Float array `(clips,)`, the middle of each clip as it is drawn, seconds.
+    """
+    import numpy as np
+
+    ends = np.minimum(np.add(starts, clip_seconds), [*starts[1:], np.inf])
+    # Between two clips there may be silence: a stretch of its own, without a value.
+    columns = np.full((2 * len(values) - 1, np.shape(values)[1]), np.nan)
+    columns[::2] = values
+    edges, rows = np.ravel([starts, ends], "F"), np.arange(columns.shape[1] + 1)
+    how = {"vmin": 0, "vmax": top, "cmap": "Blues"}
+    figure.colorbar(
+        axes.pcolormesh(edges, rows, columns.T, **how), ax=axes, label=label
+    )
+    return np.mean([starts, ends], axis=0)
+
+
+def draw_vote(figure, axes, starts, clip_seconds, artists, probabilities, votes):
+    """Draws what clips say of their artist, and a dot for each one's vote.
+
+    Args:
+        figure, axes, starts, clip_seconds: As for `draw_clips`.
+        artists: List of names.
+        probabilities: Float array `(clips, artists)`.
+        votes: Sequence of the clips' artists, ints; `None` for a clip without a vote.
+    """
+    import numpy as np
+
+    times = draw_clips(
+        figure, axes, starts, clip_seconds, probabilities, "probability", 1
+    )
+    places = np.array([np.nan if vote is None else vote for vote in votes]) + 0.5
+    axes.plot(times, places, "k.", markersize=4)
+    axes.set_yticks(np.arange(len(artists)) + 0.5, artists)
+    axes.invert_yaxis()
+
+
 def mel_axis(axes, centres):
     """Labels a vertical axis of mel bins, counted from 0, in Hz.
 

@@ -1,12 +1,13 @@
 """Why a model names a singer: where in a song it found what speaks for an artist."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 
 import numpy as np
 
-from lca_keras.base import files, metrics, plots
+from lca_keras.base import files, metrics
 from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
 from lca_keras.data import hearing
@@ -18,8 +19,6 @@ from lca_keras.exports.versions import METADATA
 from lca_keras.features.front_end import STEMS, network_input
 
 _CLIPS_AT_ONCE = 32
-# Decibels below a song's maximum that pictures show.
-_DEPTH = 80
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +71,14 @@ class Explanation:
     def seconds(self):
         """Length of the song."""
         return self.mel.shape[1] / self.second
+
+    @functools.cached_property
+    def top(self):
+        """The highest value that is shown of maps: one scale for all of them."""
+        maps = [*self.maps.values()]
+        if self.counterfactual is not None:
+            maps.append(self.counterfactual)
+        return max(1.0, *(float(np.nanquantile(cam, 0.99)) for cam in maps))
 
     def empty_clips(self, cam):
         """Number of clips in which one of the maps is zero: nothing speaks for it."""
@@ -296,135 +303,3 @@ def _extractors(config, asked, own):
     folder = separator if separator not in separation.PRETRAINED else None
     extractor = Extractor(stems, folder, threads=None)
     return Extractor(served, threads=None), _Stems(extractor, asked is not None)
-
-
-# === Pictures ===
-
-
-def figure(explanation):
-    """Draws an `Explanation`: the vote, maps over the spectrogram, attention, voice."""
-    panels = [("vote", 1.0 + 0.16 * len(explanation.artists))]
-    panels += [(("map", name), 1.9) for name in explanation.maps]
-    if explanation.counterfactual is not None:
-        panels.append(("counterfactual", 1.9))
-    if explanation.attention is not None:
-        panels += [("attention", 1.0), ("cf_attention", 1.0)]
-    if explanation.voice_shares:
-        panels.append(("voice", 1.4))
-    heights = [height for _, height in panels]
-    with plots.style():
-        drawn = plots.new_figure(12, 0.7 + sum(heights) * 1.15)
-        column = drawn.subplots(len(panels), 1, sharex=True, height_ratios=heights)
-        for axes, (panel, _) in zip(np.atleast_1d(column), panels, strict=True):
-            if panel == "vote":
-                _draw_vote(drawn, axes, explanation)
-            elif panel in ("attention", "cf_attention"):
-                _draw_attention(drawn, axes, explanation, panel)
-            elif panel == "voice":
-                _draw_voice(axes, explanation)
-            else:
-                _draw_map(drawn, axes, explanation, panel)
-        axes.set_xlim(0, explanation.seconds)
-        axes.set_xlabel("time (s)")
-        name = pathlib.Path(explanation.song).name
-        how = f"class activation (Grad-CAM, {explanation.layer})"
-        drawn.suptitle(f"{name}: {explanation.singer}. Maps: {how}")
-    return drawn
-
-
-def _edges(explanation):
-    """Times between clips, and for each stretch between them its clip or -1."""
-    edges, clips = [], []
-    for number, start in enumerate(explanation.starts):
-        end = start + explanation.clip_seconds
-        if number + 1 < len(explanation.starts):
-            end = min(end, explanation.starts[number + 1])
-        if edges and start > edges[-1] + 1e-6:
-            edges.append(start)
-            clips.append(-1)
-        edges += [start, end] if not edges else [end]
-        clips.append(number)
-    return np.array(edges), np.array(clips)
-
-
-def _by_clip(figure_, axes, explanation, values, label, **how):
-    """Draws rows of values `(clips, rows)` over time."""
-    edges, clips = _edges(explanation)
-    columns = np.where(clips[:, None] < 0, np.nan, values[np.maximum(clips, 0)])
-    rows = np.arange(values.shape[1] + 1)
-    image = axes.pcolormesh(edges, rows, columns.T, cmap="Blues", **how)
-    figure_.colorbar(image, ax=axes, label=label)
-
-
-def _draw_vote(figure_, axes, explanation):
-    probabilities = explanation.probabilities
-    how = {"vmin": 0, "vmax": 1}
-    _by_clip(figure_, axes, explanation, probabilities, "probability", **how)
-    middles = explanation.starts + explanation.clip_seconds / 2
-    axes.plot(middles, probabilities.argmax(axis=1) + 0.5, "k.", ms=4)
-    axes.set_yticks(np.arange(len(explanation.artists)) + 0.5, explanation.artists)
-    axes.invert_yaxis()
-    axes.set_title("the vote of each clip (dot) and its probabilities", loc="left")
-
-
-def _draw_attention(figure_, axes, explanation, name):
-    values = getattr(explanation, name)
-    shared = np.stack([explanation.attention, explanation.cf_attention])
-    how = {"vmin": 0, "vmax": float(shared.max())}
-    _by_clip(figure_, axes, explanation, values, "weight", **how)
-    axes.set_yticks(np.arange(values.shape[1]) + 0.5, range(values.shape[1]))
-    axes.set_ylabel("shift")
-    which = "counterfactual" if name == "cf_attention" else "main branch"
-    axes.set_title(f"attention over shifts, {which}", loc="left")
-
-
-def _draw_map(figure_, axes, explanation, panel):
-    if panel == "counterfactual":
-        cam, title = (
-            explanation.counterfactual,
-            (f"what speaks for {explanation.singer} in the counterfactual branch"),
-        )
-    else:
-        name = panel[1]
-        cam, title = explanation.maps[name], f"what speaks for {name}"
-        if name in explanation.voice_shares:
-            share = np.nanmean(explanation.voice_shares[name])
-            title += (
-                f" ({share:.0%} on cells that the voice dominates; "
-                f"{explanation.voice_cells:.0%} if spread evenly)"
-            )
-    if empty := explanation.empty_clips(cam):
-        title += f": nothing in {empty} of {len(explanation.starts)} clips"
-    loudest = np.nanmax(explanation.mel)
-    extent = (0, explanation.seconds, -0.5, len(explanation.centres) - 0.5)
-    how = {"aspect": "auto", "origin": "lower", "extent": extent}
-    levels = {"vmin": loudest - _DEPTH, "vmax": loudest, "cmap": "gray_r"}
-    spectrum = axes.imshow(explanation.mel, **levels, **how)
-    axes.imshow(plots.heat(cam, top_of(explanation)), **how)
-    plots.mel_axis(axes, explanation.centres)
-    axes.set_title(title, loc="left")
-    figure_.colorbar(spectrum, ax=axes, label="level (dB)")
-    label = "activation over\nits clip's mean"
-    plots.heat_bar(figure_, axes, top_of(explanation), label)
-
-
-def top_of(explanation):
-    """The highest value that maps show: one scale for all of them."""
-    maps = [*explanation.maps.values()]
-    if explanation.counterfactual is not None:
-        maps.append(explanation.counterfactual)
-    return max(1.0, *(float(np.nanquantile(cam, 0.99)) for cam in maps))
-
-
-def _draw_voice(axes, explanation):
-    middles = explanation.starts + explanation.clip_seconds / 2
-    for number, (name, shares) in enumerate(explanation.voice_shares.items()):
-        look = plots.look_of(number)
-        axes.plot(middles, shares, label=name, ms=4, lw=1, **look)
-    axes.axhline(
-        explanation.voice_cells, c="0.5", ls="--", lw=1, label="if spread evenly"
-    )
-    axes.set_ylim(0, 1)
-    axes.set_ylabel("share")
-    axes.legend(fontsize="small", ncols=4)
-    axes.set_title("share of the map on cells that the voice dominates", loc="left")

@@ -8,7 +8,6 @@ import numpy as np
 
 from lca_keras.audio.decode import decode
 from lca_keras.base import pages, plots
-from lca_keras.explanation import explainer
 
 _RATE = 32000  # Hz, of the song to listen to.
 _CHUNK = 4096  # Frames of one image: browsers refuse very wide ones.
@@ -19,29 +18,28 @@ _TICKS_HZ = {"close": (250, 500, 1000, 2000, 4000, 8000), "whole": (500, 2000, 8
 def write(found, path):
     """Writes the page of an `lca_keras.explanation.explainer.Explanation`."""
     layers = _images(found)
-    name = pathlib.Path(found.song).name
-    body = [_summary(found)]
     sound = pages.data_uri(_mp3(found.song), "audio/mpeg")
-    body.append(f'<audio controls preload="auto" src="{sound}"></audio>')
-    body.append('<p class="now" id="now" aria-live="off"></p>')
     chosen = [
         f'<label><input type="radio" name="map" value="{number}"'
         f"{' checked' if number == 0 else ''}> {pages.escape(title)}</label>"
         for number, title in enumerate(layers["maps"])
     ]
-    body.append(f"<p>{''.join(chosen)}</p>")
-    body.append(_strip("close", layers, found))
-    body.append(_strip("whole", layers, found))
-    body.append(f'<div class="row"><div class="axis"></div>{_clips(found)}</div>')
-    body.append(f'<div class="row"><div class="axis"></div>{_ticks(found)}</div>')
-    body.append(
+    body = [
+        _summary(found),
+        f'<audio controls preload="auto" src="{sound}"></audio>',
+        '<p class="now" id="now" aria-live="off"></p>',
+        f"<p>{''.join(chosen)}</p>",
+        _strip("close", layers, found),
+        _strip("whole", layers, found),
+        f'<div class="row"><div class="axis"></div>{_clips(found)}</div>',
+        f'<div class="row"><div class="axis"></div>{_ticks(found)}</div>',
         '<p class="soft">Grey: the level of the song (dB, darker is louder) over '
         "frequency (Hz) and time (s). Colours: class activation (Grad-CAM, "
-        f"{pages.escape(found.layer)}), from nothing (clear) to "
-        f"{explainer.top_of(found):.1f} times its clip's mean (yellow), the same "
-        "scale for all maps. Click to hear a place. Bars: the vote of each clip, as "
-        "high as its probability; orange ones name somebody else.</p>"
-    )
+        f"{pages.escape(found.layer)}), from nothing (clear) to {found.top:.1f} times "
+        "its clip's mean (yellow), the same scale for all maps. Click to hear a place. "
+        "Bars: the vote of each clip, as high as its probability; orange ones name "
+        "somebody else.</p>",
+    ]
     about = {
         "seconds": found.seconds,
         "bar": _BAR,
@@ -58,7 +56,7 @@ def write(found, path):
     # In a script element a closing tag would end it, whatever its name holds.
     text = json.dumps(about, ensure_ascii=True).replace("<", "\\u003c")
     body.append(f'<script type="application/json" id="song">{text}</script>')
-    title = f"{name}: {found.singer}"
+    title = f"{pathlib.Path(found.song).name}: {found.singer}"
     return pages.write(path, title, "\n".join(body), "song")
 
 
@@ -89,15 +87,12 @@ def _images(found):
     levels = np.clip((loudest - found.mel) / 80, 0, 1)
     grey = np.repeat(np.nan_to_num(levels, nan=1.0)[..., None], 4, axis=2)
     grey[..., 3] = 1
-    top = explainer.top_of(found)
     maps = {f"what speaks for {name}": cam for name, cam in found.maps.items()}
     if found.counterfactual is not None:
         title = f"for {found.singer} in the counterfactual branch"
         maps[title] = found.counterfactual
-    drawn = {}
-    for title, cam in maps.items():
-        drawn[title] = _chunks(plots.heat(cam, top))
-    return {"mel": _chunks(grey), "maps": drawn}
+    maps = {title: _chunks(plots.heat(cam, found.top)) for title, cam in maps.items()}
+    return {"mel": _chunks(grey), "maps": maps}
 
 
 def _chunks(pixels):

@@ -9,7 +9,7 @@ import pathlib
 from lca_keras.base import files
 from lca_keras.base.config import Config
 from lca_keras.exports import integrity, tflite_file, versions
-from lca_keras.voices import openset
+from lca_keras.voices.gallery import Gallery
 
 # What the models of a version answer when they are asked about themselves.
 _TOLD = (
@@ -31,7 +31,7 @@ def export_model(
         name: Name of the model, a folder below `root`.
         metrics: Dict of scores for the model card.
         about: Optional dict of further facts for the metadata (run, corpus, date).
-        gallery: Optional `lca_keras.voices.openset.Gallery`: without, any song has a
+        gallery: Optional `lca_keras.voices.gallery.Gallery`: without, any song has a
             singer.
 
     Returns:
@@ -70,7 +70,7 @@ def with_gallery(folder, gallery):
 
     Args:
         folder: `pathlib.Path` of the version that it is made of, with its gallery.
-        gallery: `lca_keras.voices.openset.Gallery`.
+        gallery: `lca_keras.voices.gallery.Gallery`.
 
     Returns:
         `pathlib.Path` of the version.
@@ -99,8 +99,8 @@ def _write(folder, network, metadata, lite):
     config, artists = Config.from_dict(told["config"]), told["artists"]
     gallery, singers = told["gallery"], artists
     if gallery is not None:
-        gallery = openset.Gallery.from_dict(gallery)
-        singers = [*artists, *gallery.enrolled]
+        gallery = Gallery.from_dict(gallery)
+    singers = artists if gallery is None else [*artists, *gallery.enrolled]
     savedmodel.write(network, artists, config, folder, told, gallery)
     content = tflite_file.packed(lite, artists, told)
     (folder / tflite_file.DEFAULT).write_bytes(content)

@@ -26,7 +26,7 @@ def write(network, artists, config, folder, about, gallery=None):
         config: `lca_keras.base.config.Config` of the run.
         folder: `pathlib.Path`.
         about: Dict for JSON, what the signature `about` answers.
-        gallery: Optional `lca_keras.voices.openset.Gallery`.
+        gallery: Optional `lca_keras.voices.gallery.Gallery`.
     """
     archive = keras.export.ExportArchive()
     archive.track(network)

@@ -9,9 +9,10 @@ from lca_keras.data.examples import parse_example
 from lca_keras.exports.encoded import attempt, decode_wav
 from lca_keras.features.front_end import network_input
 from lca_keras.features.silence import block_size, cut_in_graph
-from lca_keras.voices import openset
+from lca_keras.voices.detector import VOICED
+from lca_keras.voices.gallery import NO_VOICE, OK, TINY, UNKNOWN
 
-# What a song's `status` says beside what `lca_keras.voices.openset` has: why it is not
+# What a song's `status` says beside what `lca_keras.voices.gallery` has: why it is not
 # judged.
 NOT_FINITE = "samples are NaN or infinite"
 DAMAGED = "damaged: a sample is far beyond full scale"
@@ -53,7 +54,7 @@ class ServedNetwork:
         artists: List of class names, in class order.
         config: `lca_keras.base.config.Config` of the run.
         about: Dict for JSON, what the signature `about` answers.
-        gallery: Optional `lca_keras.voices.openset.Gallery`; who is enrolled in it
+        gallery: Optional `lca_keras.voices.gallery.Gallery`; who is enrolled in it
             comes behind the artists.
     """
 
@@ -162,7 +163,7 @@ class ServedNetwork:
         told["voice"] = told["voice"][:, 0]
         if self.gallery is None:
             del told["voice"]
-        return {**told, "status": tf.where(finite, openset.OK, NOT_FINITE)}
+        return {**told, "status": tf.where(finite, OK, NOT_FINITE)}
 
     def embed(self, waveform, *given):
         """`(batch, samples)` -> embedding, frame_embeddings, status.
@@ -266,7 +267,7 @@ class ServedNetwork:
         left, streams = heard[0], heard[1:]
         least = self.front_end.clip_samples(self.clip_frames)
         status = _first_of(
-            (status, tf.not_equal(status, openset.OK)),
+            (status, tf.not_equal(status, OK)),
             (SILENT, left == 0),
             (TOO_SILENT, left < least),
         )
@@ -321,7 +322,7 @@ class ServedNetwork:
             (DAMAGED, damaged),
             (SILENT, (high - low) / 2 < decode.SILENCE_PEAK),
         )
-        return status, tf.where(tf.equal(status, openset.OK)[:, None], sound, 0.0)
+        return status, tf.where(tf.equal(status, OK)[:, None], sound, 0.0)
 
     def _classify(self, embeddings):
         return self.network.probabilities(self.network.classifier(embeddings))
@@ -345,7 +346,7 @@ class ServedNetwork:
         if self.gallery is None:
             clips = _only(clips, filled)
             names = tf.gather(self.names, vote(clips))
-            names = tf.where(tf.equal(status, openset.OK), names, "")
+            names = tf.where(tf.equal(status, OK), names, "")
             return {
                 "probabilities": _mean(clips, filled),
                 "singer": names,
@@ -356,10 +357,10 @@ class ServedNetwork:
         return self._judge_songs(clips, told, filled, status)
 
     def _judge_songs(self, clips, told, filled, status):
-        """As `lca_keras.voices.openset.Gallery.judge`, for many songs."""
+        """As `lca_keras.voices.gallery.Gallery.judge`, for many songs."""
         gallery, own = self.gallery, clips
         voice = _only(told["voice"], filled)
-        voiced = filled & (voice[..., 0] >= openset.VOICED)
+        voiced = filled & (voice[..., 0] >= VOICED)
         near = self._similarities(told["voiceprint"])
         if gallery.enrolled:
             new = tf.nn.softmax(gallery.scale * near)[..., self.known :]
@@ -371,11 +372,11 @@ class ServedNetwork:
         winner = tf.where(winner < self.known, own, winner)
         near = self._similarities(_mean(_only(told["voiceprint"], voiced), voiced))
         score, nearest = tf.reduce_max(near, axis=-1), tf.argmax(near, axis=-1)
-        heard = tf.equal(status, openset.OK)
+        heard = tf.equal(status, OK)
         sung = heard & tf.reduce_any(voiced, axis=-1)
         known = sung & (score >= gallery.threshold)
-        status = tf.where(heard & ~sung, openset.NO_VOICE, status)
-        status = tf.where(sung & ~known, openset.UNKNOWN, status)
+        status = tf.where(heard & ~sung, NO_VOICE, status)
+        status = tf.where(sung & ~known, UNKNOWN, status)
         likeliest = tf.where(sung, tf.gather(self.names, winner), "")
         return {
             "probabilities": means,
@@ -389,12 +390,12 @@ class ServedNetwork:
         }
 
     def _similarities(self, voiceprints):
-        """As `lca_keras.voices.openset.Gallery.similarities`."""
+        """As `lca_keras.voices.gallery.Gallery.similarities`."""
         moved = tf.tensordot(
             voiceprints - self.gallery.center, self.gallery.projection, axes=1
         )
         length = tf.norm(moved, axis=-1, keepdims=True)
-        directions = moved / tf.maximum(length, openset.TINY)
+        directions = moved / tf.maximum(length, TINY)
         return tf.tensordot(directions, self.gallery.means.T, axes=1)
 
     def _describe_songs(self, status, frames, *streams):
@@ -444,11 +445,11 @@ class ServedNetwork:
             for name, value in self._describe_clips(*pieces).items()
         }
         status = _first_of(
-            (status, tf.not_equal(status, openset.OK)),
+            (status, tf.not_equal(status, OK)),
             (NOT_FINITE, ~finite),
         )
         filled = (1 + tf.range(clips)) * clip <= frames[:, None]
-        return told, filled & tf.equal(status, openset.OK)[:, None], status
+        return told, filled & tf.equal(status, OK)[:, None], status
 
     def _describe_in_pieces(self, *clips):
         """(clips, …) of each stream -> embedding, voiceprint and voice.
@@ -479,8 +480,7 @@ def describe_clips(network, clips, detector):
     Args:
         network: `lca_keras.models.backbone.ServedBackbone`.
         clips: What it takes.
-        detector: Optional `lca_keras.voices.openset.VoiceDetector`; without, every clip
-            has a voice.
+        detector: Optional `VoiceDetector`; without, every clip has a voice.
     """
     told = network.describe(network.encode(clips, training=False)["maps"])
     voiceprints = told["voiceprint"]
@@ -516,7 +516,7 @@ def _all_finite(values):
 
 def _first_of(*cases):
     """What the first case says that holds, of pairs of a text and bool (batch,)."""
-    found = tf.fill(tf.shape(cases[0][1]), openset.OK)
+    found = tf.fill(tf.shape(cases[0][1]), OK)
     for said, holds in reversed(cases):
         found = tf.where(holds, said, found)
     return found

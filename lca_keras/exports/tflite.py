@@ -32,7 +32,7 @@ def convert(
             no other.
         calibration: For `int8`, a float32 array `(clips, …)` for each stream: clips
             that tell how large values become.
-        detector: Optional `lca_keras.voices.openset.VoiceDetector`.
+        detector: Optional `lca_keras.voices.detector.VoiceDetector`.
 
     Returns:
         Bytes. Inputs are float32 whatever the form: a clip of each stream that the

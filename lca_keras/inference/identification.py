@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import hashlib
 import importlib
-import itertools
 import json
 import pathlib
 import threading
@@ -13,7 +12,7 @@ import numpy as np
 
 from lca_keras.audio import decode
 from lca_keras.audio.decode import AudioError
-from lca_keras.base import files, plots
+from lca_keras.base import files
 from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
 from lca_keras.data import hearing
@@ -23,7 +22,8 @@ from lca_keras.exports import integrity, tflite_file, versions
 from lca_keras.exports.versions import METADATA
 from lca_keras.features import spectrogram
 from lca_keras.inference import runtimes
-from lca_keras.voices import openset
+from lca_keras.voices.detector import VOICED
+from lca_keras.voices.gallery import OK, UNKNOWN, Gallery, judge_closed_set
 
 # Clips that are cut out together; bounds memory for long songs.
 _CLIPS_AT_ONCE = 256
@@ -43,7 +43,7 @@ class Identification:
         singer: Artist, by the vote of the clips with voice, or somebody enrolled;
             `None` unless the status is `"ok"`.
         nearest: Who has the most similar voice, of an unknown song too; `None` without
-            voice, in a closed set, and for models of before.
+            voice and in a closed set.
         score: Similarity to that one, at most 1; or `None`.
         probabilities: Dict from artist to mean probability over the clips with voice,
             in the order of the votes.
@@ -51,10 +51,9 @@ class Identification:
             ones by probability.
         clip_seconds: Length of a clip.
         clips: List of dicts with `start` (seconds), `singer` (`None` without voice),
-            `probabilities` (artist to float), `voice` (probability of singing, one for
-            models of before) and
-            `score` (similarity of the clip alone, or `None`) of every clip. Silence is
-            cut out before clips are cut.
+            `probabilities` (artist to float), `voice` (probability of singing; one
+            without a gallery) and `score` (similarity of the clip alone, or `None`) of
+            every clip. Silence is cut out before clips are cut.
         notes: Sentences about sound that is missing, and silence.
     """
 
@@ -67,6 +66,13 @@ class Identification:
     clip_seconds: float
     clips: list[dict]
     notes: list[str]
+
+    @property
+    def headline(self):
+        """Who sings, in a few words."""
+        if self.status == UNKNOWN:
+            return f"unknown, the nearest voice is {self.nearest}'s ({self.score:.2f})"
+        return self.singer or self.status
 
 
 class Identifier:
@@ -83,8 +89,8 @@ class Identifier:
 
     Attributes:
         artists: List of singers, the network's own and then those enrolled.
-        gallery: `lca_keras.voices.openset.Gallery`, or `None` for models of before:
-            then any song has a singer.
+        gallery: `lca_keras.voices.gallery.Gallery`; `None` where none could be set
+            up: then any song has a singer.
         metadata: Dict; what `lca_keras.json` beside the model says, or the server.
         runtime: What computes: see `lca_keras.inference.runtimes`.
         digest: String that tells models apart: its name, of what it is told, and a
@@ -96,12 +102,7 @@ class Identifier:
     """
 
     def __init__(
-        self,
-        model,
-        separator=None,
-        runtime=None,
-        threads=None,
-        precision="float32",
+        self, model, separator=None, runtime=None, threads=None, precision="float32"
     ):
         path = pathlib.Path(model)
         try:
@@ -137,7 +138,7 @@ class Identifier:
         self.runtime, self.metadata = runtime, metadata
         self.artists, self.gallery = list(metadata["artists"]), None
         if metadata.get("gallery"):
-            self.gallery = openset.Gallery.from_dict(metadata["gallery"])
+            self.gallery = Gallery.from_dict(metadata["gallery"])
             self.artists += self.gallery.enrolled
         told = json.dumps(metadata, sort_keys=True).encode()
         sum_of = hashlib.sha256(told).hexdigest()[:8]
@@ -177,7 +178,7 @@ class Identifier:
             AudioError: None has.
         """
         told = self.listen(song)
-        voiced = told["voice"] >= openset.VOICED
+        voiced = told["voice"] >= VOICED
         if not voiced.any():
             raise AudioError("no voice is heard in it")
         return told["voiceprint"][voiced], voiced
@@ -203,12 +204,7 @@ class Identifier:
         self._extractor.check([Song("", "", "", "", path) for path in vocals])
 
     def identify(
-        self,
-        path,
-        vocals_path=None,
-        overlap=0.0,
-        min_confidence=0.0,
-        closed_set=False,
+        self, path, vocals_path=None, overlap=0.0, min_confidence=0.0, closed_set=False
     ):
         """Identifies the singer of an audio file.
 
@@ -233,18 +229,14 @@ class Identifier:
         told = self.listen(heard)
         voice, gallery = told["voice"], self.gallery
         if gallery is None or closed_set:
-            verdict = openset.of_singers(told, gallery)
-            near, status = None, openset.OK
+            verdict = judge_closed_set(told, gallery)
+            near, status = None, OK
         else:
             verdict = gallery.judge(told["probabilities"], told["voiceprint"], voice)
             near = gallery.similarities(told["voiceprint"]).max(axis=1).tolist()
             status = verdict.status
-        winners = [
-            self.artists[index] if voiced else None
-            for index, voiced in zip(
-                verdict.clips.argmax(axis=1), verdict.voiced, strict=True
-            )
-        ]
+        best = np.where(verdict.voiced, verdict.clips.argmax(axis=1), -1)
+        winners = [None if index < 0 else self.artists[index] for index in best]
         counts = collections.Counter(winners)
         # Of the network's own, the first is that of the vote,
         # `lca_keras.base.metrics.vote`.
@@ -253,9 +245,9 @@ class Identifier:
             key=lambda pair: (-counts[pair[0]], -pair[1]),
         )
         singer = nearest = None
-        if status == openset.OK:
+        if status == OK:
             singer = self.artists[verdict.singer]
-            if dict(ranked)[singer] < min_confidence:
+            if float(verdict.probabilities[verdict.singer]) < min_confidence:
                 status, singer = _UNSURE, None
         if near is not None and verdict.nearest is not None:
             nearest = self.artists[verdict.nearest]
@@ -286,64 +278,3 @@ class Identifier:
             ],
             notes=heard.notes,
         )
-
-
-def headline(result):
-    """Who sings, of an `Identification`, in a few words."""
-    if result.status == openset.UNKNOWN:
-        return f"unknown, the nearest voice is {result.nearest}'s ({result.score:.2f})"
-    return result.singer or result.status
-
-
-def describe(path, result, top):
-    """The `Identification` of a song as lines of text, `top` artists of it."""
-    clips = sum(result.votes.values())
-    lines = [f"{path}: {headline(result)}"]
-    for name in list(result.votes)[:top] if clips else []:
-        lines.append(
-            f"  {result.votes[name]:3d} of {clips} clips, mean probability "
-            f"{result.probabilities[name]:6.1%}  {name}"
-        )
-    if 0 < clips < len(result.clips):
-        lines.append(f"  {len(result.clips) - clips:3d} more clips without voice")
-    lines += [f"  note: {note}" for note in result.notes]
-    return "\n".join(lines)
-
-
-def plot(results, path):
-    """Draws the vote over time, clip by clip, of `Identification`s by audio file."""
-    artists = sorted(next(iter(results.values())).probabilities)
-    figure = plots.new_figure(10, len(results) * (1.2 + 0.22 * len(artists)))
-    with plots.style():
-        rows = np.atleast_1d(figure.subplots(len(results), 1))
-        for axes, (name, result) in zip(rows, results.items(), strict=True):
-            edges, columns, votes = [], [], []
-            for clip, following in itertools.zip_longest(
-                result.clips, result.clips[1:]
-            ):
-                begin, end = clip["start"], clip["start"] + result.clip_seconds
-                if following is not None:  # Clips may overlap, or silence lie between.
-                    end = min(end, following["start"])
-                if edges and begin > edges[-1]:
-                    edges.append(begin)
-                    columns.append([np.nan] * len(artists))
-                edges += [begin, end] if not edges else [end]
-                columns.append([clip["probabilities"][name] for name in artists])
-                if clip["singer"]:
-                    place = artists.index(clip["singer"]) + 0.5
-                    votes.append(((begin + end) / 2, place))
-            image = axes.pcolormesh(
-                edges,
-                np.arange(len(artists) + 1),
-                np.transpose(columns),
-                vmin=0,
-                vmax=1,
-                cmap="Blues",
-            )
-            axes.plot(*np.reshape(votes, (-1, 2)).T, "k.", markersize=4)
-            axes.set_yticks(np.arange(len(artists)) + 0.5, artists)
-            axes.invert_yaxis()
-            axes.set_xlabel("seconds")
-            axes.set_title(f"{pathlib.Path(name).name}: {headline(result)}")
-            figure.colorbar(image, ax=axes, label="probability")
-    plots.save_figure(figure, path)

@@ -14,7 +14,9 @@ from lca_keras.base import files
 from lca_keras.corpora import accompaniment, synthesis, voice
 from lca_keras.studies import tables
 from lca_keras.studies.results import Table
-from lca_keras.voices import openset, strangers, timeline
+from lca_keras.voices import strangers, timeline
+from lca_keras.voices.detector import VOICED
+from lca_keras.voices.gallery import NO_VOICE, TINY, fit_gallery
 
 CORPUS = synthesis.SynthesisConfig(artists=20, albums=6, songs=4, seconds=16.0)
 STRANGERS = 5
@@ -26,7 +28,7 @@ _SOUNDS = 20
 _ENROLLED_BY = 3
 _DUETS, _TURN_SECONDS = 10, 8.0
 _NEIGHBOURS = 10
-# Of the ways to tell strangers, the one that `lca_keras.voices.openset` has.
+# Of the ways to tell strangers, the one that `lca_keras.voices.gallery` has.
 _CHOSEN = "voiceprint: cosine, songs whitened"
 
 
@@ -99,7 +101,7 @@ class Listening:
             network, known, config.open_set.false_alarm, config.train.seed
         )
         heard = {
-            ("known", part): strangers.hear(network, source, gallery.detector)
+            ("known", part): strangers.describe_clips(network, source, gallery.detector)
             for part, source in known.items()
         }
         for part in sources:
@@ -108,7 +110,7 @@ class Listening:
                 for key, label in of(part, False).labels.items()
             }
             source = dataclasses.replace(sources[part], labels=labels, hop_frames=None)
-            found = strangers.hear(network, source, gallery.detector)
+            found = strangers.describe_clips(network, source, gallery.detector)
             heard["strange", part] = found
         unseen = [heard["strange", part] for part in sources]
         told = {
@@ -197,7 +199,7 @@ class Listening:
                 said = [
                     (each.start, each.end, each.label)
                     for each in found
-                    if each.status != openset.NO_VOICE
+                    if each.status != NO_VOICE
                 ]
                 errors.append(timeline.error_rate(turns, said))
         return {kind: float(np.mean(errors)) for kind, errors in rates.items()}
@@ -317,8 +319,9 @@ def compare(heard, unseen):
     """AUROC of ways to tell strangers, over songs and clips.
 
     Args:
-        heard: Dict from (`"known"`, part) to `lca_keras.voices.strangers.Heard`.
-        unseen: List of `Heard` of strangers.
+        heard: Dict from (`"known"`, part) to
+            `lca_keras.voices.strangers.DescribedClips`.
+        unseen: List of `DescribedClips` of strangers.
 
     Returns:
         Dict from name to a dict with `songs` and `clips`.
@@ -346,7 +349,7 @@ def compare(heard, unseen):
 
 
 def candidates(train, validation):
-    """Dict from name to a function of `Heard`: scores of its clips and its songs.
+    """Dict from name to a function of `DescribedClips`: scores of clips and songs.
 
     Higher ones are of known singers.
     """
@@ -409,7 +412,7 @@ def candidates(train, validation):
             return -index.kneighbors((values - center) / spread)[0].mean(axis=1)
 
         false_alarm = 0.05
-        gallery, _ = openset.fit_gallery(
+        gallery, _ = fit_gallery(
             (own, labels),
             (values_of(validation), validation.predictions.labels),
             validation.songs,
@@ -431,7 +434,7 @@ def candidates(train, validation):
 
 def _unit(values):
     length = np.linalg.norm(values, axis=-1, keepdims=True)
-    return values / np.maximum(length, openset.TINY)
+    return values / np.maximum(length, TINY)
 
 
 # === Enrolled ===
@@ -458,7 +461,7 @@ def enrolled(gallery, heard, temperature, strange, trained, everyone, artists):
         prints = []
         for place in rng.permutation(len(own))[:_ENROLLED_BY]:
             clips = songs.predictions.songs[own[place]]
-            voiced = clips[songs.voice[clips] >= openset.VOICED]
+            voiced = clips[songs.voice[clips] >= VOICED]
             prints.append(songs.voiceprints[voiced].mean(axis=0))
         extended = extended.with_singer(name, prints)
     names = [*trained.artists, *strange]

@@ -1,6 +1,6 @@
 """What a trained network makes of singers whom it does not know, and of no singing.
 
-`fit` sets up the gallery of a network (`lca_keras.voices.openset`); `measure` says what
+`fit` sets up the gallery of a network (`lca_keras.voices.gallery`); `measure` says what
 it is worth on songs by strangers.
 """
 
@@ -12,7 +12,13 @@ import numpy as np
 from lca_keras.data.stem_reader import StemReader
 from lca_keras.evaluation import scoring
 from lca_keras.features.front_end import network_input
-from lca_keras.voices import openset
+from lca_keras.voices.detector import VOICED, VoiceDetector
+from lca_keras.voices.gallery import (
+    NO_VOICE,
+    UNKNOWN,
+    fit_gallery,
+    song_scores,
+)
 
 # Songs that teach what singing is, and clips of noise.
 _TAUGHT_SONGS, _NOISES = 150, 100
@@ -36,12 +42,13 @@ class Describer(keras.Model):
     def call(self, inputs):
         """Runs the main branch."""
         maps = self.network.encode(inputs, training=False)["maps"]
-        told = self.network.describe(maps)
-        return {**told, "logits": self.network.classifier(told["embedding"])}
+        described = self.network.describe(maps)
+        logits = self.network.classifier(described["embedding"])
+        return {**described, "logits": logits}
 
 
 @dataclasses.dataclass(frozen=True)
-class Heard:
+class DescribedClips:
     """What a network makes of the clips of some songs.
 
     Attributes:
@@ -65,37 +72,34 @@ class Heard:
         All of a song's clips, if no song has one with voice.
         """
         every = list(self.predictions.songs.values())
-        voiced = [clips[self.voice[clips] >= openset.VOICED] for clips in every]
+        voiced = [clips[self.voice[clips] >= VOICED] for clips in every]
         return [clips for clips in voiced if clips.size] or every
 
 
-def hear(network, source, detector=None):
+def describe_clips(network, source, detector=None):
     """Runs a network over the clips of a source.
 
     Args:
         network: `SingerNetwork`.
         source: `lca_keras.data.clips.ClipSource`.
-        detector: Optional `lca_keras.voices.openset.VoiceDetector`.
+        detector: Optional `lca_keras.voices.detector.VoiceDetector`.
 
     Returns:
-        `Heard`.
+        `DescribedClips`.
     """
     predictions = scoring.Predictor(source)(Describer(network))
-    told = predictions.outputs["voiceprint"]
-    voice = np.ones(len(told)) if detector is None else detector(told)
-    return Heard(predictions, voice)
+    voiceprints = predictions.outputs["voiceprint"]
+    voice = np.ones(len(voiceprints)) if detector is None else detector(voiceprints)
+    return DescribedClips(predictions, voice)
 
 
-def verdicts(gallery, heard, temperature):
-    """The `lca_keras.voices.openset.Verdict` of each song of `Heard`, by song key."""
-    probabilities = heard.predictions.decide(temperature=temperature).probabilities
+def verdicts(gallery, clips, temperature):
+    """The `lca_keras.voices.gallery.Verdict` of each song, by song key."""
+    decided = clips.predictions.decide(temperature=temperature)
+    values = decided.probabilities.astype("float32"), clips.voiceprints, clips.voice
     return {
-        key: gallery.judge(
-            probabilities[clips].astype("float32"),
-            heard.voiceprints[clips],
-            heard.voice[clips],
-        )
-        for key, clips in heard.predictions.songs.items()
+        key: gallery.judge(*(each[few] for each in values))
+        for key, few in clips.predictions.songs.items()
     }
 
 
@@ -112,19 +116,17 @@ def fit(network, sources, false_alarm, seed=0):
         seed: Int, draws the songs that teach what singing is.
 
     Returns:
-        `lca_keras.voices.openset.Gallery`; the similarities of known songs and clips
-        that `lca_keras.voices.openset.fit_gallery` gives; and a dict for JSON, the
+        `lca_keras.voices.gallery.Gallery`; the similarities of known songs and clips
+        that `lca_keras.voices.gallery.fit_gallery` gives; and a dict for JSON, the
         accuracy of its detector.
     """
     detector, accuracy = fit_detector(network, sources, seed)
-    train = hear(network, sources["train"], detector)
-    validation = hear(network, sources["validation"], detector)
-    pairs = []
-    for heard in (train, validation):
-        pairs.append((heard.voiceprints, heard.predictions.labels))
-    gallery, known = openset.fit_gallery(
-        *pairs, validation.songs, false_alarm, detector
-    )
+    train = describe_clips(network, sources["train"], detector)
+    validation = describe_clips(network, sources["validation"], detector)
+    pairs = [
+        (each.voiceprints, each.predictions.labels) for each in (train, validation)
+    ]
+    gallery, known = fit_gallery(*pairs, validation.songs, false_alarm, detector)
     return gallery, known, accuracy
 
 
@@ -135,7 +137,7 @@ def fit_detector(network, sources, seed=0):
     noise; elsewhere from noise only.
 
     Returns:
-        `lca_keras.voices.openset.VoiceDetector`, and a dict for JSON: `heard`, what it
+        `lca_keras.voices.detector.VoiceDetector`, and a dict for JSON: `heard`, what it
         was taught, and the shares of validation clips with and without singing that it
         takes for such, `voice` and `no_voice`.
     """
@@ -154,13 +156,12 @@ def fit_detector(network, sources, seed=0):
             keys = _some(sources[part], rng)
             few = {key: sources[part].labels[key] for key in keys}
             few = dataclasses.replace(sources[part], labels=few)
-            with_voice = hear(network, few).voiceprints
+            with_voice = describe_clips(network, few).voiceprints
         taught[part] = with_voice, np.concatenate(without)
     told = "bands without a voice, and noise" if stems else "noise"
-    detector = openset.fit_detector(*taught["train"], told)
+    detector = VoiceDetector.fit(*taught["train"], told)
     shares = [
-        float((detector(values) >= openset.VOICED).mean())
-        for values in taught["validation"]
+        float((detector(values) >= VOICED).mean()) for values in taught["validation"]
     ]
     return detector, {"heard": told, "voice": shares[0], "no_voice": 1 - shares[1]}
 
@@ -214,9 +215,9 @@ def measure(gallery, known, strange, temperature):
     """How songs by strangers and by known singers are told apart.
 
     Args:
-        gallery: `lca_keras.voices.openset.Gallery`.
+        gallery: `lca_keras.voices.gallery.Gallery`.
         known: Similarities of songs and of clips by its singers, two arrays.
-        strange: `Heard` of songs by others.
+        strange: `DescribedClips` of songs by others.
         temperature: Float, of the network's softmax.
 
     Returns:
@@ -230,12 +231,12 @@ def measure(gallery, known, strange, temperature):
         truth = np.repeat([1, 0], [len(of_known), len(of_strange)])
         return float(roc_auc_score(truth, np.concatenate([of_known, of_strange])))
 
-    songs = openset.song_scores(gallery, strange.voiceprints, strange.songs)
+    songs = song_scores(gallery, strange.voiceprints, strange.songs)
     voiced = strange.voiceprints[np.concatenate(strange.songs)]
     clips = gallery.similarities(voiced).max(axis=1)
     trade_off = []
     for false_alarm in _FALSE_ALARMS:
-        rejected = songs < openset.threshold_of(known[0], false_alarm)
+        rejected = songs < np.quantile(known[0], false_alarm)
         trade_off.append({"known": false_alarm, "strange": float(rejected.mean())})
     return {
         "auroc_songs": auroc(known[0], songs),
@@ -254,6 +255,6 @@ def shares(found):
     said = [verdict.status for verdict in found.values()]
     return {
         "songs": len(said),
-        "unknown": said.count(openset.UNKNOWN) / len(said),
-        "no_voice": said.count(openset.NO_VOICE) / len(said),
+        "unknown": said.count(UNKNOWN) / len(said),
+        "no_voice": said.count(NO_VOICE) / len(said),
     }

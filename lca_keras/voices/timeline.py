@@ -7,20 +7,17 @@ timeline. All changes of state are equally probable.
 
 import dataclasses
 import itertools
-import pathlib
 
 import numpy as np
 
-from lca_keras.base import files, plots
 from lca_keras.base.errors import UserError
 from lca_keras.features import silence
-from lca_keras.voices import openset
+from lca_keras.voices.gallery import NO_VOICE, OK, UNKNOWN
 
 # Share of a clip that the next one has too, unless asked otherwise.
 OVERLAP = 0.8
 # Mean length of what one singer sings, without evidence.
 STAY_SECONDS = 8.0
-ENDINGS = (".json", ".csv", ".txt", ".png")
 # Below, neither evidence nor change is quite impossible.
 _LEAST = 1e-6
 
@@ -96,12 +93,12 @@ def timeline(identifier, path, vocals_path=None, overlap=OVERLAP):
     found = []
     for few in np.split(np.arange(frames), cuts):
         state = int(course[few[0]])
-        status = {silent: openset.NO_VOICE, silent - 1: openset.UNKNOWN}
+        status = {silent: NO_VOICE, silent - 1: UNKNOWN}
         found.append(
             Segment(
                 round(few[0] * step, 3),
                 round((few[-1] + 1) * step, 3),
-                status.get(state, openset.OK),
+                status.get(state, OK),
                 names[state],
                 round(float(certain[few].mean()), 4),
             )
@@ -117,7 +114,7 @@ def clip_evidence(gallery, probabilities, voiceprints, voice):
     threshold of clips, by a logistic curve of half their deviation.
 
     Args:
-        gallery: `lca_keras.voices.openset.Gallery`.
+        gallery: `lca_keras.voices.gallery.Gallery`.
         probabilities: Array `(clips, known)`, the network's.
         voiceprints: Array `(clips, size)`.
         voice: Array `(clips,)`, probabilities of singing.
@@ -193,83 +190,3 @@ def error_rate(reference, found):
     if not total:
         raise ValueError("nobody sings in the reference")
     return wrong / total
-
-
-# === Written and drawn ===
-
-
-def write(timelines, path):
-    """Writes timelines: JSON, CSV, labels for Audacity (.txt) or a picture (.png).
-
-    Args:
-        timelines: Dict from song to its list of `Segment`; for labels, of one song.
-        path: `pathlib.Path` with one of `ENDINGS`, which says what.
-    """
-    if path.suffix == ".json":
-        files.write_json(path, to_json(timelines))
-    elif path.suffix == ".csv":
-        columns = ["song", *(field.name for field in dataclasses.fields(Segment))]
-        rows = [
-            [song, *("" if v is None else v for v in dataclasses.astuple(segment))]
-            for song, segments in timelines.items()
-            for segment in segments
-        ]
-        files.write_csv(path, columns, rows)
-    elif path.suffix == ".txt":
-        [segments] = timelines.values()
-        lines = [f"{s.start:.6f}\t{s.end:.6f}\t{s.label}\n" for s in segments]
-        with files.atomic_path(path) as temporary:
-            temporary.write_text("".join(lines), encoding="utf-8")
-    else:
-        plot(timelines, path)
-
-
-def to_json(timelines):
-    """Timelines, a dict as for `write`, in plain values for JSON."""
-    return [
-        {"song": song, "segments": [dataclasses.asdict(each) for each in segments]}
-        for song, segments in timelines.items()
-    ]
-
-
-def describe(song, segments):
-    """A timeline as lines of text."""
-    lines = [f"{song}:"]
-    for each in segments:
-        lines.append(
-            f"  {_clock(each.start)} - {_clock(each.end)}  {each.confidence:4.0%}  "
-            f"{each.label}"
-        )
-    return "\n".join(lines)
-
-
-def _clock(seconds):
-    minutes, rest = divmod(round(seconds, 1), 60)
-    return f"{minutes:3.0f}:{rest:04.1f}"
-
-
-def plot(timelines, path):
-    """Draws timelines, a bar for each song's segments."""
-    labels = sorted({s.label for segments in timelines.values() for s in segments})
-    last = [name for name in (openset.UNKNOWN, openset.NO_VOICE) if name in labels]
-    labels = [name for name in labels if name not in last] + last
-    figure = plots.new_figure(10, len(timelines) * (0.9 + 0.25 * len(labels)))
-    with plots.style():
-        rows = np.atleast_1d(figure.subplots(len(timelines), 1))
-        for axes, (song, segments) in zip(rows, timelines.items(), strict=True):
-            for each in segments:
-                gray = each.label in last
-                axes.barh(
-                    labels.index(each.label),
-                    each.end - each.start,
-                    left=each.start,
-                    height=0.8,
-                    color="0.7" if gray else "#2166ac",
-                    alpha=1.0 if gray else 0.3 + 0.7 * min(1.0, each.confidence),
-                )
-            axes.set_yticks(range(len(labels)), labels)
-            axes.set_ylim(len(labels) - 0.5, -0.5)
-            axes.set_xlim(0, segments[-1].end)
-            axes.set_xlabel("seconds")
-            axes.set_title(pathlib.Path(song).name)
-    plots.save_figure(figure, path)

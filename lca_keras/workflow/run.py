@@ -21,7 +21,7 @@ from lca_keras.base.errors import UserError
 from lca_keras.data import split
 from lca_keras.data.corpus import DataSource
 from lca_keras.data.store import damaged_shards_message
-from lca_keras.voices import openset
+from lca_keras.voices.gallery import Gallery
 
 # Entries of `metrics.json`.
 _ON_CARD = ("validation", "test", "voice_report", "open_set")
@@ -210,7 +210,7 @@ class Run:
             artists: List of class names.
 
         Returns:
-            `lca_keras.voices.openset.Gallery`, and the similarities of known songs and
+            `lca_keras.voices.gallery.Gallery`, and the similarities of known songs and
             clips, for `measure_strangers`.
 
         Raises:
@@ -233,7 +233,7 @@ class Run:
             "detector": accuracy,
         }
         if "test" in sources:
-            heard = strangers.hear(network, sources["test"], gallery.detector)
+            heard = strangers.describe_clips(network, sources["test"], gallery.detector)
             found = strangers.verdicts(gallery, heard, model.temperature)
             told["test"] = strangers.shares(found)
         self._add_open_set(told)
@@ -264,7 +264,7 @@ class Run:
         from lca_keras.workflow import side_training
 
         if strange is not None:
-            heard = strangers.hear(model.backbone, strange, gallery.detector)
+            heard = strangers.describe_clips(model.backbone, strange, gallery.detector)
             told = strangers.measure(gallery, known, heard, model.temperature)
             self._add_open_set({"strangers": {"given": True, **told}})
             return
@@ -285,11 +285,11 @@ class Run:
 
     @property
     def gallery(self):
-        """The `lca_keras.voices.openset.Gallery` of a run; `None` if it has none."""
+        """The `lca_keras.voices.gallery.Gallery` of a run; `None` if it has none."""
         path = self.folder / "gallery.json"
         if not path.exists():
             return None
-        return openset.Gallery.from_dict(files.read_json(path))
+        return Gallery.from_dict(files.read_json(path))
 
     def load_model(self):
         """Returns the calibrated model of a finished run, and its artists.

@@ -64,6 +64,6 @@ def side_training(config, sources, artists, folder, callbacks=()):
         model.backbone, few, false_alarm, config.train.seed
     )
     others = dataclasses.replace(sources["validation"], labels=others)
-    heard = strangers.hear(model.backbone, others, gallery.detector)
+    heard = strangers.describe_clips(model.backbone, others, gallery.detector)
     found = strangers.measure(gallery, known, heard, model.temperature)
     return {"artists": strange, "epochs": short.train.epochs, **found}

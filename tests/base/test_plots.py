@@ -5,7 +5,7 @@ import pytest
 
 from lca_keras.base import plots
 from lca_keras.evaluation import scoring
-from lca_keras.inference import identification
+from lca_keras.inference import identification, pictures
 
 NAMES = [
     "Joey Bada$$",
@@ -29,7 +29,8 @@ def result_for(name):
 def test_names_are_no_mathematics(name, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        identification.plot({f"{name}.wav": result_for(name)}, tmp_path / "x.png")
+        votes = pictures.votes({f"{name}.wav": result_for(name)})
+        plots.save_figure(votes, tmp_path / "x.png")
         everyone = np.arange(len(NAMES))
         drawn = scoring.confusion_figure(everyone, everyone, NAMES, name)
         plots.save_figure(drawn, tmp_path / "y.png")

@@ -6,7 +6,8 @@ import numpy as np
 
 from lca_keras.base.sections import FeatureConfig
 from lca_keras.features.spectrogram import mel_spectrogram
-from lca_keras.voices import openset
+from lca_keras.voices.detector import VoiceDetector
+from lca_keras.voices.gallery import fit_gallery
 from tests.audio.signals import music
 
 ARTISTS = ["Ada", "Björn", 'C\'est "moi" 🎤', "Дима"]
@@ -51,8 +52,8 @@ def gallery_of(network, songs=5):
     prints, labels = np.concatenate(prints), np.array(labels)
     hiss = np.random.default_rng(0).normal(0, 0.1, 16000 * 60).astype("float32")
     noise = voiceprints_of(network, clips_of(hiss))
-    detector = openset.fit_detector(prints, noise, "noise")
+    detector = VoiceDetector.fit(prints, noise, "noise")
     known = (prints, labels)
-    gallery, _ = openset.fit_gallery(known, known, groups, 0.05, detector)
+    gallery, _ = fit_gallery(known, known, groups, 0.05, detector)
     # Between its own songs and others, whatever the network's random weights.
     return dataclasses.replace(gallery, threshold=0.4)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import soundfile
 from lca_keras import predict
 from lca_keras.base import files
 from lca_keras.base.errors import UserError
-from lca_keras.inference import answers, identification, runtimes
+from lca_keras.exports import integrity
+from lca_keras.inference import identification, many, runtimes
 from tests.exports.material import song
 
 
@@ -164,45 +166,19 @@ def test_nothing_goes_on_after_its_end(exported, tmp_path, monkeypatch, how):
     assert len(part.read_text().splitlines()) < 60
 
 
-def test_a_line_that_was_cut_off_is_asked_again(tmp_path):
-    path = str(tmp_path / "o.csv")
-    songs = [str(tmp_path / name) for name in ("a.wav", "b.wav")]
-    for name in songs:
-        pathlib.Path(name).write_bytes(b"x")
-    told = {"A": 1.0}, {"A": 2}, 3.0, [], ["a, 'note'"]
-    said = identification.Identification("ok", "A", None, None, *told)
-    with answers.Table(path, "m") as table:
-        for name in songs:
-            table.add(name, said)
-    part = pathlib.Path(path + ".part")
-    part.write_bytes(part.read_bytes()[:-25])
-    table = answers.Table(path, "m")
-    assert table.has(songs[0])
-    assert not table.has(songs[1])
-    with table:
-        table.add(songs[1], said)
-    table.finish(songs, {})
-    rows = files.read_csv(path)
-    assert [row["song"] for row in rows] == songs
-    assert all(row["notes"] == "a, 'note'" for row in rows)
-
-
-def _die_of(song):
+def _die_of(identifier, song):
     if song == "bad":
         os.kill(os.getpid(), signal.SIGKILL)
     return f"fine {song}"
 
 
+def _open_nothing(threads):
+    return None
+
+
 def test_a_song_that_brings_its_process_down_is_one_song_less():
-    import concurrent.futures
-    import multiprocessing
-
-    def pool(workers=2):
-        spawn = multiprocessing.get_context("spawn")
-        return concurrent.futures.ProcessPoolExecutor(workers, spawn)
-
-    identify = answers.side_by_side(pool, _die_of, lambda: pool(1))
-    found = dict(identify(["a", "bad", "b", "c"]))
+    songs = ["a", "bad", "b", "c"]
+    found = dict(many.ask_each(_die_of, songs, None, _open_nothing, workers=2))
     assert found.pop("bad").startswith("brings its process down")
     assert found == {name: f"fine {name}" for name in "abc"}
 
@@ -285,6 +261,13 @@ def test_where_bfloat16_is_not_to_be_had(exported, monkeypatch):
         identification.Identifier(exported, precision="bfloat16")
 
 
+def test_an_export_without_sums_is_not_whole(exported, tmp_path):
+    shutil.copytree(exported, tmp_path / "1")
+    (tmp_path / "1" / integrity.SUMS).unlink()
+    with pytest.raises(UserError, match="not a whole export .no SHA256SUMS"):
+        identification.Identifier(tmp_path)
+
+
 def test_runtimes_that_are_not_there(exported, monkeypatch, tmp_path):
     def absent(name):
         return None if name == missing else object()
@@ -304,21 +287,3 @@ def test_runtimes_that_are_not_there(exported, monkeypatch, tmp_path):
     (tmp_path / "x.tflite").write_bytes(b"no")
     with pytest.raises(UserError, match="no TFLite file of this package"):
         identification.Identifier(tmp_path / "x.tflite")
-
-
-@pytest.mark.parametrize("name", ["o.csv", "o.csv.part", "o.parquet"])
-def test_tables_of_earlier_versions_are_named(tmp_path, name):
-    """Whole or begun, they are neither taken over nor written to."""
-    row = {"song": "a.wav", "singer": "A", "error": "", "model": "m", "file": "x"}
-    path = tmp_path / name
-    if name.endswith("parquet"):
-        import pyarrow
-        import pyarrow.parquet
-
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), path)
-    else:
-        files.write_csv(path, list(row), [list(row.values())])
-    before = path.read_bytes()
-    with pytest.raises(UserError, match="earlier version: it has no .*nearest"):
-        answers.Table(str(tmp_path / name.removesuffix(".part")), "m")
-    assert path.read_bytes() == before

@@ -13,7 +13,7 @@ import soundfile
 from lca_keras import similar
 from lca_keras.exports.export import with_gallery
 from lca_keras.inference.identification import Identifier
-from lca_keras.voices import voice_index
+from lca_keras.voices import index as voices
 from tests.exports.material import clips_of, song, voiceprints_of
 
 
@@ -69,9 +69,9 @@ def test_an_index_is_extended_and_asked(
     # One has changed, one is new: those are heard, and no other.
     soundfile.write(music / "02.wav", song(8.0, 3), 16000, "FLOAT")
     soundfile.write(music / "99.wav", song(7.0, 1), 16000, "FLOAT")
-    heard, listen = [], voice_index.listen
+    heard, listen = [], voices.listen
     monkeypatch.setattr(
-        voice_index, "listen", lambda i, p, v=None: heard.append(p) or listen(i, p, v)
+        voices, "listen", lambda i, p, v=None: heard.append(p) or listen(i, p, v)
     )
     more = [*model, "--among", str(music), *index, "--workers", "1"]
     assert similar.main(more) == 0
@@ -106,13 +106,13 @@ def test_an_index_of_another_model(
     model = tmp_path / "models" / "m"
     shutil.copytree(exported_with_gallery, model / "1")
     song_path = str(music / "01.wav")
-    index = voice_index.VoiceIndex(
-        voice_index.model_of(Identifier(model / "1")), tmp_path / "i.npz"
+    index = voices.VoiceIndex(
+        voices.model_of(Identifier(model / "1")), tmp_path / "i.npz"
     )
-    voice = voice_index.listen(Identifier(model / "1"), song_path)
+    voice = voices.listen(Identifier(model / "1"), song_path)
     index.add(song_path, voice)
     index.save()
-    again = voice_index.VoiceIndex(index.model, tmp_path / "i.npz")
+    again = voices.VoiceIndex(index.model, tmp_path / "i.npz")
     np.testing.assert_array_equal(again.voices[song_path].clips, voice.clips)
     np.testing.assert_array_equal(again.voices[song_path].starts, voice.starts)
     # Somebody is enrolled: the voices can be compared as before.

@@ -15,7 +15,8 @@ from lca_keras.corpora import synthesis
 from lca_keras.data import corpus
 from lca_keras.models import LCAModel
 from lca_keras.models.factory import build_training_model
-from lca_keras.voices import openset, strangers
+from lca_keras.voices import strangers
+from lca_keras.voices.gallery import UNKNOWN
 from lca_keras.workflow import run, side_training
 
 CAST = synthesis.SynthesisConfig(artists=5, albums=3, songs=1, seconds=7.0, seed=4)
@@ -59,7 +60,7 @@ def network(config):
 
 def test_the_gallery_of_a_network(sources, network):
     gallery, (songs, _), detector = strangers.fit(network, sources[0], 0.1)
-    train = strangers.hear(network, sources[0]["train"])
+    train = strangers.describe_clips(network, sources[0]["train"])
     labels = train.predictions.labels
     center = train.voiceprints.mean(axis=0)
     np.testing.assert_allclose(gallery.center, center, rtol=1e-4, atol=1e-4)
@@ -69,7 +70,9 @@ def test_the_gallery_of_a_network(sources, network):
         moved = (mean - gallery.center) @ gallery.projection
         moved /= np.linalg.norm(moved)
         np.testing.assert_allclose(gallery.means[label], moved, atol=1e-3)
-    voiced = strangers.hear(network, sources[0]["validation"], gallery.detector)
+    voiced = strangers.describe_clips(
+        network, sources[0]["validation"], gallery.detector
+    )
     assert len(songs) == len(voiced.songs) >= 2
     assert gallery.threshold == np.quantile(songs, 0.1)
     assert detector["heard"] == "bands without a voice, and noise"
@@ -102,7 +105,7 @@ def _as_mixture(store):
 
 def test_measured_by_scikit_learn(sources, network):
     gallery, known, _ = strangers.fit(network, sources[0], 0.2)
-    heard = strangers.hear(network, sources[0]["test"], gallery.detector)
+    heard = strangers.describe_clips(network, sources[0]["test"], gallery.detector)
     told = strangers.measure(gallery, known, heard, 1.0)
     scores = []
     for clips in heard.songs:
@@ -113,7 +116,7 @@ def test_measured_by_scikit_learn(sources, network):
     assert told["auroc_songs"] == pytest.approx(expected)
     verdicts = strangers.verdicts(gallery, heard, 1.0)
     assert list(verdicts) == list(heard.predictions.songs)
-    unknown = [v.status == openset.UNKNOWN for v in verdicts.values()]
+    unknown = [v.status == UNKNOWN for v in verdicts.values()]
     assert told["unknown"] == np.mean(unknown)
     for row in told["trade_off"]:
         limit = np.quantile(known[0], row["known"])

@@ -14,37 +14,17 @@ import dataclasses
 import numpy as np
 
 from lca_keras.base import metrics
+from lca_keras.base.errors import UserError
+from lca_keras.voices.detector import VOICED, VoiceDetector
 
 # What a song's status says beside why it cannot be judged.
 OK = "ok"
 UNKNOWN = "unknown"
 NO_VOICE = "no voice"
-# Probability of singing from which on a clip has a vote.
-VOICED = 0.5
 # Length of a vector that has no direction.
 TINY = np.float32(1e-12)
 # Directions in which voiceprints are compared, if they have so many.
 _COMPONENTS = 96
-
-
-@dataclasses.dataclass(frozen=True)
-class VoiceDetector:
-    """Tells clips with singing from others: a logistic regression.
-
-    Attributes:
-        weights: Float32 array `(size,)`, of voiceprints.
-        bias: Float.
-        heard: What it was taught to tell singing from, for people.
-    """
-
-    weights: np.ndarray
-    bias: float
-    heard: str
-
-    def __call__(self, voiceprints):
-        """Probability of singing, `(clips,)`, of voiceprints `(clips, size)`."""
-        logits = np.asarray(voiceprints, "float64") @ self.weights + self.bias
-        return 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,27 +181,38 @@ class Gallery:
             raise ValueError(f"its gallery cannot be read: {error!r}") from error
 
 
-def of_singers(told, gallery=None):
+def judge_closed_set(answers, gallery=None):
     """Decides about a song that one of the singers sings for certain.
 
     Args:
-        told: Dict of arrays, `probabilities` `(clips, known)` and, with a gallery,
+        answers: Dict of arrays, `probabilities` `(clips, known)` and, with a gallery,
             `voiceprint` `(clips, size)`.
         gallery: Optional `Gallery`, for who is enrolled.
 
     Returns:
         `Verdict`; every clip counts as one with voice.
     """
-    probabilities = told["probabilities"]
-    if gallery is not None:
-        certain = dataclasses.replace(gallery, threshold=-1.0)
-        return certain.judge(
-            probabilities, told["voiceprint"], np.ones(len(probabilities))
+    clips = answers["probabilities"]
+    voiced = np.ones(len(clips), bool)
+    if gallery is None:
+        means, singer = clips.mean(axis=0), metrics.vote(clips)
+        return Verdict(OK, singer, None, 0.0, means, clips, voiced)
+    certain = dataclasses.replace(gallery, threshold=-1.0)
+    return certain.judge(clips, answers["voiceprint"], voiced)
+
+
+def gallery_of(identifier):
+    """The gallery of an `lca_keras.inference.identification.Identifier`.
+
+    Raises:
+        UserError: It has none.
+    """
+    if identifier.gallery is None:
+        raise UserError(
+            "this model has no voiceprints: `fit` could not set up a gallery, and said "
+            "why. Train it again, with more songs"
         )
-    voiced = np.ones(len(probabilities), bool)
-    singer = metrics.vote(probabilities)
-    means = probabilities.mean(axis=0)
-    return Verdict(OK, singer, None, 0.0, means, probabilities, voiced)
+    return identifier.gallery
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,12 +276,8 @@ def fit_gallery(train, validation, songs, false_alarm, detector=None):
     components = max(1, min(_COMPONENTS, len(voiceprints) - 1, len(center)))
     pca = PCA(components, random_state=0).fit((voiceprints - center) / spread)
     axes = pca.components_.T / spread[:, None]
-    means = np.stack(
-        [
-            voiceprints[labels == number].mean(axis=0, dtype="float64")
-            for number in np.unique(labels)
-        ]
-    )
+    classes = [voiceprints[labels == number] for number in np.unique(labels)]
+    means = np.stack([clips.mean(axis=0, dtype="float64") for clips in classes])
     of_songs = np.stack([validation[0][clips].mean(axis=0) for clips in songs])
     truth = np.array([validation[1][clips[0]] for clips in songs])
     deviations = (of_songs - means[truth]) @ axes
@@ -313,15 +300,15 @@ def fit_gallery(train, validation, songs, false_alarm, detector=None):
         scores[fold] = without.similarities(of_songs[fold]).max(axis=1)
         clips = np.concatenate([songs[number] for number in fold])
         clip_scores.append(without.similarities(validation[0][clips]).max(axis=1))
-    clip_scores = np.concatenate(clip_scores)
+    clip_scores = np.concatenate(clip_scores, dtype="float64")
     found = gallery(every)
     similarities = found.similarities(validation[0])
     found = dataclasses.replace(
         found,
         # Sharp enough to be right as often as it says.
         scale=1 / metrics.fit_temperature(similarities, validation[1]),
-        threshold=threshold_of(scores, false_alarm),
-        clip_threshold=threshold_of(clip_scores, false_alarm),
+        threshold=float(np.quantile(scores, false_alarm)),
+        clip_threshold=float(np.quantile(clip_scores, false_alarm)),
         clip_width=max(float(clip_scores.std()), 1e-3),
     )
     return found, (scores, clip_scores)
@@ -340,11 +327,6 @@ def _whitening(deviations):
     return np.linalg.cholesky(np.linalg.inv(covariance))
 
 
-def threshold_of(scores, false_alarm):
-    """The score below which such a share of scores lies."""
-    return float(np.quantile(np.asarray(scores, "float64"), false_alarm))
-
-
 def song_scores(gallery, voiceprints, songs):
     """Similarity of each song's mean voiceprint to its nearest singer, `(songs,)`.
 
@@ -355,27 +337,6 @@ def song_scores(gallery, voiceprints, songs):
     """
     means = np.stack([voiceprints[clips].mean(axis=0) for clips in songs])
     return gallery.similarities(means).max(axis=1)
-
-
-def fit_detector(with_voice, without, heard):
-    """Fits a `VoiceDetector`.
-
-    Args:
-        with_voice: Array `(clips, features)` of clips with singing.
-        without: The same of others.
-        heard: What those others are, for people.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
-    values = np.concatenate([with_voice, without]).astype("float64")
-    target = np.repeat([1, 0], [len(with_voice), len(without)])
-    scaler = StandardScaler().fit(values)
-    model = LogisticRegression(class_weight="balanced", max_iter=2000)
-    model.fit(scaler.transform(values), target)
-    weights = model.coef_[0] / scaler.scale_
-    bias = float(model.intercept_[0] - scaler.mean_ @ weights)
-    return VoiceDetector(weights.astype("float32"), bias, heard)
 
 
 def _encoded(array):

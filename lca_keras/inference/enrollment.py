@@ -11,13 +11,14 @@ import numpy as np
 from lca_keras.audio.decode import AudioError
 from lca_keras.base.errors import UserError
 from lca_keras.exports.export import with_gallery
+from lca_keras.voices.gallery import gallery_of
 
 # With fewer, a song's own sound counts as the singer's.
 LEAST_SONGS = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Enrolment:
+class Enrollment:
     """Somebody who was enrolled.
 
     Attributes:
@@ -37,22 +38,7 @@ class Enrolment:
     alike: bool
 
 
-def voiceprint_of(identifier, path, vocals_path=None):
-    """Mean voiceprint of a song's clips with voice, `(size,)`.
-
-    Args:
-        identifier: `lca_keras.inference.identification.Identifier` with a gallery.
-        path: Audio file.
-        vocals_path: Optional file of the voice alone.
-
-    Raises:
-        AudioError: It cannot be decoded, or has no voice.
-    """
-    voiceprints, _ = identifier.sung(identifier.hear(path, vocals_path))
-    return voiceprints.mean(axis=0)
-
-
-def enrol(identifier, folder, artist, paths, vocals=False, progress=None):
+def enroll(identifier, folder, artist, paths, vocals, progress):
     """Writes the next version of a model, which knows one singer more.
 
     Args:
@@ -61,16 +47,16 @@ def enrol(identifier, folder, artist, paths, vocals=False, progress=None):
         artist: Name of the singer.
         paths: Audio files.
         vocals: Whether these are vocals already.
-        progress: Optional function of (done, total) songs.
+        progress: Function of (done, total) songs.
 
     Returns:
-        `Enrolment`.
+        `Enrollment`.
 
     Raises:
         UserError: The model has no gallery or the name, or too few songs can be used;
             nothing is written.
     """
-    gallery = gallery_of(identifier, folder)
+    gallery = gallery_of(identifier)
     if artist in identifier.artists:
         raise UserError(
             f"{artist} is known to {folder} already; --remove takes away who is "
@@ -78,15 +64,13 @@ def enrol(identifier, folder, artist, paths, vocals=False, progress=None):
         )
     prints, skipped = {}, {}
     for done, path in enumerate(paths):
-        if progress:
-            progress(done, len(paths))
+        progress(done, len(paths))
         try:
-            found = voiceprint_of(identifier, path, path if vocals else None)
-            prints[str(path)] = found
+            clips = identifier.sung(identifier.hear(path, path if vocals else None))[0]
+            prints[str(path)] = clips.mean(axis=0)
         except AudioError as error:
             skipped[str(path)] = str(error)
-    if progress:
-        progress(len(paths), len(paths))
+    progress(len(paths), len(paths))
     if len(prints) < LEAST_SONGS:
         reasons = "".join(f"\n  {path}: {why}" for path, why in skipped.items())
         raise UserError(
@@ -100,7 +84,7 @@ def enrol(identifier, folder, artist, paths, vocals=False, progress=None):
         rest = np.mean([p for other, p in prints.items() if other != path], axis=0)
         pair = gallery.directions(np.stack([prints[path], rest]))
         others[path] = float(pair[0] @ pair[1])
-    return Enrolment(
+    return Enrollment(
         with_gallery(folder, extended),
         others,
         skipped,
@@ -119,23 +103,11 @@ def remove(identifier, folder, artist):
     Raises:
         UserError: Nobody of that name is enrolled; nothing is written.
     """
-    gallery = gallery_of(identifier, folder)
+    gallery = gallery_of(identifier)
     if artist not in gallery.enrolled:
-        who = ", ".join(gallery.enrolled) or "nobody"
-        what = "was trained, not enrolled" if artist in identifier.artists else "is not"
-        raise UserError(f"{artist} {what}: enrolled in {folder} is {who}")
+        if artist in identifier.artists:
+            raise UserError(f'"{artist}" was trained, not enrolled: it stays')
+        known = ", ".join(gallery.enrolled) or "nobody"
+        verb = "are" if len(gallery.enrolled) > 1 else "is"
+        raise UserError(f'"{artist}" is not enrolled in {folder}; {known} {verb}')
     return with_gallery(folder, gallery.without_singer(artist))
-
-
-def gallery_of(identifier, folder):
-    """The gallery of a model.
-
-    Raises:
-        UserError: It has none.
-    """
-    if identifier.gallery is None:
-        raise UserError(
-            f"{folder} has no voiceprints: it was exported before these came, or is "
-            "not of `python -m lca_keras.fit`. Train it again"
-        )
-    return identifier.gallery

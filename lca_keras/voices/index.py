@@ -9,6 +9,7 @@ import numpy as np
 
 from lca_keras.base import files
 from lca_keras.base.errors import UserError
+from lca_keras.voices.gallery import gallery_of
 
 # Passages of two songs that are shown as the most alike.
 _PASSAGES = 3
@@ -20,7 +21,7 @@ class SongVoice:
 
     Attributes:
         direction: Float32 array `(directions,)` of unit length, of the mean voiceprint
-            of its clips with voice, as `lca_keras.voices.openset.Gallery` compares
+            of its clips with voice, as `lca_keras.voices.gallery.Gallery` compares
             them.
         clips: Float32 array `(clips, directions)`, the same of each of these clips.
         starts: Float array `(clips,)`, seconds at which these begin.
@@ -118,15 +119,11 @@ class VoiceIndex:
             return []
         directions = np.stack([self.voices[song].direction for song in songs])
         similarities = directions @ voice.direction
-        order = np.argsort(-similarities, kind="stable")[:top]
-        return [
-            Likeness(
-                songs[place],
-                float(similarities[place]),
-                alike(voice, self.voices[songs[place]]),
-            )
-            for place in order
-        ]
+        found = []
+        for place in np.argsort(-similarities, kind="stable")[:top]:
+            passages = alike(voice, self.voices[songs[place]])
+            found.append(Likeness(songs[place], float(similarities[place]), passages))
+        return found
 
     def save(self):
         """Writes the file, in one step."""
@@ -153,16 +150,9 @@ class VoiceIndex:
             ends = np.cumsum(found["counts"])[:-1]
             clips, starts = (np.split(found[n], ends) for n in ("clips", "starts"))
             songs = [os.fsdecode(song) for song in found["songs"].tolist()]
-            rows = zip(
-                songs,
-                found["directions"],
-                clips,
-                starts,
-                found["stamps"].tolist(),
-                strict=True,
-            )
-            for song, *voice, stamp in rows:
-                self.voices[song], self._stamps[song] = SongVoice(*voice), stamp
+            rows = zip(songs, found["directions"], clips, starts, strict=True)
+            self.voices = {song: SongVoice(*values) for song, *values in rows}
+            self._stamps = dict(zip(songs, found["stamps"].tolist(), strict=True))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{self.path} is no index of voices ({error})") from error
         if model != self.model:
@@ -175,17 +165,12 @@ class VoiceIndex:
 def model_of(identifier):
     """What tells models apart whose voiceprints cannot be compared.
 
-    To enrol somebody changes nothing about it.
+    To enroll somebody changes nothing about it.
 
     Raises:
-        UserError: The model has no voiceprints.
+        UserError: The model has no gallery.
     """
-    gallery = identifier.gallery
-    if gallery is None:
-        raise UserError(
-            "this model has no voiceprints: it was exported before these came. Train "
-            "it again"
-        )
+    gallery = gallery_of(identifier)
     content = gallery.center.tobytes() + gallery.projection.tobytes()
     return f"{identifier.metadata['name']} {hashlib.sha256(content).hexdigest()[:8]}"
 
