@@ -130,7 +130,7 @@ def train(job, sources, artists, strategy=None):
         artists: List of class names.
         strategy: Optional `tf.distribute.Strategy`.
     """
-    from lca_keras.models.callbacks import EpochProgress
+    from lca_keras.terminal.progress import EpochProgress
     from lca_keras.workflow.training import TrainingState
 
     settings = job.config.train

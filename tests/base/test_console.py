@@ -1,11 +1,9 @@
 import io
-import types
 
 import pytest
 import rich.progress
 
 from lca_keras.base import console
-from lca_keras.models.callbacks import EpochProgress
 
 
 @pytest.mark.parametrize(
@@ -56,30 +54,3 @@ def test_working_says_so_without_a_terminal(capsys):
     with console.working("Evaluating"):
         assert capsys.readouterr().err == "Evaluating ...\n"
     assert capsys.readouterr() == ("", "")
-
-
-def test_the_epochs_bar_says_what_takes_long():
-    bar = EpochProgress(epochs=3, steps=2, warmup_epochs=0)
-    bar.set_model(types.SimpleNamespace(method="none"))
-    seen = []
-
-    def note():
-        seen.append(bar.bar.tasks[0].description)
-
-    with bar:
-        for epoch in range(2):
-            bar.on_epoch_begin(epoch)
-            note()
-            for batch in range(2):
-                bar.on_train_batch_end(batch)
-                note()
-            bar.on_epoch_end(epoch, {"loss": 1.0})
-    left = " (about 0 min left)"
-    assert seen == [
-        "epoch 1/3: compiling the network",
-        "epoch 1/3",
-        "epoch 1/3: validating",
-        f"epoch 2/3{left}",
-        f"epoch 2/3{left}",
-        f"epoch 2/3{left}: validating",
-    ]

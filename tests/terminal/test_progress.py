@@ -1,0 +1,30 @@
+import types
+
+from lca_keras.terminal.progress import EpochProgress
+
+
+def test_the_epochs_bar_says_what_takes_long():
+    bar = EpochProgress(epochs=3, steps=2, warmup_epochs=0)
+    bar.set_model(types.SimpleNamespace(method="none"))
+    seen = []
+
+    def note():
+        seen.append(bar.bar.tasks[0].description)
+
+    with bar:
+        for epoch in range(2):
+            bar.on_epoch_begin(epoch)
+            note()
+            for batch in range(2):
+                bar.on_train_batch_end(batch)
+                note()
+            bar.on_epoch_end(epoch, {"loss": 1.0})
+    left = " (about 0 min left)"
+    assert seen == [
+        "epoch 1/3: compiling the network",
+        "epoch 1/3",
+        "epoch 1/3: validating",
+        f"epoch 2/3{left}",
+        f"epoch 2/3{left}",
+        f"epoch 2/3{left}: validating",
+    ]
