@@ -1,7 +1,10 @@
 """Singer identification with learnable counterfactual attention.
 
-Nothing heavy is imported here; `lca_keras.models`, `lca_keras.layers` and the other
-modules load what they need.
+    from lca_keras import Run
+    run = Run.create("runs/mine", data="MUSIC", preset="demo")
+    result = run.complete()  # Goes on where it stopped; result.export, result.scores
+
+Nothing heavy is imported here; `Run` and the modules load what they need.
 """
 
 import os
@@ -11,4 +14,13 @@ import os
 # takes 2.2 times as long. Read once, when TensorFlow loads; what the user set stays.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
+__all__ = ["Run"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name):
+    if name != "Run":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from lca_keras.workflow.run import Run
+
+    return Run

@@ -5,6 +5,7 @@ and test songs, or on a corpus, `--data PATH`.
 """
 
 import argparse
+import collections
 import dataclasses
 import hashlib
 import os
@@ -49,14 +50,15 @@ def evaluate(args):
     console.quiet_tensorflow()
     from lca_keras.audio import separation
     from lca_keras.data import corpus
-    from lca_keras.workflow import run
+    from lca_keras.workflow import advice, judgement
+    from lca_keras.workflow.run import Run
 
-    job = run.Run.load(args.run)
+    watching, job = screen.Screen(), Run.load(args.run)
     model, artists = job.load_model()
     # Nothing is augmented here.
     config, source = job.config.replace(augment={"kinds": ()}), job.source
     if args.voice_report:
-        screen.check_voice_report(config)
+        judgement.check_voice_report(config)
     if args.data and args.moved_to:
         raise UserError(
             "--data is another corpus, --moved-to the run's own: they exclude each "
@@ -92,28 +94,39 @@ def evaluate(args):
             raise UserError(f"{args.data}: no song of an artist that the model knows")
         part_of = {song.key: part for song in known}
         seen = corpus.learned_from(job.source, job.config, job.folder, songs)
-        screen.print_learned_from(seen, known)
+        print_learned_from(seen, known)
         folder = pathlib.Path(args.out or own_folder(job.folder, args.data))
     else:
         parts = ["validation", "test"]
         division = corpus.divide(config, songs, job.folder)
         if args.moved_to:
-            moved.save_changes()  # Its songs are there.
-        screen.print_new(division.new)
+            moved.save()  # Its songs are there.
+        watching.notes(advice.of_new(division))
         part_of = division.part_of
         folder = pathlib.Path(args.out or job.folder)
     sources = corpus.clip_sources(songs, part_of, artists, config, parts)
-    with console.working("Evaluating"):
-        found = run.evaluate(folder, model, sources, artists)
-    screen.print_scores(found)
+    with watching.working("Evaluating"):
+        found = judgement.evaluate(folder, model, sources, artists)
+    watching.told("evaluate", {part: each.scores for part, each in found.items()})
     if args.voice_report:
-        heard = sources[parts[-1]]
-        listed = [song for song in songs.songs if song.key in heard.labels]
-        screen.voice_report(folder, model, heard, artists, source, config, listed)
+        about = sources[parts[-1]], artists, source, config, songs.songs
+        judgement.voice_report(folder, model, *about, watching)
     for part in parts:
         print(f"\nsongs of {part}, by artist:")
         print((folder / f"artists_{part}.txt").read_text(encoding="utf-8"))
     print(f"written to {folder}")
+
+
+def print_learned_from(seen, songs):
+    """Says how many of some songs a model knows; `corpus.learned_from` found them."""
+    parts = collections.Counter(seen[s.key] for s in songs if s.key in seen)
+    if parts:
+        counts = " and ".join(f"{n} by {part}" for part, n in sorted(parts.items()))
+        print(
+            f"note: the model knows {sum(parts.values())} of these {len(songs)} songs "
+            f"({counts} of its run): scores on them say little. Without --data its "
+            "test songs are evaluated, with --moved-to where they are now"
+        )
 
 
 def reject(job, model, songs, names, config):

@@ -16,7 +16,7 @@ from lca_keras.base import console
 from lca_keras.base.config import PRESETS
 from lca_keras.base.errors import UserError
 from lca_keras.base.sections import CLIP_SECONDS
-from lca_keras.terminal import arguments
+from lca_keras.terminal import arguments, screen
 
 _TABLES = {
     "table1": "random and learned counterfactual attention, by terms of the loss",
@@ -194,7 +194,7 @@ def experiment(args):
         raise UserError(f"--out {out}: {error.strerror}") from error
     if not writable:
         raise UserError(f"--out {out}: no permission to write there")
-    result = studies.study(args)
+    result = studies.study(args, screen.Screen())
     result.write(out)
     print(f"\n{result.markdown()}")
     print(f"written to {out / args.name}.md, .csv, .tex and .json")

@@ -74,12 +74,8 @@ def parse_args(argv=None):
     )
     where.add_argument("--runs", default="runs", help="folder of runs")
     where.add_argument("--exports", default="saved_models", help="folder of exports")
-    where.add_argument(
-        "--keep",
-        type=int,
-        help="exports to keep, older ones go once another has been newer for a minute; "
-        "default: all",
-    )
+    told = "exports to keep, older ones go once another has been newer for a minute"
+    where.add_argument("--keep", help=f"{told}; default: all", **arguments.WHOLE)
     console.add_debug_flag(parser)
     return parser.parse_args(argv)
 
@@ -165,19 +161,14 @@ def continued(args):
 
 def main(argv=None):
     """Command line of training."""
-    args = parse_args(argv)
-    return console.guard(lambda: fit(args), args.debug)
+    return arguments.command(parse_args, fit, argv)
 
 
 def fit(args):
     """Runs the job that the parsed arguments describe."""
-    if args.keep is not None and args.keep < 1:
-        raise UserError(f"--keep must be at least 1, not {args.keep}")
     console.quiet_tensorflow()
-    from lca_keras.data import corpus, split
     from lca_keras.models import distribution
-    from lca_keras.workflow import run
-    from lca_keras.workflow.training import TrainingState
+    from lca_keras.workflow import course
 
     strategy = distribution.start(args.strategy)
     if args.strategy == "multiworker" and not (args.name or args.resume):
@@ -185,62 +176,19 @@ def fit(args):
     if not distribution.is_chief(strategy):
         return assist(args, strategy)
     job = resumed(args) if args.resume else new_run(args)
-    config = job.config
     for option, path in (("--exports", job.exports), ("--runs", job.folder.parent)):
         check_writable(option, path)
-    if job.source.data and not args.resume and not config.split.file:
-        # Needs only the names: said before hours of feature extraction.
-        songs = job.source.songs()
-        split.split_songs(songs, config.split, config.train.seed)
-    tell_of_stems(job.source)
     # The data comes first: a corpus that cannot be used leaves no run behind.
-    songs = screen.prepare_corpus(job.source, config)
-    division = corpus.divide(config, songs, job.folder)
-    strange = screen.prepare_strangers(job.source, config, division.artists)
-    if config.train.continue_from and not args.resume:
-        tell_of_known(config, songs, division)
-    if not args.resume:
-        job.save()
-    recommend(config, songs.songs)
-    with job.working(songs.store):
-        if args.resume:
-            job.save_changes()
-        corpus.keep_split(job.folder, songs, division)
-        artists = division.artists
-        sources = corpus.clip_sources(songs, division.part_of, artists, config)
-        screen.print_parts(division, sources)
-        again = ["python", "-m", "lca_keras.fit", "--resume", str(job.folder)]
-        with console.resumable(again), screen.restarting(resume_command(job)):
-            screen.train(job, sources, artists, strategy)
-        state = TrainingState.load(job.checkpoints)
-        print(
-            f"best epoch {state.best_epoch} of {state.epoch}, by "
-            f"{config.train.objective} of validation: the one that is evaluated and "
-            "exported"
-        )
-        with console.working("Calibrating"):
-            model = job.calibrate(sources["validation"], len(artists))
-        if not 0.021 < model.temperature < 49:
-            print(
-                f"note: the fitted temperature, {model.temperature:.3g}, is at its "
-                "limit: on validation the network is at chance or never wrong, and its "
-                "probabilities mean little"
-            )
-        held_out = {part: sources[part] for part in ("validation", "test")}
-        with console.working("Evaluating"):
-            found = run.evaluate(job.folder, model, held_out, artists)
-        screen.print_scores(found)
-        screen.print_advice(state, config.train, found["test"], artists)
-        listen(job, model, sources["test"], artists, songs.songs)
-        with console.resumable(again):
-            screen.set_up_gallery(job, model, sources, artists, strange)
-        tell_of_enrolled(job)
-        with console.working("Exporting the main branch"):
-            exported = job.export(model, artists, args.keep)
+    way = course.prepare(job, screen.Screen())
+    again = ["python", "-m", "lca_keras.fit", "--resume", str(job.folder)]
+    with console.resumable(again), screen.restarting(resume_command(job)):
+        result = job.complete(course=way, strategy=strategy, keep=args.keep, anew=True)
     # A store may have travelled without the music.
-    tested = (song for song in songs.songs if division.part_of[song.key] == "test")
+    tested = (
+        song for song in way.corpus.songs if song.key in way.sources["test"].labels
+    )
     song = next((song for song in tested if song.path.exists()), None)
-    show_export(job, exported, song)
+    show_export(job, result.export, song)
 
 
 def assist(args, strategy):
@@ -278,21 +226,16 @@ def resume_command(job):
 
 def new_run(args):
     """The `Run` that the arguments describe."""
-    from lca_keras.workflow.run import Run
+    from lca_keras.workflow.run import Run, use_built_in
 
     config, source = config_from(args)
     name = (
         default_name(config) if args.name is None else arguments.check_name(args.name)
     )
     if source.data is None and source.store is None:
-        from lca_keras.corpora import synthesis
-
-        with console.progress("Synthesising songs") as progress:
-            folder = synthesis.write_built_in(progress)
-        source = dataclasses.replace(source, data=str(folder / "manifest.csv"))
+        source, own = use_built_in(source, screen.Screen())
         if not arguments.asks_for_split(args) and not args.config:
-            # Its own split: the albums whose bands do not tell the artist.
-            config = config.replace(split={"file": str(folder / "split.csv")})
+            config = config.replace(split=own)
     folder = pathlib.Path(args.runs, name)
     if folder.exists():
         raise UserError(
@@ -349,96 +292,6 @@ def check_writable(option, path):
         raise UserError(f"{option} {path}: {error.strerror}") from error
     if not writable:
         raise UserError(f"{option} {path}: no permission to write there")
-
-
-def tell_of_known(config, songs, division):
-    """Says how many held-out songs the network that is gone on from has learned."""
-    from lca_keras.data import corpus
-    from lca_keras.exports import versions
-    from lca_keras.workflow.run import Run
-
-    told = files.read_json(pathlib.Path(config.train.continue_from, versions.METADATA))
-    try:
-        before = Run.load(told.get("run", ""))
-    except UserError:
-        print(
-            "note: the run of the network that this goes on from is gone: whether it "
-            "has learned the songs that are held out now is not known"
-        )
-        return
-    seen = corpus.learned_from(before.source, before.config, before.folder, songs)
-    held_out = [
-        song
-        for song in songs.songs
-        if division.part_of.get(song.key) in ("validation", "test")
-        and seen.get(song.key) == "train"
-    ]
-    if held_out:
-        print(
-            f"note: {len(held_out)} songs that are held out now, {held_out[0].label} "
-            "say, the network has learned before: scores and thresholds will look "
-            "better than they are. A --split-file can keep them in training"
-        )
-
-
-def tell_of_enrolled(job):
-    """Says who was enrolled in the version before, and is not in the next one."""
-    from lca_keras.exports import versions
-
-    folder = pathlib.Path(job.exports, job.folder.name)
-    if not versions.versions(folder):
-        return
-    told = files.read_json(versions.find_version(folder) / versions.METADATA)
-    enrolled = (told.get("gallery") or {}).get("enrolled")
-    if enrolled:
-        print(
-            f"note: {', '.join(enrolled)} were enrolled in the version before; the "
-            "next one, of another network, does not know them: enroll them again"
-        )
-
-
-def tell_of_stems(source):
-    """Says what a built-in corpus brings along that its folder alone does not say."""
-    from lca_keras.corpora import synthesis
-
-    if source.data and os.path.isdir(source.data):
-        own = synthesis.own_split(source.data)
-        if own:
-            manifest = own.with_name("manifest.csv")
-            print(
-                f"note: a built-in corpus; --data {manifest} knows its stems, and "
-                f"--split-file {own} is its own split"
-            )
-
-
-def recommend(config, songs):
-    """Says so where stems are at hand and their best use is not made."""
-    from lca_keras.data.extraction import has_stem
-
-    source, remixed = config.features.source, "remix" in config.augment.kinds
-    if source == "stems" and not remixed:
-        print("note: the stems are not used in training; --augment remix does")
-    elif source == "mixture" and all(has_stem(song) for song in songs):
-        print(
-            "note: these songs have stems; --source stems --augment remix teaches the "
-            "network the voice instead of the band"
-        )
-
-
-def listen(job, model, clips, artists, songs):
-    """Adds the voice report where stems are at hand: in the store or as files."""
-    songs = [song for song in songs if song.key in clips.labels]
-    source = job.config.features.source
-    files = [song.vocals_path or song.accompaniment_path for song in songs]
-    at_hand = all(file and file.exists() for file in files)
-    if source != "stems" and not (source == "mixture" and at_hand):
-        return
-    try:
-        screen.voice_report(
-            job.folder, model, clips, artists, job.source, job.config, songs
-        )
-    except (UserError, OSError) as error:
-        print(f"no voice report: {error}")  # The model is there all the same.
 
 
 def show_export(job, exported, song):

@@ -15,7 +15,7 @@ import time
 
 from lca_keras.base import files
 from lca_keras.base.errors import UserError
-from lca_keras.workflow import cells, run
+from lca_keras.workflow import cells, records
 
 # Not of what was made: they change while others read, or tell about the rest.
 _OUTSIDE = ("cell.json", ".lock")
@@ -115,7 +115,7 @@ class Workshop:
             return {
                 "outcome": outcome,
                 "files": sums(folder, essential),
-                "environment": run.environment(self.config),
+                "environment": records.environment(self.config),
                 "host": socket.gethostname(),
                 "began": began,
             }

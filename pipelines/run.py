@@ -58,6 +58,15 @@ def stage(name):
     return known[name.lower()]
 
 
+class _Screen(screen.Screen):
+    """Leaves the scores of a training to the results of the stages."""
+
+    def told(self, what, values):
+        """Prints what the gallery is worth."""
+        if what == "gallery":
+            super().told(what, values)
+
+
 def run(args):
     """Runs the stages; returns an exit code."""
     first, last = args.first or STAGES[0], args.last or STAGES[-1]
@@ -87,15 +96,11 @@ def run(args):
     pipeline, ends = _pipeline(args, first), STAGES.index(last)
     again = ["python", "-m", "pipelines.run", *sys.argv[1:]]
 
-    def train(job, sources, artists):
-        with screen.restarting(again):
-            screen.train(job, sources, artists, strategy)
-
     if not distribution.is_chief(strategy):
         return _assist(pipeline, strategy, again)
     try:
         with console.resumable(again):
-            return _sequence(pipeline, ends, train)
+            return _sequence(pipeline, ends, strategy, again)
     finally:
         print_table(pipeline.workshop.made)
 
@@ -128,6 +133,7 @@ def _pipeline(args, first):
         source=source.absolute(),
         exports=pathlib.Path(args.exports),
         beam_options=tuple(extraction.local_options(args.workers)),
+        observer=_Screen(),
     )
 
 
@@ -145,7 +151,7 @@ def _assist(pipeline, strategy, again):
     return 0
 
 
-def _sequence(pipeline, ends, train):
+def _sequence(pipeline, ends, strategy, again):
     """Runs the stages up to that of a number; returns an exit code."""
     from pipelines import page, stages
 
@@ -182,7 +188,8 @@ def _sequence(pipeline, ends, train):
     tuned = stages.tuner(pipeline, examples)
     if ends < STAGES.index("Trainer"):
         return 0
-    trained = stages.trainer(pipeline, examples, tuned, train)
+    with screen.restarting(again):
+        trained = stages.trainer(pipeline, examples, tuned, strategy)
     if ends < STAGES.index("Evaluator"):
         return 0
     evaluated = stages.evaluator(pipeline, examples, trained)

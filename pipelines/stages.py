@@ -14,17 +14,18 @@ import time
 
 import numpy as np
 
-from lca_keras.base import console, files
+from lca_keras.base import files
 from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
+from lca_keras.base.observer import Observer
 from lca_keras.corpora import doctor
 from lca_keras.data import corpus
 from lca_keras.data.corpus import DataSource
 from lca_keras.data.extraction import Extractor
 from lca_keras.exports import integrity, labels, versions
 from lca_keras.exports.card import model_card
-from lca_keras.terminal import screen
-from lca_keras.workflow import run
+from lca_keras.workflow import course, judgement
+from lca_keras.workflow.run import Run
 from pipelines import artefacts, blessing, infra, page, statistics
 from pipelines.extraction import LOCAL_RUNNER, extract
 from pipelines.settings import Settings
@@ -45,6 +46,7 @@ class Pipeline:
         source: `lca_keras.data.corpus.DataSource`.
         exports: Folder of all exports.
         beam_options: Beam's options of the extraction.
+        observer: `lca_keras.base.observer.Observer` of the stages.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Pipeline:
     source: DataSource
     exports: pathlib.Path
     beam_options: tuple[str, ...] = (f"--runner={LOCAL_RUNNER}",)
+    observer: Observer = dataclasses.field(default_factory=Observer)
 
     @property
     def model(self):
@@ -183,11 +186,11 @@ def statistics_gen(pipeline, examples):
     settings = {"content": content, "doctor": bool(schema.doctor and source.data)}
 
     def make(folder):
-        with console.progress("Statistics") as progress:
+        with pipeline.observer.progress("Statistics") as progress:
             found = statistics.compute(examples.corpus, progress)
         found.save(folder)
         if settings["doctor"]:
-            with console.progress("Examining the recordings") as progress:
+            with pipeline.observer.progress("Examining the recordings") as progress:
                 least = pipeline.config.least_seconds
                 summary, findings = doctor.run(source, least, progress=progress)
             findings = [dataclasses.asdict(finding) for finding in findings]
@@ -288,7 +291,7 @@ def tuner(pipeline, examples):
         sources = examples.sources(config, "train", "validation")
         with (
             study.worker_name(folder / "search") as worker,
-            console.progress("Searching loss weights") as progress,
+            pipeline.observer.progress("Searching loss weights") as progress,
         ):
 
             def count(event, past):
@@ -315,7 +318,7 @@ def _ended(folder):
     return [event for event in events if event["event"] == "end"]
 
 
-def trainer(pipeline, examples, tuned, train):
+def trainer(pipeline, examples, tuned, strategy=None):
     """Trains, calibrates, scores validation songs and exports; an `Artefact`.
 
     It is a run folder, named as the model, beside `candidate/`, the export; it does not
@@ -325,8 +328,7 @@ def trainer(pipeline, examples, tuned, train):
         pipeline: `Pipeline`.
         examples: `Examples`.
         tuned: What `tuner` returned.
-        train: Function of a `lca_keras.workflow.run.Run`, sources and artists that
-            trains it.
+        strategy: Optional `tf.distribute.Strategy` to train under.
     """
     from lca_keras.voices import strangers
 
@@ -334,24 +336,17 @@ def trainer(pipeline, examples, tuned, train):
 
     def make(folder):
         job = training_run(pipeline, examples, tuned)
-        config = job.config
-        if not job.folder.exists():
-            job.save()
-        corpus.keep_split(job.folder, examples.corpus, examples.division)
-        artists = examples.division.artists
-        sources = examples.sources(config, "train", "validation")
-        with job.working(examples.corpus.store):
-            train(job, sources, artists)
-            with console.working("Calibrating"):
-                model = job.calibrate(sources["validation"], len(artists))
-            with console.working("Scoring validation songs"):
-                held_out = {"validation": sources["validation"]}
-                found = run.evaluate(job.folder, model, held_out, artists)["validation"]
-            screen.set_up_gallery(job, model, sources, artists)
-            if (folder / "candidate").exists():  # Of an export that was killed.
-                shutil.rmtree(folder / "candidate")
-            with console.working("Exporting the main branch"):
-                job.export(model, artists)
+        if (folder / "candidate").exists():  # Of an export that was killed.
+            shutil.rmtree(folder / "candidate")
+        sources = examples.sources(job.config, "train", "validation")
+        way = examples.corpus, examples.division, sources
+        result = job.complete(
+            course.WITHOUT_TEST,
+            course=course.Course(job, *way, observer=pipeline.observer),
+            strategy=strategy,
+            anew=True,
+        )
+        found, (model, _) = result.evaluations["validation"], job.load_model()
         network, gallery = model.backbone, job.gallery
         keys, means = list(found.main.predictions.songs), found.main.means
         if gallery is not None:  # Clips without voice don't count.
@@ -385,7 +380,7 @@ def training_run(pipeline, examples, tuned):
     """The `lca_keras.workflow.run.Run` of `trainer`, whether it has begun or not."""
     settings = _training(pipeline, examples, tuned)
     folder = pipeline.folder("Trainer", settings)
-    return run.Run(
+    return Run(
         folder=folder / pipeline.name,
         config=Config.from_dict(settings["config"]),
         source=DataSource(store=str(examples.corpus.store.folder)),
@@ -425,14 +420,14 @@ def evaluator(pipeline, examples, trained):
         keys = [key for key in keys if part_of.get(key) == "test"]
         if not keys:
             raise UserError("no test songs: a candidate cannot be judged")
-        with console.working("Deciding about test songs"):
+        with pipeline.observer.working("Deciding about test songs"):
             rows = blessing.decide(export, examples.corpus, keys)
             if baseline:
                 rows += blessing.decide(
                     baseline, examples.corpus, keys, blessing.BASELINE
                 )
         blessing.write_decisions(folder / "decisions.csv", rows)
-        with console.working("Analysing"):
+        with pipeline.observer.working("Analysing"):
             scores = blessing.analyse(rows, folder / "analysis")
         share = _band_share(pipeline, examples, trained, thresholds)
         known = _known_to(baseline, examples, keys) if baseline else 0
@@ -474,7 +469,7 @@ def _known_to(baseline, examples, keys):
     """
     about = files.read_json(baseline / versions.METADATA)
     try:
-        job = run.Run.load(about.get("run", ""))
+        job = Run.load(about.get("run", ""))
     except UserError:
         return 0
     learned = corpus.learned_from(job.source, job.config, job.folder, examples.corpus)
@@ -502,35 +497,21 @@ def _band_share(pipeline, examples, trained, thresholds):
     """Share of decisions that follow the band, or why it is not known."""
     if all(each.metric != "band_share" for each in thresholds):
         return "no threshold asks for it"
-    job = run.Run.load(trained.folder / pipeline.name)
+    job = Run.load(trained.folder / pipeline.name)
+    source = dataclasses.replace(pipeline.source, store=None)
     try:
-        screen.check_voice_report(job.config)
+        judgement.check_voice_report(job.config)
         model, artists = job.load_model()
-        source = examples.sources(job.config, "test")["test"]
-        if job.config.features.source != "stems":
-            if not pipeline.source.separator and not _stems_at_hand(examples, source):
-                return "these songs have no stems, and no separator was named"
-            asked = dataclasses.replace(
-                pipeline.source, store=None, features=pipeline.source.features
-            )
-            songs = [s for s in examples.corpus.songs if s.key in source.labels]
-            with console.progress("Stems") as progress:
-                store, failed = corpus.stems_of(asked, job.config, songs, progress)
-            if failed:
-                path, reason = next(iter(failed.items()))
-                return f"{path} has no stems: {reason}"
-            source = dataclasses.replace(source, store=store)
-        with console.working("Listening for voices and bands"):
-            report = run.listen(job.folder, model, source, artists)
+        clips = examples.sources(job.config, "test")["test"]
+        songs = [s for s in examples.corpus.songs if s.key in clips.labels]
+        separable = source.separator or judgement.stems_at_hand(songs)
+        if job.config.features.source != "stems" and not separable:
+            return "these songs have no stems, and no separator was named"
+        about = clips, artists, source, job.config, songs, pipeline.observer
+        report = judgement.voice_report(job.folder, model, *about, whole=True)
     except UserError as error:
         return str(error)
     return report.shares["band"]
-
-
-def _stems_at_hand(examples, source):
-    songs = (song for song in examples.corpus.songs if song.key in source.labels)
-    stems = [song.vocals_path or song.accompaniment_path for song in songs]
-    return all(path and path.exists() for path in stems)
 
 
 def infra_validator(pipeline, examples, trained):
@@ -546,7 +527,7 @@ def infra_validator(pipeline, examples, trained):
     def make(folder):
         with np.load(trained.folder / "answers.npz", allow_pickle=False) as arrays:
             expected = dict(zip(arrays["keys"].tolist(), arrays["means"], strict=True))
-        with console.working("Asking the candidate in a process of its own"):
+        with pipeline.observer.working("Asking the candidate in a process of its own"):
             checks = infra.validate(export, examples.corpus.store, expected, limits)
         rows = [[check.what, int(check.passed), check.said] for check in checks]
         files.write_csv(folder / "checks.csv", ["check", "passed", "said"], rows)

@@ -16,8 +16,8 @@ from lca_keras.data import corpus
 from lca_keras.data.corpus import DataSource
 from lca_keras.models.callbacks import EpochSeed, WarmUp
 from lca_keras.models.factory import build_training_model
-from lca_keras.terminal import screen
-from lca_keras.workflow import run, training
+from lca_keras.workflow import course, training
+from lca_keras.workflow.run import Run
 from pipelines.tfx_examples import read_splits
 from tuning import space as spaces
 
@@ -41,17 +41,11 @@ def run_fn(fn_args):
     songs, part_of, sources, artists = _data(fn_args, config, folder.parent)
     source = DataSource(store=str(songs.store.folder))
     exports = folder.parent / "exports"
-    job = run.Run(folder=folder, config=config, source=source, exports=str(exports))
-    if not folder.exists():
-        job.save()
+    job = Run(folder=folder, config=config, source=source, exports=str(exports))
     division = corpus.Division(part_of, artists, None, [], [])
-    corpus.keep_split(folder, songs, division)
-    job.train(sources, len(artists))
-    model = job.calibrate(sources["validation"], len(artists))
-    run.evaluate(folder, model, {"validation": sources["validation"]}, artists)
-    screen.set_up_gallery(job, model, sources, artists)
-    exported = job.export(model, artists)
-    shutil.copytree(exported, fn_args.serving_model_dir, dirs_exist_ok=True)
+    way = course.Course(job, songs, division, sources)
+    result = job.complete(course.WITHOUT_TEST, course=way)
+    shutil.copytree(result.export, fn_args.serving_model_dir, dirs_exist_ok=True)
 
 
 def tuner_fn(fn_args):

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -28,9 +29,10 @@ from lca_keras.explanation.explainer import Explainer
 from lca_keras.export import main as export_command
 from lca_keras.exports import versions
 from lca_keras.inference.identification import Identifier
-from lca_keras.terminal import resolving, screen
-from lca_keras.workflow import run, training
+from lca_keras.terminal import resolving
+from lca_keras.workflow import advice, judgement, training
 from lca_keras.workflow.run import Run
+from lca_keras.workflow.steps import Course
 from tests.audio import signals
 from tests.audio.signals import music
 
@@ -209,7 +211,7 @@ def test_a_finished_run_can_be_trained_on(workplace, capsys):
     out = capsys.readouterr().out
     assert "resuming after epoch 2" in out
     assert "epoch 3/3" in out
-    assert run.Run.load("runs/longer").config.train.epochs == 3
+    assert Run.load("runs/longer").config.train.epochs == 3
     assert len(files.read_csv("runs/longer/history.csv")) == 3
     assert pathlib.Path("models/longer/1/saved_model.pb").exists()
     picture = pathlib.Path("runs/longer/training.png").read_bytes()
@@ -247,13 +249,13 @@ def test_the_exported_epoch_is_the_best_after_the_warm_up(workplace):
 @pytest.mark.slow
 def test_steps_can_be_called_one_by_one(workplace, tiny_corpus):
     """Evaluation and export of a run by another program, values in and out."""
-    job = run.Run.load("runs/first try")
+    job = Run.load("runs/first try")
     model, artists = job.load_model()
     songs = prepare(job.source, job.config)
     division = divide(job.config, songs, job.folder)
     assert division.artists == artists
     sources = clip_sources(songs, division.part_of, artists, job.config, ["test"])
-    found = run.evaluate("elsewhere", model, sources, artists)
+    found = judgement.evaluate("elsewhere", model, sources, artists)
     before = files.read_json("runs/first try/metrics.json")
     assert found["test"].scores == before["test"]
     assert found["test"].main.votes.shape == (6,)
@@ -263,8 +265,8 @@ def test_steps_can_be_called_one_by_one(workplace, tiny_corpus):
     os.utime(workplace / "other models" / "copy" / "2", (0, 0))  # For long.
     folder = workplace / "runs" / "copy"
     job = dataclasses.replace(job, folder=folder, exports="other models")
-    exported = job.export(model, artists, keep=2)
-    assert str(exported) == "other models/copy/3"
+    Course(job, songs, division, sources, keep=2).export()
+    exported = pathlib.Path("other models/copy/3")
     assert versions.versions(exported.parent) == [2, 3]
     assert (exported / "saved_model.pb").exists()
 
@@ -606,22 +608,21 @@ def test_songs_that_a_model_knows_are_told(workplace, tiny_corpus, tmp_path, cap
     shutil.rmtree("runs/first try/evaluation-music")
 
 
-def test_what_scores_mean_is_said(capsys):
+def test_what_scores_mean_is_said():
     logs = {"f1": 0.96, "val_f1": 0.44, "val_cf_f1": 0.44}
     state = training.TrainingState(epoch=1, best_epoch=1, history=[logs])
     truth, votes = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 2, 2])
     main = types.SimpleNamespace(song_labels=truth, votes=votes)
     evaluation = types.SimpleNamespace(main=main)
     train = TrainConfig(warmup_epochs=0)
-    screen.print_advice(state, train, evaluation, ["A", "B", "C"])
-    heart, idle, never = capsys.readouterr().out.splitlines()
+    said = functools.partial(advice.of_scores, state, train, evaluation)
+    heart, idle, never = said(["A", "B", "C"])
     assert "0.96 on training clips and 0.44 on validation clips" in heart
     assert "the counterfactual names validation clips as well" in idle
     assert never == "note: no test song of B is named rightly"
     logs |= {"f1": 0.6, "val_cf_f1": 0.3}
     main.votes = truth
-    screen.print_advice(state, train, evaluation, ["A", "B", "C"])
-    assert capsys.readouterr().out == ""
+    assert list(said(["A", "B", "C"])) == []
 
 
 def test_a_run_finds_its_music_again(workplace, tiny_corpus, tmp_path, capsys):
@@ -630,7 +631,7 @@ def test_a_run_finds_its_music_again(workplace, tiny_corpus, tmp_path, capsys):
     moved.symlink_to(tiny_corpus)
     arguments = ["--run", "runs/moved", "--moved-to", str(moved)]
     assert evaluate.main([*arguments, "--out", str(tmp_path / "out")]) == 0
-    assert run.Run.load("runs/moved").source.data == str(moved)
+    assert Run.load("runs/moved").source.data == str(moved)
     before = files.read_json("runs/moved/metrics.json")["test"]
     assert files.read_json(tmp_path / "out" / "metrics.json")["test"] == before
     shutil.rmtree("runs/moved")
@@ -777,7 +778,7 @@ def test_a_report_that_fails_costs_no_model(remixed, monkeypatch, capsys):
     def refuse(*arguments):
         raise UserError("a voice report needs songs of at least two artists")
 
-    monkeypatch.setattr(screen, "voice_report", refuse)
+    monkeypatch.setattr(judgement, "voice_report", refuse)
     before = len(list((remixed / "models" / "remixed").iterdir()))
     assert fit.main(["--resume", "runs/remixed"]) == 0
     assert "no voice report: a voice report needs" in capsys.readouterr().out

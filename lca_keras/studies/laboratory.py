@@ -12,6 +12,7 @@ from lca_keras.audio import separation
 from lca_keras.base import files
 from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
+from lca_keras.base.observer import Observer
 from lca_keras.base.registry import NETWORKS
 from lca_keras.base.sections import (
     AUGMENTATIONS,
@@ -87,7 +88,7 @@ class Trained:
         config: `lca_keras.base.config.Config`.
         artists: List of class names.
         result: Dict for JSON: `best_epoch`, `parameters`, `train_f1`, and the scores of
-            `validation` and `test` as `lca_keras.workflow.run.evaluate` has them.
+            `validation` and `test` as `lca_keras.workflow.course.Result` has them.
     """
 
     folder: pathlib.Path
@@ -123,24 +124,23 @@ class Laboratory:
     Args:
         out: Folder.
         source: `lca_keras.data.corpus.DataSource`.
-        show: Function like `lca_keras.data.corpus.prepare`, of a `DataSource` and a
-            `Config`, which says what it does to whoever watches.
+        observer: `lca_keras.base.observer.Observer` of how corpora are made ready.
     """
 
-    def __init__(self, out, source, show=None):
+    def __init__(self, out, source, observer=None):
         self.out = pathlib.Path(out)
         self.source = source
-        self._prepare = show
+        self._observer = observer or Observer()
         self._corpora, self._divisions = {}, {}
 
     def corpus(self, config):
         """`lca_keras.data.corpus.Corpus` with the features of a `Config`."""
-        from lca_keras.data import corpus
+        from lca_keras.workflow import course
 
         key = (config.features, config.clip_frames)
         if key not in self._corpora:
-            prepare = self._prepare or corpus.prepare
-            self._corpora[key] = prepare(self.source, config)
+            found = course.prepare_corpus(self.source, config, self._observer)
+            self._corpora[key] = found
         return self._corpora[key]
 
     def sources(self, config, parts=("train", "validation", "test")):
@@ -206,52 +206,29 @@ class Laboratory:
 
     def _train(self, folder, config):
         """Trains, calibrates and evaluates in a folder; the result as a dict."""
-        from lca_keras.data import corpus
-        from lca_keras.workflow import run, training
+        from lca_keras.workflow import course, training, warm_up
+        from lca_keras.workflow.run import Run
 
-        job = run.Run(folder=folder, config=config, source=self.source)
-        job.save_in_cell()
-        corpus.keep_split(folder, self.corpus(config), self.division(config))
+        job = Run(folder=folder, config=config, source=self.source)
         sources, artists = self.sources(config)
-        self._warm_up(folder, config, sources, artists)
-        state = job.train(sources, len(artists))
-        model = job.calibrate(sources["validation"], len(artists))
-        held_out = {part: sources[part] for part in ("validation", "test")}
-        found = run.evaluate(folder, model, held_out, artists)
-        save_predictions(folder / _PREDICTIONS, found["test"].main.predictions)
-        scores = {part: each.scores for part, each in found.items()}
-        best = training.TrainingState.load(job.checkpoints).best_logs
+        way = course.Course(job, self.corpus(config), self.division(config), sources)
+        shared = self.out / "warm-up"
+        warm_up.begin(config, sources, len(artists), job.checkpoints, shared)
+        # The cell holds the folder.
+        steps = ("train", "calibrate", "evaluate")
+        found = job.complete(steps, course=way, held=True)
+        predictions = found.evaluations["test"].main.predictions
+        save_predictions(folder / _PREDICTIONS, predictions)
+        state = training.TrainingState.load(job.checkpoints)
+        best = state.best_logs
         logs = {k: v for k, v in best.items() if k.startswith(("val_", "weight_"))}
         return {
-            **scores,
+            **found.scores,
             "best_epoch": state.best_epoch,
-            "parameters": model.backbone.count_params(),
+            "parameters": found.told["parameters"],
             "train_f1": state.history[-1]["f1"],
             "logs": logs,
         }
-
-    def _warm_up(self, folder, config, sources, artists):
-        """Begins a training with the warm-up of those that begin alike.
-
-        Those that differ in counterfactual terms alone do.
-        """
-        from lca_keras.workflow import training
-
-        train = config.train
-        checkpoints = folder / "checkpoints"
-        if train.method == "none" or not 0 < train.warmup_epochs < train.epochs:
-            return
-        if (checkpoints / "state.json").exists():
-            return
-        _, settings = self.place("", config)
-        same = {"effect": "logit", "detach_counterfactual": False, "epochs": 1}
-        settings = {**settings, "loss": None, "train": {**settings["train"], **same}}
-        beginning = config.replace(train={"epochs": train.warmup_epochs})
-        warm_up = self.out / "warm-up" / _digest(settings)
-        warm_up.mkdir(parents=True, exist_ok=True)
-        with files.lock(warm_up / ".lock"):
-            training.train(beginning, sources, len(artists), warm_up)
-        training.go_on_from(checkpoints, warm_up)
 
 
 def contents(source):

@@ -206,11 +206,13 @@ class Crew:
         help_with: Function that other processes can import, and its arguments; it does
             the whole experiment as a helper.
         log: File for what helpers have to say.
-        helper: Whether this process is one: then nothing is said or measured.
+        observer: `lca_keras.base.observer.Observer` of what is done and left.
+        helper: Whether this process is one: then nothing is measured.
     """
 
-    def __init__(self, jobs, help_with, log, helper=False):
+    def __init__(self, jobs, help_with, log, observer, helper=False):
         self.jobs = jobs
+        self.observer = observer
         self._log = log
         self.helper = helper
         self._help_with = help_with
@@ -260,19 +262,19 @@ class Crew:
     def _train_and_tell(self, plan, missing):
         count = len(plan.trainings)
         trainings = "1 training" if count == 1 else f"{count} trainings"
-        print(f"{trainings}, {count - missing} of them done", flush=True)
-        with console.working("Measuring a step"):
+        self.observer.note(f"{trainings}, {count - missing} of them done")
+        with self.observer.working("Measuring a step"):
             announced = estimate(plan, self.jobs)
         processes = f" in {self.jobs} processes" if self.jobs > 1 else ""
         left = "it" if count == 1 else f"{missing} of them"
         said = "minutes at most, too little to measure"
         if announced is not None:
             said = f"about {duration(announced)}"
-        print(f"training {left} will take {said}{processes}", flush=True)
+        self.observer.note(f"training {left} will take {said}{processes}")
         begin = time.monotonic()
         self._call_helpers()
         results, ended = {}, threading.Event()
-        with console.progress("Training, epochs") as progress:
+        with self.observer.progress("Training, epochs") as progress:
 
             def watch():
                 while not ended.wait(_POLL_SECONDS):
@@ -289,20 +291,20 @@ class Crew:
                 watcher.join()
             progress(*plan.epochs())
         if any(process.exitcode for process in self._helpers):
-            print(f"note: a helping process died; see {self._log}")
-        print(f"trained in {duration(time.monotonic() - begin)}", flush=True)
+            self.observer.note(f"note: a helping process died; see {self._log}")
+        self.observer.note(f"trained in {duration(time.monotonic() - begin)}")
         return results
 
-    def analyse(self, title, cells):
+    def analyse(self, title, wanted):
         """Computes cells that follow from trainings; a dict of their results."""
         if self.helper:
-            return dict(cells.cells(cells))
+            return dict(cells.cells(wanted))
         results = {}
-        with console.progress(title) as progress:
-            progress(0, len(cells))
-            for name, result in cells.cells(cells):
+        with self.observer.progress(title) as progress:
+            progress(0, len(wanted))
+            for name, result in cells.cells(wanted):
                 results[name] = result
-                progress(len(results), len(cells))
+                progress(len(results), len(wanted))
         return results
 
 

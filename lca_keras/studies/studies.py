@@ -1,6 +1,5 @@
 """Each experiment from its options to its result."""
 
-import contextlib
 import dataclasses
 import functools
 import os
@@ -12,6 +11,7 @@ from lca_keras.audio import separation
 from lca_keras.base import console, files, plots
 from lca_keras.base.config import get_preset
 from lca_keras.base.errors import UserError
+from lca_keras.base.observer import Observer
 from lca_keras.corpora import synthesis
 from lca_keras.data import catalogue, split
 from lca_keras.data.corpus import DataSource
@@ -20,32 +20,28 @@ from lca_keras.studies.laboratory import Laboratory, configure
 from lca_keras.studies.results import Picture, Result, check_settings
 from lca_keras.studies.schedule import Crew, Plan
 from lca_keras.studies.tables import Row
-from lca_keras.terminal import arguments, screen
-from lca_keras.workflow import run
+from lca_keras.workflow import records
 
 # Trainings without strangers are compared with one that knows them.
 _EVERYONE = "everyone"
 
 
-def study(args, helper=False):
+def study(args, observer=None, helper=False):
     """Does an experiment, or helps the process that does it.
 
     Args:
         args: What the command line gave.
-        helper: Whether to compute only what others have not taken, and to say nothing.
+        observer: `lca_keras.base.observer.Observer`.
+        helper: Whether to compute only what others have not taken.
 
     Returns:
         `Result`, or `None` of a helper.
     """
     console.quiet_tensorflow()
     log = pathlib.Path(args.out, "helpers.log")
-    with Crew(args.jobs, (study, (args, True)), log, helper) as crew:
+    help_with = study, (args, None, True)
+    with Crew(args.jobs, help_with, log, observer or Observer(), helper) as crew:
         return _STUDIES[args.name](args, crew)
-
-
-def _show(crew):
-    """How a `Laboratory` prepares a corpus: helpers say nothing."""
-    return None if crew.helper else screen.prepare_corpus
 
 
 def _base(args, stems=False):
@@ -90,11 +86,11 @@ def _data(args, crew):
     if args.data is None:
         if args.tags or args.data_root:
             raise UserError("--tags and --data-root say how to read --data")
-        with _progress(crew, "Synthesising songs") as progress:
+        with crew.observer.progress("Synthesising songs") as progress:
             folder = synthesis.write_built_in(progress)
         source = DataSource(data=str(folder / "manifest.csv"), features=args.features)
     else:
-        where = arguments.corpus_source(args)
+        where = {name: getattr(args, name) for name in ("data", "data_root", "tags")}
         built_in = os.path.isdir(args.data) and synthesis.own_split(args.data)
         if built_in and not getattr(args, "separator", None):
             # It says where the stems are.
@@ -103,8 +99,8 @@ def _data(args, crew):
     source.songs()  # A corpus that is none is said before anything else.
     own = synthesis.own_split(source.data)
     path = args.split_file or own
-    if own and not args.split_file and not crew.helper:
-        print(f"split: the corpus's own, {own}")
+    if own and not args.split_file:
+        crew.observer.note(f"split: the corpus's own, {own}")
     return source.absolute(), path and os.path.abspath(path)
 
 
@@ -123,7 +119,9 @@ def _result(args, settings, trained, **parts):
     runs = sorted({os.fspath(each.folder.relative_to(out)) for each in trained})
     about = {"command": args.command, "settings": settings, "runs": runs}
     config = next(iter(trained)).config
-    return Result(name=args.name, environment=run.environment(config), **about, **parts)
+    return Result(
+        name=args.name, environment=records.environment(config), **about, **parts
+    )
 
 
 # === Tables ===
@@ -141,7 +139,7 @@ def study_table(args, crew):
     wanted = tables.trainings(rows, config, args.seeds, _separator(args)[0])
     settings = _settings(args, source, config, clip_seconds=list(lengths))
     check_settings(args.out, args.name, settings)
-    laboratory = Laboratory(args.out, source, _show(crew))
+    laboratory = Laboratory(args.out, source, crew.observer)
     trained = crew.train(_plan(laboratory, wanted))
     if crew.helper:
         return None
@@ -206,8 +204,7 @@ def _with_vocals(args, source, crew):
         "Vocal-only audio is left out: the songs have no vocals_path. Give --vocals "
         "PATH, or --separator."
     )
-    if not crew.helper:
-        print(f"note: {note}")
+    crew.observer.note(f"note: {note}")
     return source, False, [note]
 
 
@@ -225,7 +222,7 @@ def study_variants(args, crew):
     wanted = tables.trainings(rows, config, args.seeds)
     settings = _settings(args, source, config, variants=args.variants, against=against)
     check_settings(args.out, args.name, settings)
-    laboratory = Laboratory(args.out, source, _show(crew))
+    laboratory = Laboratory(args.out, source, crew.observer)
     trained = crew.train(_plan(laboratory, wanted))
     reports = {}
     if stems:
@@ -290,7 +287,7 @@ def study_figure1(args, crew):
     about = (artist, band, args.snr_db)
     with (
         files.lock(_made(out) / ".noise.lock"),
-        _progress(crew, "Adding noise") as progress,
+        crew.observer.progress("Adding noise") as progress,
     ):
         made = noise.corpora(out, songs, root, split_file, *about, progress)
     notes += noise.clipping(made)
@@ -299,10 +296,10 @@ def study_figure1(args, crew):
         there = dataclasses.replace(
             source, data=str(manifest), data_root=None, tags=False, separator=separator
         )
-        return Laboratory(out, there.absolute(), _show(crew))
+        return Laboratory(out, there.absolute(), crew.observer)
 
     clean = Laboratory(
-        out, dataclasses.replace(source, separator=separator), _show(crew)
+        out, dataclasses.replace(source, separator=separator), crew.observer
     )
     biased, noised = laboratory(made["biased"]), laboratory(made["noised"])
     heard = {"as in training": biased, "clean": clean, "noised": noised}
@@ -356,7 +353,7 @@ def _five_artists(args, crew, out):
     if args.data is None:
         with (
             files.lock(folder / ".clean.lock"),
-            _progress(crew, "Synthesising songs") as progress,
+            crew.observer.progress("Synthesising songs") as progress,
         ):
             manifest = noise.built_in(out, progress=progress)
         source = DataSource(data=str(manifest), features=args.features).absolute()
@@ -420,7 +417,7 @@ def study_figure4(args, crew):
     config = _base(args).replace(split={"file": split_file})
     settings = _settings(args, source, config)
     check_settings(out, args.name, settings)
-    laboratory = Laboratory(out, source, _show(crew))
+    laboratory = Laboratory(out, source, crew.observer)
     names = {"none": "CRNN_FGNL", "lca": "CRNN_FGNL with LCA"}
     seconds = config.train.clip_seconds
     rows = [Row((title,), name, seconds) for name, title in names.items()]
@@ -476,7 +473,7 @@ def study_confounding(args, crew):
     made, tested = {}, {}
     with (
         files.lock(_made(out) / ".synthesis.lock"),
-        _progress(crew, "Synthesising songs") as progress,
+        crew.observer.progress("Synthesising songs") as progress,
     ):
         for value in values:
             made[value] = confounding.corpus_of(out, corpus, value, progress)
@@ -531,7 +528,7 @@ def study_openset(args, crew):
     whole, trainings = {}, {}
     with (
         files.lock(_made(out) / ".synthesis.lock"),
-        _progress(crew, "Synthesising songs") as progress,
+        crew.observer.progress("Synthesising songs") as progress,
     ):
         made = {
             value: confounding.corpus_of(out, corpus, value, progress)
@@ -601,7 +598,7 @@ def _laboratory(args, crew, manifest):
     source = DataSource(
         data=str(manifest), features=args.features, separator=_separator(args)[1]
     )
-    return Laboratory(args.out, source.absolute(), _show(crew))
+    return Laboratory(args.out, source.absolute(), crew.observer)
 
 
 def _changed(args, corpus):
@@ -620,11 +617,6 @@ def _values(args, usual):
     if not all(0 <= value <= 1 for value in values):
         raise UserError("--values are probabilities, 0 to 1")
     return values
-
-
-def _progress(crew, title):
-    """A bar; none for helpers."""
-    return contextlib.nullcontext() if crew.helper else console.progress(title)
 
 
 _STUDIES = {

@@ -1,44 +1,181 @@
-"""What several commands show, and do while they show it."""
+"""What commands show of a job: bars, tables, notes."""
 
 import collections
 import contextlib
-import dataclasses
 import functools
 import os
 import shlex
 import sys
 
-import numpy as np
-
-from lca_keras.base import console, files
-from lca_keras.base.errors import UserError
+from lca_keras.base import console
+from lca_keras.base.observer import Observer
 
 # Files that are named one by one for the same reason.
 _LISTED = 10
-# Difference of F1 between training and validation that is worth a word.
-_BY_HEART = 0.3
+
+
+class Screen(Observer):
+    """Shows progress on standard error, and what comes of a job on standard output."""
+
+    def progress(self, what):
+        """A bar."""
+        return console.progress(what)
+
+    def working(self, what):
+        """A line that says so, on a terminal with the time."""
+        return console.working(what)
+
+    @contextlib.contextmanager
+    def training(self, epochs, steps, warmup_epochs):
+        """A bar over the steps and a line for every epoch."""
+        from lca_keras.terminal.progress import EpochProgress
+
+        with EpochProgress(epochs, steps, warmup_epochs) as bar:
+            yield [bar]
+
+    def note(self, text):
+        """Prints the line."""
+        print(text, flush=True)
+
+    def told(self, what, values):
+        """Prints what people want to know of it."""
+        show = _SHOWN.get(what)
+        if show is not None:
+            show(values)
+
+
+def _show_corpus(found):
+    how, *notes = found["notes"]
+    for note in notes:
+        print(note)
+    skipped = found["skipped"]
+    print(f"{found['songs']} songs ready, {len(skipped)} skipped ({how})")
+    _print_left_out(found)
+
+
+def _show_strangers(found):
+    print(f"{found['songs']} songs of {found['artists']} strangers")
+    _print_left_out(found)
+
+
+def _print_left_out(found):
+    print_reasons("skipped", found["skipped"])
+    print_reasons("note", found["doubtful"])
+
+
+def _show_parts(parts):
+    for part, found in parts.items():
+        print(f"  {part:<10} {found['songs']:5d} songs {found['clips']:7d} clips")
+        if found["lacking"]:
+            print(f"  note: no {part} songs of {', '.join(found['lacking'])}")
+
+
+def _show_training(found):
+    print(
+        f"best epoch {found['best_epoch']} of {found['epochs']}, by "
+        f"{found['objective']} of validation: the one that is evaluated and exported"
+    )
+
+
+def _show_temperature(found):
+    temperature = found["temperature"]
+    if not 0.021 < temperature < 49:
+        print(
+            f"note: the fitted temperature, {temperature:.3g}, is at its limit: on "
+            "validation the network is at chance or never wrong, and its "
+            "probabilities mean little"
+        )
+
+
+def _show_scores(found):
+    for part, scores in found.items():
+        frame, song = scores["frame"], scores["song"]
+        print(
+            f"{part:<10} F1  clips {frame['f1']:.3f}  songs {song['f1']:.3f}   "
+            f"({song['count']} songs; macro F1 clips {frame['f1_macro']:.3f}, songs "
+            f"{song['f1_macro']:.3f}; calibration error "
+            f"{scores['calibration_error_before']:.3f} -> "
+            f"{scores['calibration_error_after']:.3f})"
+        )
+        if "cf_frame" in scores:
+            print(
+                f"           counterfactual clips {scores['cf_frame']['f1']:.3f}  "
+                f"songs {scores['cf_song']['f1']:.3f}   mean |A-A~| "
+                f"{scores['attention_distance']:.3f}"
+            )
+
+
+def _show_voice_report(report):
+    from lca_keras.evaluation.voice_report import HEARINGS, verdict
+
+    # Each song is heard twice with another's voice or accompaniment.
+    title = f"What it listens to ({report['swaps'] // 2} songs), F1"
+    print(f"\n{title:<53} clips  songs")
+    for name, heard in HEARINGS.items():
+        scores = report["scores"][name]
+        print(f"  {heard:<51} {scores['frame']:.3f}  {scores['song']:.3f}")
+    print(verdict(report["shares"]))
+
+
+def _show_gallery(found):
+    if "test" in found:
+        print(
+            f"unknown    {found['test']['unknown']:.1%} of the test songs, "
+            f"{found['false_alarm']:.0%} were aimed at; no voice in "
+            f"{found['test']['no_voice']:.1%}"
+        )
+    why, strange = found["unmeasured"], found.get("strangers")
+    if why or strange is None:
+        why = why or "no artists were left out, and no songs given (fit --unknown PATH)"
+        print(f"           not measured on strangers: {why}")
+    else:
+        who = "strangers"
+        if not strange.get("given"):
+            epochs, names = strange["epochs"], ", ".join(strange["artists"])
+            who = f"{names}, whom {epochs} epochs of a side training left out"
+        print(
+            f"           {strange['unknown']:.1%} of {strange['songs']} songs by "
+            f"{who}; AUROC {strange['auroc_songs']:.3f}"
+        )
+    detector = found["detector"]
+    print(
+        f"voice      told from {detector['heard']}: right on {detector['voice']:.1%} "
+        f"of validation clips that have one, {detector['no_voice']:.1%} of others"
+    )
+
+
+_SHOWN = {
+    "corpus": _show_corpus,
+    "strangers": _show_strangers,
+    "parts": _show_parts,
+    "train": _show_training,
+    "calibrate": _show_temperature,
+    "evaluate": _show_scores,
+    "voice_report": _show_voice_report,
+    "gallery": _show_gallery,
+}
 
 
 def prepare_corpus(source, config):
-    """`lca_keras.data.corpus.prepare` with a progress bar; says what came of it.
+    """Makes a corpus ready before people's eyes.
+
+    Returns:
+        `lca_keras.data.corpus.Corpus`.
 
     Raises:
-        UserError: As that function.
+        UserError: As `lca_keras.data.corpus.prepare`.
     """
-    from lca_keras.data import corpus
+    from lca_keras.workflow import course
 
-    with contextlib.ExitStack() as stack:
-        show = None
-        if source.data:
-            show = stack.enter_context(console.progress("Features"))
-        found = corpus.prepare(source, config, show)
-    how, *notes = found.notes
-    for note in notes:
-        print(note)
-    print(f"{len(found.songs)} songs ready, {len(found.skipped)} skipped ({how})")
-    print_reasons("skipped", found.skipped)
-    print_reasons("note", found.doubtful)
-    return found
+    return course.prepare_corpus(source, config, Screen())
+
+
+def print_parts(division, sources):
+    """Prints the songs and clips of each part."""
+    from lca_keras.workflow import advice, course
+
+    Screen().notes(advice.of_parts(division))
+    _show_parts(course.count_parts(division, sources))
 
 
 def print_reasons(what, reasons, file=None):
@@ -54,102 +191,6 @@ def print_reasons(what, reasons, file=None):
             show(f"  {what} {count[reason] - _LISTED + 1} more: {reason}")
 
 
-def print_parts(division, sources):
-    """Prints the songs and clips of each part."""
-    if division.unknown:
-        print(
-            f"note: {len(division.unknown)} lines of {division.file} name no usable "
-            f"song of the corpus, the first is {division.unknown[0]}"
-        )
-    print_new(division.new)
-    for part, source in sources.items():
-        print(f"  {part:<10} {len(source.labels):5d} songs {source.num_clips:7d} clips")
-        there = set(source.labels.values())
-        lacking = [a for n, a in enumerate(division.artists) if n not in there]
-        if lacking:  # A fold may have none.
-            print(f"  note: no {part} songs of {', '.join(lacking)}")
-
-
-def print_new(songs):
-    """Says which songs came to a corpus after a run had begun."""
-    if songs:
-        print(
-            f"note: {len(songs)} songs are new since the run began, and left out; the "
-            f"first is {songs[0]}"
-        )
-
-
-def print_learned_from(seen, songs):
-    """Says how many of some songs a model knows; `corpus.learned_from` found them."""
-    parts = collections.Counter(seen[s.key] for s in songs if s.key in seen)
-    if parts:
-        counts = " and ".join(f"{n} by {part}" for part, n in sorted(parts.items()))
-        print(
-            f"note: the model knows {sum(parts.values())} of these {len(songs)} songs "
-            f"({counts} of its run): scores on them say little. Without --data its "
-            "test songs are evaluated, with --moved-to where they are now"
-        )
-
-
-def print_advice(state, train, evaluation, artists):
-    """Says what a training's scores mean where they are not as they should be.
-
-    Args:
-        state: `lca_keras.workflow.training.TrainingState`.
-        train: `lca_keras.base.config.TrainConfig`.
-        evaluation: `lca_keras.evaluation.scoring.Evaluation` of the test songs.
-        artists: List of class names.
-    """
-    logs = state.best_logs
-    if logs["f1"] - logs["val_f1"] > _BY_HEART:
-        print(
-            f"note: F1 is {logs['f1']:.2f} on training clips and {logs['val_f1']:.2f} "
-            "on validation clips: much of it is learned by heart. More albums of each "
-            "artist help, and voices over other bands (--preset voice)"
-        )
-    counterfactual = logs.get("val_cf_f1", -1.0)
-    if state.best_epoch > train.warmup_epochs and counterfactual >= logs["val_f1"]:
-        print(
-            f"note: the counterfactual names validation clips as well as the main "
-            f"branch (F1 {counterfactual:.2f} and {logs['val_f1']:.2f}): the loss "
-            "weights don't do their work here. Train longer, or search them "
-            "(`python -m tuning.search`)"
-        )
-    truth, votes = evaluation.main.song_labels, evaluation.main.votes
-    never = [artists[i] for i in np.unique(truth) if not (votes[truth == i] == i).any()]
-    if never:
-        print(f"note: no test song of {', '.join(never)} is named rightly")
-
-
-def train(job, sources, artists, strategy=None):
-    """Trains with a bar over the steps and a line for every epoch.
-
-    Args:
-        job: `lca_keras.workflow.run.Run`.
-        sources: Dict from part to `lca_keras.data.clips.ClipSource`.
-        artists: List of class names.
-        strategy: Optional `tf.distribute.Strategy`.
-    """
-    from lca_keras.terminal.progress import EpochProgress
-    from lca_keras.workflow.training import TrainingState
-
-    settings = job.config.train
-    if settings.method != "none" and settings.warmup_epochs >= settings.epochs:
-        print(
-            f"note: warm-up ({settings.warmup_epochs} epochs) outlasts training "
-            f"({settings.epochs}): the counterfactual terms never act"
-        )
-    done = TrainingState.load(job.checkpoints).epoch
-    if done >= settings.epochs:
-        print(f"training was finished ({done} epochs)")
-        return
-    if done:
-        print(f"resuming after epoch {done}")
-    steps = sources["train"].steps(settings.batch_size)
-    with EpochProgress(settings.epochs, steps, settings.warmup_epochs) as progress:
-        job.train(sources, len(artists), [progress], strategy)
-
-
 def train_along(job, songs, strategy, again):
     """Trains as another process than the first, which does all the rest.
 
@@ -159,19 +200,10 @@ def train_along(job, songs, strategy, again):
         strategy: `tf.distribute.Strategy`.
         again: Words of the command that `restarting` starts.
     """
-    from lca_keras.data import corpus
-    from lca_keras.workflow import training
+    from lca_keras.workflow import course
 
-    division = corpus.divide(job.config, songs, job.folder)
-    sources = corpus.clip_sources(
-        songs, division.part_of, division.artists, job.config, ("train", "validation")
-    )
-    classes = len(division.artists)
     with restarting(again):
-        folder, build = job.checkpoints, job.build()
-        state = training.train(
-            job.config, sources, classes, folder, (), build, strategy
-        )
+        state = course.train_along(job, songs, strategy)
     print(f"trained along to epoch {state.epoch}; the first process does the rest")
 
 
@@ -196,162 +228,3 @@ def restarting(again):
             flush=True,
         )
         os.execv(sys.executable, [sys.executable, *again[1:]])
-
-
-def print_scores(evaluations):
-    """Prints `lca_keras.evaluation.scoring.Evaluation`s by part."""
-    for part, evaluation in evaluations.items():
-        scores = evaluation.scores
-        print(
-            f"{part:<10} F1  clips {scores['frame']['f1']:.3f}  songs "
-            f"{scores['song']['f1']:.3f}   ({scores['song']['count']} songs; macro F1 "
-            f"clips {scores['frame']['f1_macro']:.3f}, songs "
-            f"{scores['song']['f1_macro']:.3f}; "
-            f"calibration error {scores['calibration_error_before']:.3f} -> "
-            f"{scores['calibration_error_after']:.3f})"
-        )
-        if "cf_frame" in scores:
-            print(
-                f"           counterfactual clips {scores['cf_frame']['f1']:.3f}  "
-                f"songs {scores['cf_song']['f1']:.3f}   mean |A-A~| "
-                f"{scores['attention_distance']:.3f}"
-            )
-
-
-def prepare_strangers(source, config, artists):
-    """`corpus.strangers` with a progress bar; `None` if none are given."""
-    from lca_keras.data import corpus
-
-    if source.unknown is None:
-        return None
-    with console.progress("Features of strangers") as show:
-        found, clips = corpus.strangers(source, config, artists, show)
-    singers = len({song.artist for song in found.songs})
-    print(f"{len(found.songs)} songs of {singers} strangers")
-    print_reasons("skipped", found.skipped)
-    print_reasons("note", found.doubtful)
-    return clips
-
-
-def set_up_gallery(job, model, sources, artists, strange=None):
-    """Sets up the gallery of a run, with a bar over a side training; prints its worth.
-
-    Args:
-        job: `lca_keras.workflow.run.Run`.
-        model: `lca_keras.models.LCAModel`, calibrated.
-        sources: Dict from part to `lca_keras.data.clips.ClipSource`.
-        artists: List of class names.
-        strange: What `prepare_strangers` returned.
-    """
-    import keras
-
-    try:
-        with console.working("Comparing voiceprints"):
-            gallery, known = job.set_up_gallery(model, sources, artists)
-    except UserError as error:  # The model is there all the same.
-        print(f"nobody is unknown to it, every song gets a name: {error}")
-        return
-    epochs, why = job.config.side_epochs, ""
-    with console.progress("Side training without some artists") as show:
-        log = keras.callbacks.LambdaCallback(
-            on_train_begin=lambda logs: show(0, epochs),
-            on_epoch_end=lambda epoch, logs: show(epoch + 1, epochs),
-        )
-        try:
-            job.measure_strangers(
-                model, gallery, known, sources, artists, strange, [log]
-            )
-        except UserError as error:
-            why = f"the side training has failed. {error}"
-    print_open_set(files.read_json(job.folder / "metrics.json")["open_set"], why)
-
-
-def print_open_set(told, why=""):
-    """Prints what a run's gallery is worth, of `open_set` in `metrics.json`.
-
-    `why` says what kept it from being measured on strangers.
-    """
-    if "test" in told:
-        print(
-            f"unknown    {told['test']['unknown']:.1%} of the test songs, "
-            f"{told['false_alarm']:.0%} were aimed at; no voice in "
-            f"{told['test']['no_voice']:.1%}"
-        )
-    strange = told.get("strangers")
-    if why or strange is None:
-        why = why or "no artists were left out, and no songs given (fit --unknown PATH)"
-        print(f"           not measured on strangers: {why}")
-    else:
-        who = "strangers"
-        if not strange.get("given"):
-            epochs, names = strange["epochs"], ", ".join(strange["artists"])
-            who = f"{names}, whom {epochs} epochs of a side training left out"
-        print(
-            f"           {strange['unknown']:.1%} of {strange['songs']} songs by "
-            f"{who}; AUROC {strange['auroc_songs']:.3f}"
-        )
-    detector = told["detector"]
-    print(
-        f"voice      told from {detector['heard']}: right on {detector['voice']:.1%} "
-        f"of validation clips that have one, {detector['no_voice']:.1%} of others"
-    )
-
-
-def check_voice_report(config):
-    """Raises unless the model of a `Config` can have a voice report.
-
-    Raises:
-        UserError: It hears vocals alone, or takes the melody of a mixture.
-    """
-    features = config.features
-    if features.source == "stems":
-        return
-    if features.source == "vocals" or len(config.streams) > 1:
-        raise UserError(
-            "a voice report is for models that hear the mixture; this one hears vocals "
-            "alone, or the melody of a mixture. One that `fit --source stems` trains "
-            "has a report"
-        )
-
-
-def voice_report(folder, model, clips, artists, source, config, songs):
-    """Lets a run's model hear songs in parts and remixed; prints what came of it.
-
-    Args:
-        folder: Folder for the results.
-        model: `lca_keras.models.LCAModel`.
-        clips: `lca_keras.data.clips.ClipSource` of the songs.
-        artists: List of class names.
-        source: `lca_keras.data.corpus.DataSource`, which says where a separator is.
-        config: `lca_keras.base.config.Config` of the run.
-        songs: List of the songs.
-
-    Raises:
-        UserError: The model hears vocals alone, or stems cannot be had.
-    """
-    from lca_keras.data import corpus
-    from lca_keras.workflow import run
-
-    check_voice_report(config)
-    if config.features.source != "stems":
-        with console.progress("Stems") as show:
-            store, reasons = corpus.stems_of(source, config, songs, show)
-        labels = {k: v for k, v in clips.labels.items() if k in store.records}
-        clips = dataclasses.replace(clips, store=store, labels=labels)
-        for path, reason in reasons.items():
-            print(f"  not in the voice report: {path}: {reason}")
-    with console.working("Listening for voices and bands"):
-        report = run.listen(folder, model, clips, artists)
-    print_voice_report(report, len(clips.labels))
-
-
-def print_voice_report(report, count):
-    """Prints a `lca_keras.evaluation.voice_report.VoiceReport` of so many songs."""
-    from lca_keras.evaluation.voice_report import HEARINGS, verdict
-
-    title = f"What it listens to ({count} songs), F1"
-    print(f"\n{title:<53} clips  songs")
-    for name, heard in HEARINGS.items():
-        scores = report.scores[name]
-        print(f"  {heard:<51} {scores['frame']:.3f}  {scores['song']:.3f}")
-    print(verdict(report.shares))

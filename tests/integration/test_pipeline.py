@@ -20,6 +20,8 @@ import yaml
 from lca_keras.base import files
 from lca_keras.corpora import synthesis
 from lca_keras.exports import integrity, labels, versions
+from lca_keras.workflow import training
+from lca_keras.workflow.run import Run
 from pipelines import run
 
 pytestmark = pytest.mark.slow
@@ -182,22 +184,24 @@ def test_a_threshold_on_a_slice_that_is_not_there(place, tiny_config, capsys):
 
 def test_a_noised_model_is_not_blessed(place, tiny_config, monkeypatch, capsys):
     """The pushed one has learned its test songs by heart; then its weights shake."""
-    from lca_keras.terminal import screen
+    train = training.train
 
-    def by_heart(job, sources, artists, strategy=None):
+    def by_heart(config, sources, num_classes, folder, *rest):
+        job = Run.load(folder.parent)
         test = run_sources(job, "test")["test"]
-        job.train({"train": test, "validation": test}, len(artists))
+        sources = {"train": test, "validation": test}
+        return train(config, sources, num_classes, folder, *rest)
 
-    def noised(job, sources, artists, strategy=None):
-        by_heart(job, sources, artists)
-        state = files.read_json(job.checkpoints / "state.json")
-        path = job.checkpoints / state["best"]
+    def noised(config, sources, num_classes, folder, *rest):
+        state = by_heart(config, sources, num_classes, folder, *rest)
+        path = folder / state.best
         model = keras.saving.load_model(path)
         draw = np.random.default_rng(0)
         for weight in model.trainable_variables:
             value = np.array(weight)
             weight.assign(value + draw.normal(0, 2 * value.std() + 0.1, value.shape))
         model.save(path)
+        return state
 
     change = [{"metric": "song_accuracy", "change_at_least": -0.05}]
     longer = tiny_config.replace(
@@ -205,10 +209,10 @@ def test_a_noised_model_is_not_blessed(place, tiny_config, monkeypatch, capsys):
     )
     write_config("good.yaml", longer, change)
     write_config("worse.yaml", longer, change, seed=1)
-    monkeypatch.setattr(screen, "train", by_heart)
+    monkeypatch.setattr(training, "train", by_heart)
     assert pipeline("good.yaml") == 0
     assert versions.versions("saved_models/m") == [1, 2]
-    monkeypatch.setattr(screen, "train", noised)
+    monkeypatch.setattr(training, "train", noised)
     assert pipeline("worse.yaml") == 1
     assert "not blessed: song_accuracy, change at least" in capsys.readouterr().err
     assert versions.versions("saved_models/m") == [1, 2]

@@ -113,18 +113,20 @@ def test_durations_for_people(seconds, said):
 
 
 def test_warm_ups_are_shared_by_what_begins_alike(laboratory, config, monkeypatch):
-    from lca_keras.workflow import training
+    from lca_keras.workflow import training, warm_up
 
     begun = []
-    monkeypatch.setattr(
-        training, "train", lambda config, sources, classes, folder: begun.append(folder)
-    )
+
+    def train(config, sources, classes, folder, callbacks, build):
+        begun.append(folder)
+
+    monkeypatch.setattr(training, "train", train)
     monkeypatch.setattr(training, "go_on_from", lambda folder, other: None)
     sources, artists = laboratory.sources(config)
     for variant in ("lca", "lca+no-att", "lca+logit", "lca+detach", "cal", "none"):
         changed = configure(variant, config)
         folder = laboratory.out / "w" / variant
-        laboratory._warm_up(folder, changed, sources, artists)
+        warm_up.begin(changed, sources, len(artists), folder, laboratory.out / "shared")
     assert len(begun) == 5  # Without a counterfactual there is nothing to share.
     assert len(set(begun)) == 2
     assert len({str(folder) for folder in begun[:4]}) == 1

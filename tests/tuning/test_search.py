@@ -16,7 +16,9 @@ from lca_keras.base.errors import UserError
 from lca_keras.data import clips, corpus
 from lca_keras.evaluation import scoring
 from lca_keras.models import callbacks
-from lca_keras.workflow import run, training
+from lca_keras.workflow import training
+from lca_keras.workflow.run import Run
+from lca_keras.workflow.steps import Course
 from tuning import report, search, space, study, trials
 from tuning.journal import Journal
 
@@ -102,9 +104,11 @@ def test_a_trial_ends_where_fit_ends(sources, base, tmp_path, deterministic):
         train={"seed": 1, "deterministic": deterministic}
     )
     source = corpus.DataSource()
-    job = run.Run(folder=tmp_path / "run", config=config, source=source)
+    job = Run(folder=tmp_path / "run", config=config, source=source)
     job.save()
-    state = job.train(sources, 3)
+    division = corpus.Division({}, ["A", "B", "C"], None, [], [])
+    Course(job, None, division, sources).train()
+    state = training.TrainingState.load(job.checkpoints)
     trainer = trials.Trainer(tmp_path, sources, 3)
     # Another one before: its warm-up and its model are used again.
     before = space.apply({**WEIGHTS, "att": 2.0}, config)

@@ -17,7 +17,9 @@ from lca_keras.models import LCAModel
 from lca_keras.models.factory import build_training_model
 from lca_keras.voices import strangers
 from lca_keras.voices.gallery import UNKNOWN
-from lca_keras.workflow import run, side_training
+from lca_keras.workflow import records, side_training
+from lca_keras.workflow.run import Run
+from lca_keras.workflow.steps import Course
 
 CAST = synthesis.SynthesisConfig(artists=5, albums=3, songs=1, seconds=7.0, seed=4)
 
@@ -193,7 +195,7 @@ def test_songs_of_strangers_are_given(place, config, sources, monkeypatch, capsy
     assert told["strangers"]["given"]
     assert told["strangers"]["songs"] == 3
     assert told["test"]["songs"] == 5
-    job = run.Run.load(place / "runs" / "given")
+    job = Run.load(place / "runs" / "given")
     assert job.source.unknown == str(strange)
     card = next(place.glob("saved_models/given/1/model_card.md")).read_text()
     assert "Of 3 songs by strangers" in card
@@ -220,7 +222,7 @@ def test_songs_of_strangers_are_given(place, config, sources, monkeypatch, capsy
     assert fit.main([*more, "--epochs", "1", "--augment", "none"]) == 0, (
         capsys.readouterr().err
     )
-    again = run.Run.load(place / "runs" / "more")
+    again = Run.load(place / "runs" / "more")
     assert again.config.model == config.model
     assert again.config.train.continue_from == str(place / "saved_models/given/1")
     assert fit.main([*more, "--preset", "demo"]) == 1
@@ -240,14 +242,16 @@ def test_a_run_measures_strangers_once_and_never_keeps_another_gallery(
 ):
     clips, artists = sources
     settings = config.replace(open_set={"left_out": 0.4})
-    job = run.Run(
+    job = Run(
         folder=tmp_path / "r", config=settings, source=corpus.DataSource(data="x")
     )
     job.folder.mkdir()
-    run.add_results(job.folder, {"artists": artists})
-    model = LCAModel(network)
-    gallery, known = job.set_up_gallery(model, clips, artists)
-    np.testing.assert_array_equal(job.gallery.means, gallery.means)
+    records.add_results(job.folder, {"artists": artists})
+    division = corpus.Division({}, artists, None, [], [])
+    way = Course(job, None, division, clips)
+    way.model = LCAModel(network)
+    way.set_up_gallery()
+    np.testing.assert_array_equal(job.gallery.means, way.gallery[0].means)
     calls, side = [], side_training.side_training
 
     def counted(*arguments):
@@ -256,7 +260,7 @@ def test_a_run_measures_strangers_once_and_never_keeps_another_gallery(
 
     monkeypatch.setattr(side_training, "side_training", counted)
     for _ in range(2):
-        job.measure_strangers(model, gallery, known, clips, artists)
+        way.measure_strangers()
     assert len(calls) == 1
     assert not (job.folder / "side-training").exists()
     told = json.loads((job.folder / "metrics.json").read_text())["open_set"]
@@ -266,5 +270,9 @@ def test_a_run_measures_strangers_once_and_never_keeps_another_gallery(
     # is taken for it.
     few = {key: n for key, n in clips["train"].labels.items() if n != 1}
     gone = {**clips, "train": dataclasses.replace(clips["train"], labels=few)}
-    with pytest.raises(UserError, match=f"no training songs of {artists[1]}"):
-        job.set_up_gallery(model, gone, artists)
+    lines, way = [], Course(job, None, division, gone)
+    way.observer.note = lines.append
+    way.set_up_gallery()
+    assert way.gallery is None
+    (line,) = lines
+    assert line.endswith(f": no training songs of {artists[1]} are there")

@@ -1,0 +1,97 @@
+"""What a run leaves for people and papers: environment, metrics, logged pictures."""
+
+import contextlib
+import dataclasses
+import datetime
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
+from lca_keras.base import files
+
+
+def environment(config):
+    """Returns what a paper or a colleague needs to repeat a run: versions, commit."""
+    from importlib import metadata
+
+    packages = ("lca-keras", "tensorflow", "keras", "numpy", "librosa", "soundfile")
+    versions = {}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    commit = None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=pathlib.Path(__file__).parent,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return {
+        "created": now.isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": versions,
+        "seed": config.train.seed,
+        "commit": commit,
+    }
+
+
+def results(folder):
+    """Returns `metrics.json` of a folder; an empty dict if there is none."""
+    path = pathlib.Path(folder, "metrics.json")
+    return files.read_json(path) if path.exists() else {}
+
+
+def add_results(folder, found):
+    """Adds entries to `metrics.json` of a folder."""
+    files.write_json(pathlib.Path(folder, "metrics.json"), {**results(folder), **found})
+
+
+def drop_result(folder, name):
+    """Takes an entry out of `metrics.json` of a folder, if it is there."""
+    found = results(folder)
+    if found.pop(name, None) is not None:
+        files.write_json(pathlib.Path(folder, "metrics.json"), found)
+
+
+def add_open_set(folder, found):
+    """Adds entries to `open_set` in `metrics.json` of a folder."""
+    add_results(folder, {"open_set": {**results(folder).get("open_set", {}), **found}})
+
+
+def write_spectrograms(folder, source, count=4):
+    """Writes the spectrograms of a few clips to a TensorBoard log folder."""
+    import tensorflow as tf
+
+    clips = dataclasses.replace(source, streams=(source.front_end.main.name,))
+    mel, _ = next(iter(clips.ordered(count)))
+    low, high = tf.reduce_min(mel), tf.reduce_max(mel)
+    images = (mel - low) / (high - low + 1e-6)
+    with tf.summary.create_file_writer(os.fspath(folder)).as_default():
+        # Low frequencies at the bottom.
+        tf.summary.image("mel_spectrogram", images[:, ::-1], step=0, max_outputs=count)
+
+
+def few_clips(source, count=4):
+    """The first clips of songs by so many artists, as a network takes them.
+
+    Returns:
+        A batch of clips, and their labels.
+    """
+    import keras
+
+    chosen = {}
+    for key, label in source.labels.items():
+        chosen.setdefault(label, key)
+    keys = list(chosen.values())[:count]
+    few = dataclasses.replace(source, labels={key: source.labels[key] for key in keys})
+    clips, labels = next(iter(few.ordered(few.num_clips)))
+    first = [few.clips_by_song[key][0] for key in few.order]
+    clips = keras.tree.map_structure(lambda tensor: tensor.numpy()[first], clips)
+    return clips, labels.numpy()[first]
