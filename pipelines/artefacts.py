@@ -7,21 +7,27 @@ skipped, also when something has changed and changed back.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
 import socket
 import time
 
-from lca_keras.base import files
+from lca_keras.base import console, files
+from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
+from lca_keras.data.corpus import DataSource
 from lca_keras.workflow import cells, run
+from pipelines.settings import Settings
 
+# Raised by whoever changes what a stage makes of the same settings.
+_FORMAT = 2
 # Not of what was made: they change while others read, or tell about the rest.
 _OUTSIDE = ("cell.json", ".lock")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Artefact:
     """What a stage has made.
 
@@ -89,11 +95,11 @@ class Workshop:
         folder = self.folder(stage, settings)
         settings = {"stage": stage, **settings}
         record = read_record(folder)
-        changed = record and problems(folder, record)
-        if record and not changed and lost and (gone := lost(record["outcome"])):
-            changed = [gone]
+        changed = record and (
+            problem(folder, record) or (lost and lost(record["outcome"]))
+        )
         if changed:
-            self.tell(f"{stage}: {folder} is not as it was left ({changed[0]})")
+            self.tell(f"{stage}: {folder} is not as it was left ({changed})")
         if stage in self.fixed and (changed or not record):
             raise UserError(
                 f"{stage} has no artefact of these songs and settings, or not as it "
@@ -105,7 +111,7 @@ class Workshop:
                 # The record goes first: without it there is nothing to be reused.
                 files.write_json(folder / "cell.json", {"settings": settings})
                 if stage in self.anew:
-                    files.clear(folder, keep=(".lock", "cell.json"))
+                    files.clear(folder, keep=_OUTSIDE)
         done_now = []
 
         def compute():
@@ -120,16 +126,59 @@ class Workshop:
                 "began": began,
             }
 
-        result = cells.cell(folder, settings, compute)
-        artefact = Artefact(
-            stage,
-            folder,
-            result["outcome"],
-            not done_now,
-            time.monotonic() - start,
-        )
-        self.made.append(artefact)
-        return artefact
+        outcome = cells.cell(folder, settings, compute)["outcome"]
+        took = time.monotonic() - start
+        self.made.append(Artefact(stage, folder, outcome, not done_now, took))
+        return self.made[-1]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """What all stages share.
+
+    Attributes:
+        name: Name of the model.
+        workshop: `Workshop`.
+        config: `lca_keras.base.config.Config`.
+        settings: `pipelines.settings.Settings`.
+        source: `lca_keras.data.corpus.DataSource`.
+        exports: Folder of all exports.
+        workers: Processes of the extraction; by default it is this one.
+        show: What tells people what goes on, like `lca_keras.base.console`.
+    """
+
+    name: str
+    workshop: Workshop
+    config: Config
+    settings: Settings
+    source: DataSource
+    exports: pathlib.Path
+    workers: int | None = None
+    show: object = console
+
+    @property
+    def model(self):
+        """Folder of the pushed versions."""
+        return pathlib.Path(self.exports, self.name)
+
+    @property
+    def blessed(self):
+        """File that keeps `blessings`."""
+        return self.workshop.root / "blessed.json"
+
+    @functools.cached_property
+    def blessings(self):
+        """What was pushed before, a list of dicts, the last one last."""
+        return files.read_json(self.blessed) if self.blessed.exists() else []
+
+    def artefact(self, stage, settings, make, **options):
+        """`Workshop.artefact` of this release's stages."""
+        settings = {"format": _FORMAT, **settings}
+        return self.workshop.artefact(stage, settings, make, **options)
+
+    def folder(self, stage, settings):
+        """`Workshop.folder` of this release's stages."""
+        return self.workshop.folder(stage, {"format": _FORMAT, **settings})
 
 
 def digest(settings):
@@ -164,13 +213,12 @@ def sums(folder, patterns):
     }
 
 
-def problems(folder, record):
-    """What of an artefact is not as it was left, a list of sentences."""
-    said = []
+def problem(folder, record):
+    """What of an artefact is not as it was left, a sentence, or `None`."""
     for name, value in record["files"].items():
-        path = pathlib.Path(folder, name)
+        path = folder / name
         if not path.is_file():
-            said.append(f"{name} is missing")
-        elif files.sha256(path) != value:
-            said.append(f"{name} has changed")
-    return said
+            return f"{name} is missing"
+        if files.sha256(path) != value:
+            return f"{name} has changed"
+    return None

@@ -12,11 +12,12 @@ from lca_keras.base.errors import UserError
 _POLL_SECONDS = 1.0
 
 
-def spread(work, arguments, jobs=None, progress=None):
+def spread(work, arguments, jobs=None, progress=None, method=None):
     """Calls a function that other processes can import with each tuple of arguments.
 
     `jobs` is the number of processes, by default that of cores; `progress` is called
-    with (done, total) after every call. Returns what the calls returned, in order.
+    with (done, total) after every call; `method` is how processes start, as
+    `multiprocessing` names it. Returns what the calls returned, in order.
 
     Raises:
         UserError: A process died.
@@ -24,7 +25,10 @@ def spread(work, arguments, jobs=None, progress=None):
     if multiprocessing.current_process().daemon:  # It may have no children.
         return [work(*each) for each in arguments]
     with concurrent.futures.ProcessPoolExecutor(
-        jobs or os.cpu_count(), initializer=end_with, initargs=(os.getpid(),)
+        jobs or os.cpu_count(),
+        multiprocessing.get_context(method),
+        initializer=end_with,
+        initargs=(os.getpid(),),
     ) as pool:
         futures = [pool.submit(work, *each) for each in arguments]
         try:

@@ -19,7 +19,7 @@ from lca_keras.data.examples import parse_example
 from lca_keras.data.extraction import Extractor
 from lca_keras.data.store import FeatureStore, Record
 from lca_keras.data.update import WritableStore
-from pipelines import extract, extraction
+from pipelines import extract
 
 
 def contents(folder):
@@ -96,7 +96,6 @@ def test_worker_processes_give_the_same_store(corpus, tmp_path, monkeypatch):
 
 def test_workers_can_write_the_shards(corpus, monkeypatch):
     """As on a cluster, where no process sees all songs pass."""
-    monkeypatch.setattr(extraction, "LOCAL_RUNNER", "another runner")
     monkeypatch.setattr(update, "SONGS_PER_SHARD", 5)
     songs = catalogue.load(corpus)
     WritableStore("alone").update(songs)
