@@ -15,7 +15,6 @@ import socket
 import time
 
 from lca_keras.base import console, files
-from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
 from lca_keras.data.corpus import DataSource
 from lca_keras.workflow import cells, run
@@ -52,7 +51,7 @@ class Workshop:
 
     Attributes:
         root: Folder of all artefacts of one pipeline.
-        config: `lca_keras.base.config.Config`, for the record.
+        config: `lca_keras.base.config.Config`.
         anew: Names of stages that are done whatever was made before.
         fixed: Names of stages that are not done: their artefacts have to be there.
         tell: Function that shows a sentence to people.
@@ -68,7 +67,8 @@ class Workshop:
 
     def folder(self, stage, settings):
         """Folder of the artefact of a stage, whether it is there or not."""
-        return self.root / stage / digest({"stage": stage, **settings})
+        settings = {"format": _FORMAT, "stage": stage, **settings}
+        return self.root / stage / digest(settings)
 
     def artefact(self, stage, settings, make, essential=("**/*",), lost=None):
         """The artefact of a stage, from before or made now.
@@ -94,7 +94,7 @@ class Workshop:
         start = time.monotonic()
         folder = self.folder(stage, settings)
         settings = {"stage": stage, **settings}
-        record = read_record(folder)
+        record = cells.known(folder).get("result")
         changed = record and (
             problem(folder, record) or (lost and lost(record["outcome"]))
         )
@@ -132,14 +132,12 @@ class Workshop:
         return self.made[-1]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Pipeline:
-    """What all stages share.
+@dataclasses.dataclass(kw_only=True)
+class Pipeline(Workshop):
+    """A workshop with what all stages share.
 
     Attributes:
         name: Name of the model.
-        workshop: `Workshop`.
-        config: `lca_keras.base.config.Config`.
         settings: `pipelines.settings.Settings`.
         source: `lca_keras.data.corpus.DataSource`.
         exports: Folder of all exports.
@@ -148,8 +146,6 @@ class Pipeline:
     """
 
     name: str
-    workshop: Workshop
-    config: Config
     settings: Settings
     source: DataSource
     exports: pathlib.Path
@@ -164,42 +160,18 @@ class Pipeline:
     @property
     def blessed(self):
         """File that keeps `blessings`."""
-        return self.workshop.root / "blessed.json"
+        return self.root / "blessed.json"
 
     @functools.cached_property
     def blessings(self):
         """What was pushed before, a list of dicts, the last one last."""
         return files.read_json(self.blessed) if self.blessed.exists() else []
 
-    def artefact(self, stage, settings, make, **options):
-        """`Workshop.artefact` of this release's stages."""
-        settings = {"format": _FORMAT, **settings}
-        return self.workshop.artefact(stage, settings, make, **options)
-
-    def folder(self, stage, settings):
-        """`Workshop.folder` of this release's stages."""
-        return self.workshop.folder(stage, {"format": _FORMAT, **settings})
-
 
 def digest(settings):
     """Ten hexadecimal digits that tell settings apart."""
     text = json.dumps(files.as_json(settings), sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:10]
-
-
-def read_record(folder):
-    """The record of an artefact that was finished, or `None`.
-
-    Raises:
-        UserError: It is damaged.
-    """
-    path = pathlib.Path(folder, "cell.json")
-    try:
-        return files.read_json(path).get("result")
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): delete {folder}") from error
 
 
 def sums(folder, patterns):

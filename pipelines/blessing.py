@@ -202,10 +202,8 @@ def _analyse(frame, folder):
         "metrics_specs": [
             _metric("ExampleCount", "count"),
             _metric("CategoricalAccuracy", "accuracy"),
-            _metric("F1Score", "f1_macro", macro_average=True, class_weights=weights),
-            _metric(
-                "F1Score", "f1", weighted_macro_average=True, class_weights=weights
-            ),
+            _metric("F1Score", "f1_macro", macro_average=True, **weights),
+            _metric("F1Score", "f1", weighted_macro_average=True, **weights),
         ],
     }
     config = json_format.ParseDict(config, config_pb2.EvalConfig())

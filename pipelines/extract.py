@@ -84,12 +84,8 @@ def run(args, beam_options):
         f"{len(songs)} songs: {counts['done']} done, {counts['reused']} reused, "
         f"{counts['failed']} failed, {counts['left out']} other audio files left out"
     )
-    for status, name in (
-        ("left out", "left out"),
-        ("failed", "failed"),
-        ("done", "note"),
-        ("reused", "note"),
-    ):
+    names = {"left out": "left out", "failed": "failed", "done": "note"}
+    for status, name in {**names, "reused": "note"}.items():
         reasons = {row[3]: row[5] for row in rows if row[4] == status and row[5]}
         screen.print_reasons(name, reasons)
     print(f"store    {args.out}\nreport   {report}")

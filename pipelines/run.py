@@ -106,7 +106,7 @@ def run(args):
             for _ in itertools.islice(_stages(pipeline, train), STAGES.index(last) + 1):
                 pass
     finally:
-        print_table(pipeline.workshop.made)
+        print_table(pipeline.made)
 
 
 def _pipeline(args, config, settings, fixed):
@@ -116,11 +116,12 @@ def _pipeline(args, config, settings, fixed):
     config, source = arguments.resolve_data(args, config, train={"seed": args.seed})
     root = pathlib.Path(args.artefacts, args.name)
     root.mkdir(parents=True, exist_ok=True)
-    anew = frozenset([args.first] if args.first else [])
     return artefacts.Pipeline(
-        name=args.name,
-        workshop=artefacts.Workshop(root, config, anew=anew, fixed=frozenset(fixed)),
+        root=root,
         config=config,
+        anew=frozenset([args.first] if args.first else []),
+        fixed=frozenset(fixed),
+        name=args.name,
         settings=settings,
         source=source.absolute(),
         exports=pathlib.Path(args.exports),

@@ -68,7 +68,7 @@ class Statistics:
         folder, songs = pathlib.Path(folder), []
         for row in files.read_csv(folder / SONGS, _COLUMNS):
             numbers = {name: float(row[name]) for name in _COLUMNS[4:]}
-            songs.append({**{name: row[name] for name in _COLUMNS[:4]}, **numbers})
+            songs.append({name: row[name] for name in _COLUMNS} | numbers)
         with np.load(folder / SPECTRA, allow_pickle=False) as arrays:
             return cls(songs, arrays["spectra"])
 

@@ -26,58 +26,40 @@ def write_plan(path, plan):
     pathlib.Path(path).write_bytes(pickle.dumps(plan))
 
 
-class ReadPlan(beam.DoFn):
-    """Reads a plan: pending songs, and under `"there"` the records that exist."""
+def read_plan(path):
+    """Yields the pending `Song`s, and under `"there"` the records that exist.
 
-    def process(self, path):
-        """Yields `Song`s, and tagged tuples (key, `Record`, whether it is a part)."""
-        plan = pickle.loads(pathlib.Path(path).read_bytes())
-        yield from plan.pending
-        for key, record in plan.records.items():
-            yield beam.pvalue.TaggedOutput("there", (key, record, key in plan.parts))
-
-
-class ExtractSong(beam.DoFn):
-    """Computes the features of a song into the store's `parts/`.
-
-    Args:
-        folder: Folder of the store.
-        extractor: `lca_keras.data.extraction.Extractor`.
+    These are tagged tuples (key, `Record`, whether it is a part).
     """
-
-    def __init__(self, folder, extractor):
-        super().__init__()
-        self.folder = folder
-        self.extractor = extractor
-
-    def process(self, song):
-        """Yields (key, `Record`, true), or nothing for a song without usable audio."""
-        result = update.compute_part(self.folder, song, self.extractor)
-        if isinstance(result, Record):
-            yield song.key, result, True
+    plan = pickle.loads(pathlib.Path(path).read_bytes())
+    yield from plan.pending
+    for key, record in plan.records.items():
+        yield beam.pvalue.TaggedOutput("there", (key, record, key in plan.parts))
 
 
-class WriteShard(beam.DoFn):
+def extract_song(song, folder, extractor):
+    """Computes the features of a song into the `parts/` of a store's folder.
+
+    Yields (key, `Record`, true), or nothing for a song without usable audio.
+    """
+    result = update.compute_part(folder, song, extractor)
+    if isinstance(result, Record):
+        yield song.key, result, True
+
+
+def write_shard(shard, feature_store, count):
     """Writes a shard from parts and from what the store held before.
 
     Args:
+        shard: Tuple of its number and of what the steps above have yielded for it.
         feature_store: `lca_keras.data.update.WritableStore.for_workers()`.
         count: Int, number of shards.
     """
-
-    def __init__(self, feature_store, count):
-        super().__init__()
-        self.store = feature_store
-        self.count = count
-
-    def process(self, shard):
-        """Writes the shard unless it is there; yields nothing."""
-        number, rows = shard
-        rows = sorted(rows, key=lambda row: row[0])
-        records = {key: record for key, record, _ in rows}
-        parts = {key for key, _, part in rows if part}
-        self.store.write_shard(number, self.count, records, parts)
-        return ()
+    number, rows = shard
+    rows = sorted(rows, key=lambda row: row[0])
+    records = {key: record for key, record, _ in rows}
+    parts = {key for key, _, part in rows if part}
+    feature_store.write_shard(number, count, records, parts)
 
 
 def build(pipeline, feature_store, plan, extractor):
@@ -94,18 +76,18 @@ def build(pipeline, feature_store, plan, extractor):
     planned = (
         pipeline
         | "Plan" >> beam.Create([str(path)])
-        | "Read plan" >> beam.ParDo(ReadPlan()).with_outputs("there", main="pending")
+        | "Read plan" >> beam.FlatMap(read_plan).with_outputs("there", main="pending")
     )
     computed = (
         planned.pending
         # Spreads the songs over the workers.
         | "Spread" >> beam.Reshuffle()
-        | "Extract" >> beam.ParDo(ExtractSong(str(feature_store.folder), extractor))
+        | "Extract" >> beam.FlatMap(extract_song, str(feature_store.folder), extractor)
     )
     _ = (
         (computed, planned.there)
         | "All songs" >> beam.Flatten()
         | "By shard" >> beam.Map(lambda row: (update.shard_of(row[0], count), row))
         | "Group" >> beam.GroupByKey()
-        | "Write" >> beam.ParDo(WriteShard(feature_store.for_workers(), count))
+        | "Write" >> beam.Map(write_shard, feature_store.for_workers(), count)
     )

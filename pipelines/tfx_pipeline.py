@@ -78,12 +78,11 @@ def create(
         "eval_args": proto.EvalArgs(splits=["eval"]),
         "custom_config": {"config": config, "trials": trials},
     }
-    hyperparameters = None
     if trials:
         tuner = tfx.components.Tuner(**given)
         components.append(tuner)
-        hyperparameters = tuner.outputs["best_hyperparameters"]
-    trainer = tfx.components.Trainer(**given, hyperparameters=hyperparameters)
+        given["hyperparameters"] = tuner.outputs["best_hyperparameters"]
+    trainer = tfx.components.Trainer(**given)
     model = trainer.outputs["model"]
     resolver = tfx.dsl.Resolver(
         strategy_class=tfx.dsl.experimental.LatestBlessedModelStrategy,

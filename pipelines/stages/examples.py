@@ -19,13 +19,11 @@ class Examples:
     """Songs with features and parts.
 
     Attributes:
-        artefact: `pipelines.artefacts.Artefact`, with `split.csv` and `songs.csv`.
         corpus: `lca_keras.data.corpus.Corpus`.
         division: `lca_keras.data.corpus.Division`.
         unusable: Dict from path to the reason why a file is left out.
     """
 
-    artefact: artefacts.Artefact
     corpus: corpus.Corpus
     division: corpus.Division
     unusable: dict
@@ -90,7 +88,7 @@ def example_gen(pipeline):
     # Of songs that came back the store had lost the features.
     artefact.reused &= all(status != "done" for status, _ in statuses.values())
     artefact.seconds = time.monotonic() - start
-    return Examples(artefact, usable, division, unusable)
+    return Examples(usable, division, unusable)
 
 
 def statistics_gen(pipeline, examples):

@@ -329,7 +329,7 @@ def test_songs_travel_through_the_plan(tmp_path):
     record = Record("a", "b", "c", "/p", 3, 0.1, "h", (1, 2))
     plan = update.Plan([song], {"k": record}, {}, {"k"}, [song, voiced, played])
     steps.write_plan(tmp_path / "plan", plan)
-    *songs, there = steps.ReadPlan().process(tmp_path / "plan")
+    *songs, there = steps.read_plan(tmp_path / "plan")
     # These paths do not count when songs are compared.
     assert list(map(dataclasses.astuple, songs)) == [
         dataclasses.astuple(one) for one in (song, voiced, played)
