@@ -24,7 +24,6 @@ from lca_keras.inference import identification
 from pipelines.settings import LEVELS, SLICES
 
 CANDIDATE, BASELINE = "candidate", "baseline"
-_COLUMNS = ("model", "level", *SLICES, "song", "singer", "said")
 
 
 # === Decisions ===
@@ -44,7 +43,7 @@ def decide(export, corpus, keys, model=CANDIDATE):
         model: Name for the rows.
 
     Returns:
-        List of dicts by `_COLUMNS`; nobody's name where a song cannot be judged. A song
+        List of dicts for a CSV; nobody's name where a song cannot be judged. A song
         that is unknown counts as that of the singer whose it would be, and one without
         voice, where features come of the store, as nobody's.
 
@@ -61,6 +60,7 @@ def decide(export, corpus, keys, model=CANDIDATE):
         for heard, (singer, clips) in hear(song).items():
             row = {
                 "model": model,
+                "level": "song",
                 "artist": song.artist,
                 "album": f"{song.artist} / {song.album}",
                 "clip_seconds": f"{about['clip_seconds']:.2f}",
@@ -68,8 +68,9 @@ def decide(export, corpus, keys, model=CANDIDATE):
                 "heard": heard or served.source,
                 "song": song.label,
                 "singer": song.artist,
+                "said": singer,
             }
-            rows.append({**row, "level": "song", "said": singer})
+            rows.append(row)
             rows += [{**row, "level": "frame", "said": each} for each in clips]
     return rows
 
@@ -120,12 +121,11 @@ def _of_store(export, about, store):
         inputs = {"mel_spectrogram": arrays["mel"].astype("float32")}
         if takes_melody:
             inputs["melody"] = contour(arrays["melody"], store.config.mel_bins)
-        heard = {"": (singer, clips(**inputs)[1])}
-        if store.config.source == "stems" and not takes_melody:
+        stems = store.config.source == "stems"
+        heard = {"mixture" if stems else "": (singer, clips(**inputs)[1])}
+        if stems and not takes_melody:
             vocals = arrays["vocals"].astype("float32")
-            heard = {"mixture": heard[""], "vocals": clips(mel_spectrogram=vocals)}
-        elif store.config.source == "stems":
-            heard = {"mixture": heard[""]}
+            heard["vocals"] = clips(mel_spectrogram=vocals)
         return heard
 
     return hear
@@ -145,11 +145,6 @@ def _of_audio(export):
         return {"": (said.singer, [clip["singer"] for clip in said.clips])}
 
     return hear
-
-
-def write_decisions(path, rows):
-    """Writes decisions as CSV."""
-    files.write_csv(path, _COLUMNS, rows)
 
 
 # === Scores ===

@@ -43,7 +43,7 @@ def evaluator(pipeline, examples, trained):
             for name, each in exports.items():
                 if each:
                     rows += blessing.decide(each, examples.corpus, keys, name)
-        blessing.write_decisions(folder / "decisions.csv", rows)
+        files.write_csv(folder / "decisions.csv", list(rows[0]), rows)
         with pipeline.show.working("Analysing"):
             scores = blessing.analyse(rows, folder / "analysis")
         share = _band_share(pipeline, examples, trained, thresholds)
