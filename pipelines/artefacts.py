@@ -142,7 +142,7 @@ class Pipeline(Workshop):
         source: `lca_keras.data.corpus.DataSource`.
         exports: Folder of all exports.
         workers: Processes of the extraction; by default it is this one.
-        show: What tells people what goes on, like `lca_keras.base.console`.
+        observer: What shows people how far it is, as `lca_keras.base.console` does.
     """
 
     name: str
@@ -150,7 +150,7 @@ class Pipeline(Workshop):
     source: DataSource
     exports: pathlib.Path
     workers: int | None = None
-    show: object = console
+    observer: object = console
 
     @property
     def model(self):

@@ -1,10 +1,9 @@
 """Computes the features that a store lacks, on this machine or with Beam on others."""
 
-import concurrent.futures.process
 import contextlib
+import copy
 import functools
 import logging
-import pickle
 import threading
 
 from lca_keras.base import console, processes
@@ -77,15 +76,10 @@ def _compute(feature_store, plan, extractor, workers, beam_options):
             if beam_options is not None:
                 _run_pipeline(feature_store, plan, extractor, beam_options)
             elif workers > 1:
-                sent = pickle.dumps(extractor)
-                calls = [(feature_store.folder, song, sent) for song in plan.pending]
-                # Forked processes would stop at locks of the networks' libraries.
-                processes.spread(_compute_song, calls, workers, method="spawn")
+                _share_out(feature_store.folder, plan.pending, extractor, workers)
             else:
-                from lca_keras.data.update import compute_part
-
                 for song in plan.pending:
-                    compute_part(feature_store.folder, song, extractor)
+                    _compute_song(extractor, feature_store.folder, song)
     except Exception as error:
         with open(log, "a", encoding="utf-8") as file:
             file.write(f"{error}\n")
@@ -95,16 +89,21 @@ def _compute(feature_store, plan, extractor, workers, beam_options):
         ) from error
 
 
-def _compute_song(folder, song, extractor):
+def _compute_song(extractor, folder, song):
     from lca_keras.data.update import compute_part
 
-    compute_part(folder, song, _received(extractor))
+    compute_part(folder, song, extractor)
 
 
-@functools.lru_cache(1)
-def _received(extractor):
-    """The pickled extractor; a process loads its networks once."""
-    return pickle.loads(extractor)
+def _share_out(folder, songs, extractor, workers):
+    calls = [(folder, song) for song in songs]
+    # Each process loads its networks once. Copies of this one would stop at locks of
+    # these networks' libraries.
+    prepare = functools.partial(copy.copy, extractor)
+    pool = functools.partial(processes.pool, prepare=prepare, spawn=True)
+    for number, result in processes.each(_compute_song, calls, workers, pool):
+        if result == processes.DIED:
+            raise UserError(f"{songs[number].path} {result}")
 
 
 def _run_pipeline(feature_store, plan, extractor, beam_options):
@@ -122,8 +121,7 @@ def _run_pipeline(feature_store, plan, extractor, beam_options):
 
 def _cause(error):
     """The line that tells what happened on a worker, out of Beam's long report."""
-    dead = concurrent.futures.process.BrokenProcessPool
-    if "Channel closed" in str(error) or isinstance(error.__cause__, dead):
+    if "Channel closed" in str(error):
         return "a worker process died (killed, or out of memory)"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     causes = [line for line in lines if "Error" in line.split(":")[0]]

@@ -8,7 +8,6 @@ from pipelines.statistics import Schema
 LEVELS = ("song", "frame")
 _SCORES = ("f1", "f1_macro", "accuracy")
 METRICS = (*(f"{level}_{score}" for level in LEVELS for score in _SCORES), "band_share")
-LIMITS = ("at_least", "at_most", "change_at_least")
 SLICES = ("artist", "album", "clip_seconds", "origin", "heard")
 
 
@@ -34,6 +33,7 @@ class Threshold:
     change_at_least: float | None = None
 
     def __post_init__(self):
+        limits = (self.at_least, self.at_most, self.change_at_least)
         if self.metric not in METRICS:
             raise ConfigError(f"metric {self.metric!r}: one of {', '.join(METRICS)}")
         if self.slice and self.slice not in SLICES:
@@ -45,25 +45,25 @@ class Threshold:
                 f"{self.metric} is of all songs: of the songs of a slice, one artist's "
                 "say, take song_accuracy or frame_accuracy"
             )
-        given = [name for name in LIMITS if getattr(self, name) is not None]
-        if len(given) != 1:
+        if sum(limit is not None for limit in limits) != 1:
             raise ConfigError(
                 f"{self.metric}: give one of at_least, at_most and change_at_least"
             )
-        kind, limit = self.limit
-        least = -1 if kind == "change_at_least" else 0
+        [limit] = [limit for limit in limits if limit is not None]
+        least = 0 if self.change_at_least is None else -1
         if not least <= limit <= 1:
             raise ConfigError(
                 f"{self.metric}: {limit:g} is not in its range, {least} to 1"
             )
-        if self.metric == "band_share" and kind == "change_at_least":
+        if self.metric == "band_share" and self.change_at_least is not None:
             raise ConfigError("band_share has no change: give at_most")
 
     @property
     def limit(self):
-        """Which of `LIMITS` is given, and its value."""
-        values = ((name, getattr(self, name)) for name in LIMITS)
-        return next(each for each in values if each[1] is not None)
+        """Name and value of the limit that is given."""
+        names = ("at_least", "at_most", "change_at_least")
+        given = ((name, getattr(self, name)) for name in names)
+        return next(each for each in given if each[1] is not None)
 
     def describe(self):
         """It in words, such as `frame_accuracy by artist, at least 0.1`."""

@@ -100,11 +100,11 @@ def statistics_gen(pipeline, examples):
     }
 
     def make(folder):
-        with pipeline.show.progress("Statistics") as progress:
+        with pipeline.observer.progress("Statistics") as progress:
             found = statistics.compute(examples.corpus, progress)
         found.save(folder)
         if settings["doctor"]:
-            with pipeline.show.progress("Examining the recordings") as progress:
+            with pipeline.observer.progress("Examining the recordings") as progress:
                 least = pipeline.config.least_seconds
                 summary, findings = doctor.run(source, least, progress=progress)
             findings = [dataclasses.asdict(finding) for finding in findings]

@@ -39,12 +39,12 @@ def evaluator(pipeline, examples, trained):
         if not keys:
             raise UserError("no test songs: a candidate cannot be judged")
         exports = {blessing.CANDIDATE: export, blessing.BASELINE: baseline}
-        with pipeline.show.working("Deciding about test songs"):
+        with pipeline.observer.working("Deciding about test songs"):
             for name, each in exports.items():
                 if each:
                     rows += blessing.decide(each, examples.corpus, keys, name)
         files.write_csv(folder / "decisions.csv", list(rows[0]), rows)
-        with pipeline.show.working("Analysing"):
+        with pipeline.observer.working("Analysing"):
             scores = blessing.analyse(rows, folder / "analysis")
         share = _band_share(pipeline, examples, trained, thresholds)
         known = _known_to(baseline, examples, keys) if baseline else 0
@@ -133,7 +133,7 @@ def infra_validator(pipeline, examples, trained):
     def make(folder):
         with np.load(trained.folder / "answers.npz", allow_pickle=False) as arrays:
             expected = dict(zip(arrays["keys"].tolist(), arrays["means"], strict=True))
-        with pipeline.show.working("Asking the candidate in a process of its own"):
+        with pipeline.observer.working("Asking the candidate in a process of its own"):
             checks = infra.validate(export, examples.corpus.store, expected, limits)
         rows = [[check.what, int(check.passed), check.said] for check in checks]
         files.write_csv(folder / "checks.csv", ["check", "passed", "said"], rows)

@@ -44,7 +44,7 @@ def tuner(pipeline, examples):
         sources = examples.sources(config, "train", "validation")
         with (
             study.worker_name(where) as worker,
-            pipeline.show.progress("Searching loss weights") as progress,
+            pipeline.observer.progress("Searching loss weights") as progress,
         ):
 
             def count(event, past):
