@@ -7,6 +7,7 @@ skipped, also when something has changed and changed back.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -15,13 +16,18 @@ import time
 
 from lca_keras.base import files
 from lca_keras.base.errors import UserError
+from lca_keras.base.observer import Observer
+from lca_keras.data.corpus import DataSource
 from lca_keras.workflow import cells, records
+from pipelines.settings import Settings
 
+# Raised by whoever changes what a stage makes of the same settings.
+_FORMAT = 2
 # Not of what was made: they change while others read, or tell about the rest.
 _OUTSIDE = ("cell.json", ".lock")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Artefact:
     """What a stage has made.
 
@@ -46,10 +52,10 @@ class Workshop:
 
     Attributes:
         root: Folder of all artefacts of one pipeline.
-        config: `lca_keras.base.config.Config`, for the record.
+        config: `lca_keras.base.config.Config`.
         anew: Names of stages that are done whatever was made before.
         fixed: Names of stages that are not done: their artefacts have to be there.
-        tell: Function that shows a sentence to people.
+        observer: `lca_keras.base.observer.Observer` of the stages.
         made: List of the `Artefact`s so far.
     """
 
@@ -57,12 +63,13 @@ class Workshop:
     config: object
     anew: frozenset = frozenset()
     fixed: frozenset = frozenset()
-    tell: object = print
+    observer: Observer = dataclasses.field(default_factory=Observer)
     made: list = dataclasses.field(default_factory=list)
 
     def folder(self, stage, settings):
         """Folder of the artefact of a stage, whether it is there or not."""
-        return self.root / stage / digest({"stage": stage, **settings})
+        settings = {"format": _FORMAT, "stage": stage, **settings}
+        return self.root / stage / digest(settings)
 
     def artefact(self, stage, settings, make, essential=("**/*",), lost=None):
         """The artefact of a stage, from before or made now.
@@ -88,12 +95,12 @@ class Workshop:
         start = time.monotonic()
         folder = self.folder(stage, settings)
         settings = {"stage": stage, **settings}
-        record = read_record(folder)
-        changed = record and problems(folder, record)
-        if record and not changed and lost and (gone := lost(record["outcome"])):
-            changed = [gone]
+        record = cells.known(folder).get("result")
+        changed = record and (
+            problem(folder, record) or (lost and lost(record["outcome"]))
+        )
         if changed:
-            self.tell(f"{stage}: {folder} is not as it was left ({changed[0]})")
+            self.observer.note(f"{stage}: {folder} is not as it was left ({changed})")
         if stage in self.fixed and (changed or not record):
             raise UserError(
                 f"{stage} has no artefact of these songs and settings, or not as it "
@@ -105,7 +112,7 @@ class Workshop:
                 # The record goes first: without it there is nothing to be reused.
                 files.write_json(folder / "cell.json", {"settings": settings})
                 if stage in self.anew:
-                    files.clear(folder, keep=(".lock", "cell.json"))
+                    files.clear(folder, keep=_OUTSIDE)
         done_now = []
 
         def compute():
@@ -120,37 +127,50 @@ class Workshop:
                 "began": began,
             }
 
-        result = cells.cell(folder, settings, compute)
-        artefact = Artefact(
-            stage,
-            folder,
-            result["outcome"],
-            not done_now,
-            time.monotonic() - start,
-        )
-        self.made.append(artefact)
-        return artefact
+        outcome = cells.cell(folder, settings, compute)["outcome"]
+        took = time.monotonic() - start
+        self.made.append(Artefact(stage, folder, outcome, not done_now, took))
+        return self.made[-1]
+
+
+@dataclasses.dataclass(kw_only=True)
+class Pipeline(Workshop):
+    """A workshop with what all stages share.
+
+    Attributes:
+        name: Name of the model.
+        settings: `pipelines.settings.Settings`.
+        source: `lca_keras.data.corpus.DataSource`.
+        exports: Folder of all exports.
+        workers: Processes of the extraction; by default it is this one.
+    """
+
+    name: str
+    settings: Settings
+    source: DataSource
+    exports: pathlib.Path
+    workers: int | None = None
+
+    @property
+    def model(self):
+        """Folder of the pushed versions."""
+        return pathlib.Path(self.exports, self.name)
+
+    @property
+    def blessed(self):
+        """File that keeps `blessings`."""
+        return self.root / "blessed.json"
+
+    @functools.cached_property
+    def blessings(self):
+        """What was pushed before, a list of dicts, the last one last."""
+        return files.read_json(self.blessed) if self.blessed.exists() else []
 
 
 def digest(settings):
     """Ten hexadecimal digits that tell settings apart."""
     text = json.dumps(files.as_json(settings), sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:10]
-
-
-def read_record(folder):
-    """The record of an artefact that was finished, or `None`.
-
-    Raises:
-        UserError: It is damaged.
-    """
-    path = pathlib.Path(folder, "cell.json")
-    try:
-        return files.read_json(path).get("result")
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): delete {folder}") from error
 
 
 def sums(folder, patterns):
@@ -164,13 +184,12 @@ def sums(folder, patterns):
     }
 
 
-def problems(folder, record):
-    """What of an artefact is not as it was left, a list of sentences."""
-    said = []
+def problem(folder, record):
+    """What of an artefact is not as it was left, a sentence, or `None`."""
     for name, value in record["files"].items():
-        path = pathlib.Path(folder, name)
+        path = folder / name
         if not path.is_file():
-            said.append(f"{name} is missing")
-        elif files.sha256(path) != value:
-            said.append(f"{name} has changed")
-    return said
+            return f"{name} is missing"
+        if files.sha256(path) != value:
+            return f"{name} has changed"
+    return None

@@ -24,7 +24,6 @@ from lca_keras.inference import identification
 from pipelines.settings import LEVELS, SLICES
 
 CANDIDATE, BASELINE = "candidate", "baseline"
-_COLUMNS = ("model", "level", *SLICES, "song", "singer", "said")
 
 
 # === Decisions ===
@@ -44,7 +43,7 @@ def decide(export, corpus, keys, model=CANDIDATE):
         model: Name for the rows.
 
     Returns:
-        List of dicts by `_COLUMNS`; nobody's name where a song cannot be judged. A song
+        List of dicts for a CSV; nobody's name where a song cannot be judged. A song
         that is unknown counts as that of the singer whose it would be, and one without
         voice, where features come of the store, as nobody's.
 
@@ -61,6 +60,7 @@ def decide(export, corpus, keys, model=CANDIDATE):
         for heard, (singer, clips) in hear(song).items():
             row = {
                 "model": model,
+                "level": "song",
                 "artist": song.artist,
                 "album": f"{song.artist} / {song.album}",
                 "clip_seconds": f"{about['clip_seconds']:.2f}",
@@ -68,10 +68,16 @@ def decide(export, corpus, keys, model=CANDIDATE):
                 "heard": heard or served.source,
                 "song": song.label,
                 "singer": song.artist,
+                "said": singer,
             }
-            rows.append({**row, "level": "song", "said": singer})
+            rows.append(row)
             rows += [{**row, "level": "frame", "said": each} for each in clips]
     return rows
+
+
+def singers(about):
+    """All whom a version names, by its metadata: its artists, then the enrolled."""
+    return [*about["artists"], *(about.get("gallery") or {}).get("enrolled", [])]
 
 
 def origin(path):
@@ -98,7 +104,7 @@ def _of_store(export, about, store):
     examples = model.signatures["examples"]
     whole = model.signatures[front_end.signature]
     names = Config.from_dict(about["config"]).streams
-    artists = [*about["artists"], *((about.get("gallery") or {}).get("enrolled", []))]
+    artists = singers(about)
 
     def clips(**arrays):
         inputs = {n: tf.constant(a[None], tf.float32) for n, a in arrays.items()}
@@ -114,12 +120,12 @@ def _of_store(export, about, store):
         serialized = to_example(song.key, record, arrays, store.config)
         decision = examples(tf.constant([serialized]))["decision"][0].numpy()
         singer = artists[decision.argmax()] if decision.any() else ""
-        heard = {"": (singer, clips(**{name: arrays[name] for name in names})[1])}
-        if store.config.source == "stems":
-            heard = {"mixture": heard[""]}
-            if len(names) == 1:
-                vocals = front_end.mixed(spectrogram.stem_power(arrays["vocals"]))
-                heard["vocals"] = clips(**{names[0]: vocals})
+        stems = store.config.source == "stems"
+        decided = singer, clips(**{name: arrays[name] for name in names})[1]
+        heard = {"mixture" if stems else "": decided}
+        if stems and len(names) == 1:
+            vocals = front_end.mixed(spectrogram.stem_power(arrays["vocals"]))
+            heard["vocals"] = clips(**{names[0]: vocals})
         return heard
 
     return hear
@@ -141,11 +147,6 @@ def _of_audio(export):
     return hear
 
 
-def write_decisions(path, rows):
-    """Writes decisions as CSV."""
-    files.write_csv(path, _COLUMNS, rows)
-
-
 # === Scores ===
 
 
@@ -160,34 +161,32 @@ def analyse(rows, folder):
         Dict from (model, level, slice, value) to a dict of scores; without slice and
         value those of all songs, heard as the model is served, and only these have F1.
     """
-    found = {}
-    for model in dict.fromkeys(row["model"] for row in rows):
-        for level in LEVELS:
-            few = [
-                row for row in rows if (row["model"], row["level"]) == (model, level)
-            ]
-            with _quiet():
-                metrics = _analyse(few, pathlib.Path(folder, f"{model}_{level}"))
-            found |= {(model, level, *key): values for key, values in metrics.items()}
+    import pandas as pd
+
+    found, folder = {}, pathlib.Path(folder)
+    for (model, level), few in pd.DataFrame(rows).groupby(["model", "level"]):
+        with _quiet():
+            metrics = _analyse(few, folder / f"{model}_{level}")
+        found |= {(model, level, *key): values for key, values in metrics.items()}
     return found
 
 
-def _analyse(rows, folder):
+def _analyse(frame, folder):
     """Dict from (slice, value) to scores, of decisions of one model and level."""
-    import pandas as pd
     import tensorflow_model_analysis as tfma
     from google.protobuf import json_format
     from tensorflow_model_analysis.proto import config_pb2
 
     # A name that nobody has here or says would have no F1, nor then the mean.
-    names = sorted({row[column] for row in rows for column in ("singer", "said")})
-    one_hot = dict(zip(names, np.eye(len(names), dtype="float32"), strict=True))
-    frame = pd.DataFrame(rows)
-    # Songs that are heard in parts too count once among all songs.
-    frame["whole"] = np.where(frame["heard"] == frame["heard"].iloc[0], "yes", "no")
-    frame["label"] = [one_hot[name] for name in frame["singer"]]
-    frame["prediction"] = [one_hot[name] for name in frame["said"]]
-    weights = {str(index): 1.0 for index in range(len(names))}
+    names, codes = np.unique(frame[["singer", "said"]], return_inverse=True)
+    one_hot = np.eye(len(names), dtype="float32")[codes.reshape(-1, 2)]
+    frame = frame[[*SLICES]].assign(
+        # Songs that are heard in parts too count once among all songs.
+        whole=np.where(frame["heard"] == frame["heard"].iloc[0], "yes", "no"),
+        label=list(one_hot[:, 0]),
+        prediction=list(one_hot[:, 1]),
+    )
+    weights = {"class_weights": {str(index): 1.0 for index in range(len(names))}}
     config = {
         "model_specs": [{"label_key": "label", "prediction_key": "prediction"}],
         "slicing_specs": [
@@ -196,20 +195,13 @@ def _analyse(rows, folder):
             {"feature_keys": ["heard"]},
         ],
         "metrics_specs": [
-            {"metrics": [_metric("ExampleCount", "count")]},
-            {"metrics": [_metric("CategoricalAccuracy", "accuracy")]},
-            {
-                "aggregate": {"macro_average": True, "class_weights": weights},
-                "metrics": [_metric("F1Score", "f1_macro")],
-            },
-            {
-                "aggregate": {"weighted_macro_average": True, "class_weights": weights},
-                "metrics": [_metric("F1Score", "f1")],
-            },
+            _metric("ExampleCount", "count"),
+            _metric("CategoricalAccuracy", "accuracy"),
+            _metric("F1Score", "f1_macro", macro_average=True, **weights),
+            _metric("F1Score", "f1", weighted_macro_average=True, **weights),
         ],
     }
     config = json_format.ParseDict(config, config_pb2.EvalConfig())
-    frame = frame[["whole", *SLICES, "label", "prediction"]]
     result = tfma.analyze_raw_data(frame, config, output_path=str(folder))
     found = {}
     for key, outputs in result.slicing_metrics:
@@ -229,8 +221,9 @@ def _analyse(rows, folder):
     return found
 
 
-def _metric(kind, name):
-    return {"class_name": kind, "config": f'"name": "{name}"'}
+def _metric(kind, name, **aggregate):
+    metric = {"class_name": kind, "config": f'"name": "{name}"'}
+    return {"metrics": [metric], **({"aggregate": aggregate} if aggregate else {})}
 
 
 @contextlib.contextmanager
@@ -295,60 +288,51 @@ def judge_artists(candidate, baseline, may_drop):
         baseline: Folder of the pushed version.
         may_drop: Names that need not be known any more.
     """
-    known, before = [], []
-    for export, names in ((candidate, known), (baseline, before)):
-        about = files.read_json(pathlib.Path(export, METADATA))
-        names += about["artists"]
-        names += (about.get("gallery") or {}).get("enrolled", [])
+    known, before = (
+        singers(files.read_json(pathlib.Path(export, METADATA)))
+        for export in (candidate, baseline)
+    )
     lost = sorted(set(before) - set(known) - set(may_drop))
     said = "knows the artists of the pushed version, may_drop apart"
     return Judgement(said, not lost, float(len(lost)), ", ".join(lost))
 
 
 def _judge(threshold, scores, band_share, baseline):
-    said = threshold.describe()
+    said, (kind, limit) = threshold.describe(), threshold.limit
     if threshold.metric == "band_share":
         if isinstance(band_share, str):
             return Judgement(said, True, None, why=f"not judged: {band_share}")
-        return _compare(threshold, {"": band_share})
-    level, metric = threshold.metric.split("_", 1)
-    values = {
-        model: {
-            value: each[metric]
-            for (of, at, name, value), each in scores.items()
-            if (of, at, name) == (model, level, threshold.slice)
-            and threshold.value in ("", value)
-        }
-        for model in (CANDIDATE, BASELINE)
-    }
-    if not values[CANDIDATE]:
+        values = {"": band_share}
+    else:
+        values = _values(threshold, scores, CANDIDATE)
+    if not values:
         there = sorted({v for _, _, name, v in scores if name == threshold.slice})
         raise UserError(
             f"threshold {said!r}: no such slice; the test songs have "
             f"{', '.join(there) or 'none'}"
         )
-    if threshold.change_at_least is None:
-        return _compare(threshold, values[CANDIDATE])
-    if not baseline:
-        return Judgement(said, True, None, why="nothing pushed to compare with")
-    # What the pushed version is not asked about here counts as zero.
-    changes = {
-        v: x - values[BASELINE].get(v, 0.0) for v, x in values[CANDIDATE].items()
+    if kind == "change_at_least":
+        if not baseline:
+            return Judgement(said, True, None, why="nothing pushed to compare with")
+        # What the pushed version is not asked about here counts as zero.
+        before = _values(threshold, scores, BASELINE)
+        values = {v: x - before.get(v, 0.0) for v, x in values.items()}
+    sign = -1 if kind == "at_most" else 1
+    where = min(values, key=lambda value: sign * values[value])
+    worst = float(values[where])
+    # Differences of shares such as 0.7 - 0.95.
+    passed = sign * worst >= sign * limit or math.isclose(worst, limit)
+    return Judgement(said, passed, worst, where)
+
+
+def _values(threshold, scores, model):
+    """Dict from the slices that a threshold is about to a model's scores."""
+    level, metric = threshold.metric.split("_", 1)
+    return {
+        value: each[metric]
+        for (*of, value), each in scores.items()
+        if of == [model, level, threshold.slice] and threshold.value in ("", value)
     }
-    return _compare(threshold, changes)
-
-
-def _compare(threshold, values):
-    if threshold.at_most is not None:
-        where = max(values, key=values.get)
-        passed = values[where] <= threshold.at_most
-    else:
-        where = min(values, key=values.get)
-        least = threshold.at_least
-        least = threshold.change_at_least if least is None else least
-        # Differences of shares such as 0.7 - 0.95.
-        passed = values[where] >= least or math.isclose(values[where], least)
-    return Judgement(threshold.describe(), bool(passed), float(values[where]), where)
 
 
 def table(scores):
@@ -357,18 +341,16 @@ def table(scores):
     models = [m for m in (CANDIDATE, BASELINE) if any(key[0] == m for key in scores)]
     columns = ["level", "slice", "value"]
     columns += [f"{metric}, {model}" for metric in metrics for model in models]
-    rows = []
-    order = ("", *SLICES)
-    keys = sorted(
+    order, rows = ("", *SLICES), []
+    for level, name, value in sorted(
         {key[1:] for key in scores},
         key=lambda key: (LEVELS.index(key[0]), order.index(key[1]), key[2]),
-    )
-    for level, name, value in keys:
+    ):
         row = [level, name or "all", value]
         for metric in metrics:
+            pattern = "{:.0f}" if metric == "count" else "{:.3f}"
             for model in models:
                 number = scores.get((model, level, name, value), {}).get(metric)
-                pattern = "{:.0f}" if metric == "count" else "{:.3f}"
                 row.append("" if number is None else pattern.format(number))
         rows.append(row)
     return columns, rows

@@ -1,8 +1,8 @@
-"""Turns a corpus of any size into a feature store, with Apache Beam.
+"""Turns a corpus of any size into a feature store, here or on a cluster.
 
 `python -m pipelines.extract --data PATH --out STORE` runs in this process, with
-`--workers N` in N processes, and with Beam's own options (`--runner=FlinkRunner …`) on
-a cluster. It may be stopped at any moment and started again.
+`--workers N` in N processes, and with Apache Beam's options (`--runner=FlinkRunner …`)
+on a cluster. It may be stopped at any moment and started again.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def run(args):
     separator = separator and pathlib.Path(separator).absolute()
     keep = args.keep_vocals and pathlib.Path(args.keep_vocals).absolute()
     extractor = Extractor(config, separator, keep)
-    statuses = extraction.extract(songs, folder, extractor, beam_options)
+    statuses = extraction.extract(songs, folder, extractor, args.workers, beam_options)
     rows = [
         [song.artist, song.album, song.song, song.path, *statuses[song.key]]
         for song in songs
@@ -89,12 +89,8 @@ def run(args):
         f"{len(songs)} songs: {counts['done']} done, {counts['reused']} reused, "
         f"{counts['failed']} failed, {counts['left out']} other audio files left out"
     )
-    for status, name in (
-        ("left out", "left out"),
-        ("failed", "failed"),
-        ("done", "note"),
-        ("reused", "note"),
-    ):
+    names = {"left out": "left out", "failed": "failed", "done": "note"}
+    for status, name in {**names, "reused": "note"}.items():
         reasons = {row[3]: row[5] for row in rows if row[4] == status and row[5]}
         screen.print_reasons(name, reasons)
     print(f"store    {args.out}\nreport   {report}")
@@ -117,29 +113,23 @@ def _check_report(path):
 
 
 def _beam_options(args, others):
-    """Beam's options from ours, checked before anything long is begun."""
+    """Beam's options, checked before anything long is begun; `None` without Beam."""
+    local = args.runner == extraction.LOCAL_RUNNER
+    if local and not others:
+        return None
     if importlib.util.find_spec("apache_beam") is None:
         raise UserError(
             "this pipeline needs Apache Beam: pip install 'lca-keras[pipelines]'"
         )
-    _check_beam_options(others)
-    if args.runner == extraction.LOCAL_RUNNER:
-        return [*extraction.local_options(args.workers), *others]
-    if args.workers is not None:
+    if not local and args.workers is not None:
         raise UserError(
             f"--workers is for local processes; {args.runner} has options of its own "
             "for that"
         )
-    return [f"--runner={args.runner}", *others]
-
-
-def _check_beam_options(others):
-    """Raises for options that Beam does not know either; it would pass them over."""
-    if not others:
-        return
     logging.getLogger().setLevel(logging.ERROR)
     from apache_beam.options.pipeline_options import PipelineOptions
 
+    # Beam itself would pass over what it does not know.
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for group in PipelineOptions.__subclasses__():
         with contextlib.suppress(argparse.ArgumentError):
@@ -150,6 +140,7 @@ def _check_beam_options(others):
             f"unknown options: {' '.join(unknown)}. --help lists ours; Beam's are "
             "those of its runners"
         )
+    return None if local else [f"--runner={args.runner}", *others]
 
 
 if __name__ == "__main__":

@@ -1,44 +1,30 @@
-"""Runs the Beam pipeline of feature extraction over what a store lacks."""
+"""Computes the features that a store lacks, on this machine or with Beam on others."""
 
 import contextlib
-import importlib
+import copy
+import functools
 import logging
-import os
-import shlex
-import sys
 import threading
 
-from lca_keras.base import console
+from lca_keras.base import console, processes
 from lca_keras.base.errors import UserError
 
-# Beam's default runner tries to download a program first; this one needs nothing.
-LOCAL_RUNNER = "FnApiRunner"
+# None of Beam's: processes of this machine.
+LOCAL_RUNNER = "local"
 _POLL_SECONDS = 0.5
 
 
-def local_options(workers=None):
-    """Beam's options for so many processes of this machine, one by default.
+def extract(songs, folder, extractor, workers=None, beam_options=None, others=()):
+    """Brings a feature store up to date.
 
-    Raises:
-        UserError: Fewer than one.
-    """
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers must be at least 1, not {workers}")
-    options = [f"--runner={LOCAL_RUNNER}"]
-    if (workers or 1) > 1:
-        options += [
-            "--direct_running_mode=multi_processing",
-            f"--direct_num_workers={workers}",
-        ]
-    return options
-
-
-def extract(songs, folder, extractor, beam_options, others=()):
-    """Brings a feature store up to date with a Beam pipeline.
-
-    `folder` is the absolute path of the store, which all workers see;
-    `beam_options` are those of Beam's command line; what the stores in the folders
-    `others` have of the same files is taken over.
+    Args:
+        songs: List of `lca_keras.data.catalogue.Song`.
+        folder: Absolute path of the store, which all workers see.
+        extractor: `lca_keras.data.extraction.Extractor`.
+        workers: Processes of this machine; by default it is this one.
+        beam_options: Optional list, those of Beam's command line; its workers then do
+            the work.
+        others: Folders of stores; what these have of the same files is taken over.
 
     Returns:
         Dict from song key to status, `"done"`, `"reused"` or `"failed"`, and why it
@@ -49,18 +35,18 @@ def extract(songs, folder, extractor, beam_options, others=()):
     """
     from lca_keras.data.update import WritableStore
 
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers must be at least 1, not {workers}")
     feature_store = WritableStore(folder, extractor.config)
     with feature_store.locked():
         plan = feature_store.plan(songs, extractor)
-        adopted = 0
         if plan.pending and others:
-            adopted = feature_store.adopt(plan.pending, extractor, others)
-        if adopted:
+            feature_store.adopt(plan.pending, extractor, others)
             plan = feature_store.plan(songs, extractor)
         extractor.check(plan.pending)
         new = {song.key for song in plan.pending}
         if plan.pending:
-            _run_pipeline(feature_store, plan, extractor, beam_options)
+            _compute(feature_store, plan, extractor, workers or 1, beam_options)
             plan = feature_store.plan(songs, extractor, again=False)
         if plan.pending:
             raise UserError(
@@ -77,44 +63,23 @@ def extract(songs, folder, extractor, beam_options, others=()):
     return {**statuses, **failed}
 
 
-def _run_pipeline(feature_store, plan, extractor, beam_options):
-    """Runs the pipeline to its end, with a progress bar."""
-    # Its reports of each step are of use to those who ask for them.
-    logging.getLogger().setLevel(logging.ERROR)
-    import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-
-    from pipelines import steps
-
+def _compute(feature_store, plan, extractor, workers, beam_options):
+    """Computes what is pending into the store's `parts/`, with a progress bar."""
     parts = feature_store.folder / "parts"
     parts.mkdir(exist_ok=True)
-    steps.write_plan(parts / steps.PLAN, plan)
-    pipeline = beam.Pipeline(options=PipelineOptions(beam_options))
-    # On one machine this process writes the shards: the workers, who would have to load
-    # TensorFlow for it, are gone before it is needed.
-    local = pipeline.options.view_as(StandardOptions).runner == LOCAL_RUNNER
-    steps.build(
-        pipeline,
-        parts / steps.PLAN,
-        feature_store,
-        plan.num_shards,
-        extractor,
-        write_shards=not local,
-    )
     log = parts / "workers.log"
     try:
         with (
-            _quoted_executable(),
             console.stderr_to(log) as screen,
             _progress(feature_store.folder, plan, screen),
         ):
-            if local:
-                # Takes seconds; needed once the songs are done.
-                loading = threading.Thread(target=_load_tensorflow, daemon=True)
-                loading.start()
-            pipeline.run().wait_until_finish()
-            if local:
-                loading.join()
+            if beam_options is not None:
+                _run_pipeline(feature_store, plan, extractor, beam_options)
+            elif workers > 1:
+                _share_out(feature_store.folder, plan.pending, extractor, workers)
+            else:
+                for song in plan.pending:
+                    _compute_song(extractor, feature_store.folder, song)
     except Exception as error:
         with open(log, "a", encoding="utf-8") as file:
             file.write(f"{error}\n")
@@ -124,19 +89,34 @@ def _run_pipeline(feature_store, plan, extractor, beam_options):
         ) from error
 
 
-@contextlib.contextmanager
-def _quoted_executable():
-    """Beam gives Python's path to a shell as it is; with a space in it that hangs."""
-    before, sys.executable = sys.executable, shlex.quote(sys.executable)
-    try:
-        yield
-    finally:
-        sys.executable = before
+def _compute_song(extractor, folder, song):
+    from lca_keras.data.update import compute_part
+
+    compute_part(folder, song, extractor)
 
 
-def _load_tensorflow():
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    importlib.import_module("tensorflow")
+def _share_out(folder, songs, extractor, workers):
+    calls = [(folder, song) for song in songs]
+    # Each process loads its networks once. Copies of this one would stop at locks of
+    # these networks' libraries.
+    prepare = functools.partial(copy.copy, extractor)
+    pool = functools.partial(processes.pool, prepare=prepare, spawn=True)
+    for number, result in processes.each(_compute_song, calls, workers, pool):
+        if result == processes.DIED:
+            raise UserError(f"{songs[number].path} {result}")
+
+
+def _run_pipeline(feature_store, plan, extractor, beam_options):
+    # Its reports of each step are of use to those who ask for them.
+    logging.getLogger().setLevel(logging.ERROR)
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from pipelines import steps
+
+    pipeline = beam.Pipeline(options=PipelineOptions(beam_options))
+    steps.build(pipeline, feature_store, plan, extractor)
+    pipeline.run().wait_until_finish()
 
 
 def _cause(error):

@@ -26,26 +26,19 @@ def write(folder, name, judged, scores, rows, share, baseline, known=0):
     """
     folder = pathlib.Path(folder)
     blessed = all(each.passed for each in judged)
-    judgements = pages.table(
-        ["threshold", "value", "reached"],
-        [
-            [
-                j.threshold,
-                j.describe(),
-                "" if j.value is None else "yes" if j.passed else "no",
-            ]
-            for j in judged
-        ],
-    )
-    columns, table = blessing.table(scores)
-    own = [
-        row
-        for row in rows
-        if row["model"] == blessing.CANDIDATE and row["level"] == "song"
+    reached = [
+        "" if each.value is None else "yes" if each.passed else "no" for each in judged
     ]
+    judgements = [
+        [each.threshold, each.describe(), said]
+        for each, said in zip(judged, reached, strict=True)
+    ]
+    own = [r for r in rows if (r["model"], r["level"]) == (blessing.CANDIDATE, "song")]
     whole = [row for row in own if row["heard"] == own[0]["heard"]]
     plots.save_figure(_confusion(whole), folder / "confusion.png")
-    picture = (folder / "confusion.png").read_bytes()
+    picture = pages.data_uri((folder / "confusion.png").read_bytes(), "image/png")
+    decisions = (folder / "decisions.csv").read_bytes()
+    link = pages.link(decisions, "text/csv", "decisions.csv", "every decision as CSV")
     wrong = [
         [row["song"], row["heard"], row["said"] or "nobody"]
         for row in own
@@ -64,22 +57,15 @@ def write(folder, name, judged, scores, rows, share, baseline, known=0):
         f"{pages.escape(baseline or 'nothing: nothing else is pushed')}.</p>",
         note,
         "<h2>Thresholds</h2>",
-        judgements,
+        pages.table(["threshold", "value", "reached"], judgements),
         f"<p>Named after the band: {pages.escape(share)}.</p>",
         "<h2>Scores on the test songs</h2>",
         "<p>“frame” are clips, “heard” is what of a song was played to the model: the "
         "mixture, or the voice alone where it is at hand.</p>",
-        pages.table(columns, table),
-        "<p>"
-        + pages.link(
-            (folder / "decisions.csv").read_bytes(),
-            "text/csv",
-            "decisions.csv",
-            "every decision as CSV",
-        )
-        + "</p>",
+        pages.table(*blessing.table(scores)),
+        f"<p>{link}</p>",
         "<h2>Confusion of songs</h2>",
-        f'<img alt="confusion matrix" src="{pages.data_uri(picture, "image/png")}">',
+        f'<img alt="confusion matrix" src="{picture}">',
         "<h2>Songs that are named wrongly</h2>",
         pages.table(["song", "heard", "taken for"], wrong) if wrong else "<p>None.</p>",
     ]
@@ -88,10 +74,8 @@ def write(folder, name, judged, scores, rows, share, baseline, known=0):
 
 def _confusion(rows):
     """Song-level confusion matrix of decisions, a Matplotlib figure."""
-    names = sorted({row[column] for row in rows for column in ("singer", "said")})
-    number = {name: index for index, name in enumerate(names)}
+    named = [[row["singer"], row["said"]] for row in rows]
+    names, codes = np.unique(named, return_inverse=True)
+    truth, said = codes.reshape(-1, 2).T
     shown = [name or "nobody" for name in names]
-    truth, said = (
-        np.array([number[row[column]] for row in rows]) for column in ("singer", "said")
-    )
     return confusion_figure(truth, said, shown, "test songs")

@@ -8,9 +8,13 @@ probabilities of the songs in the folder of requests.
 import importlib.abc
 import json
 import os
+import pathlib
 import resource
 import sys
 import time
+
+import numpy as np
+import tensorflow as tf
 
 
 class _NotHere(importlib.abc.MetaPathFinder):
@@ -26,9 +30,6 @@ class _NotHere(importlib.abc.MetaPathFinder):
 def main(export, requests, answers):
     """Loads the export, asks it all that it has to answer, and writes the answers."""
     sys.meta_path.insert(0, _NotHere())
-    import numpy as np
-    import tensorflow as tf
-
     with open(os.path.join(requests, "settings.json"), encoding="utf-8") as file:
         settings = json.load(file)
     start = time.monotonic()
@@ -36,24 +37,22 @@ def main(export, requests, answers):
     missing = sorted(set(settings["signatures"]) - set(model.signatures))
     if missing:
         raise ValueError(f"no signature {', '.join(missing)}")
-    warmed = _warm_up(tf, model, os.path.join(export, "assets.extra"))
-    found = {"first_answer_seconds": time.monotonic() - start, "warm_up": warmed}
-    found["batches"] = _batches(np, tf, model, settings)
-    found["lengths"] = _lengths(np, tf, model, settings)
-    start = time.monotonic()
-    probabilities, found["batches"]["examples"] = _songs(np, tf, model, requests)
-    found["songs_seconds"] = time.monotonic() - start
+    _warm_up(model, os.path.join(export, "assets.extra"))
+    found = {"first_answer_seconds": time.monotonic() - start}
+    found["batches"] = _batches(model, settings)
+    found["hour_seconds"] = _lengths(model, settings)
+    probabilities, found["batches"]["examples"] = _songs(model, requests)
     kilobyte = 1024 if sys.platform != "darwin" else 1
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte
     found["memory_mb"] = most / 2**20
     np.savez(answers, found=json.dumps(found), probabilities=probabilities)
 
 
-def _warm_up(tf, model, folder):
-    """Answers the warm-up requests as TF Serving does; returns their number."""
+def _warm_up(model, folder):
+    """Answers the warm-up requests as TF Serving does."""
     from tensorflow_serving.apis import prediction_log_pb2
 
-    path, count = os.path.join(folder, "tf_serving_warmup_requests"), 0
+    path = os.path.join(folder, "tf_serving_warmup_requests")
     if not os.path.exists(path):
         raise ValueError("no warm-up requests")
     for record in tf.data.TFRecordDataset(path):
@@ -61,11 +60,9 @@ def _warm_up(tf, model, folder):
         request = log.predict_log.request
         signature = model.signatures[request.model_spec.signature_name]
         signature(**{n: tf.make_ndarray(v) for n, v in request.inputs.items()})
-        count += 1
-    return count
 
 
-def _inputs(np, signature, count, settings, seconds):
+def _inputs(signature, count, settings, seconds):
     """Noise for a signature: `count` songs of some seconds."""
     random = np.random.default_rng(0)
     samples = int(seconds * settings["sample_rate"])
@@ -85,90 +82,73 @@ def _inputs(np, signature, count, settings, seconds):
     return {name: arrays[name] for name in settings["signatures"][signature]}
 
 
-def _batches(np, tf, model, settings):
+def _batches(model, settings):
     """Greatest difference between a song's answers alone and in batches."""
-    found = {}
+    found, seconds = {}, settings["clip_seconds"]
     for name in sorted(settings["signatures"]):
-        signature = model.signatures[name]
-        seconds = settings["clip_seconds"]
-        inputs = _inputs(np, name, 64, settings, seconds)
+        inputs = _inputs(name, 64, settings, seconds)
         if name == "audio_bytes":
-            songs = _inputs(np, "serving_default", 64, settings, seconds)["waveform"]
-            inputs = {name: _files(np, tf, songs, settings)}
+            songs = _inputs("serving_default", 64, settings, seconds)["waveform"]
+            rate = settings["sample_rate"]
+            wav = [tf.audio.encode_wav(song[:, None], rate).numpy() for song in songs]
+            inputs = {name: np.array(wav, object)}
         elif not inputs:  # It takes records: see `_songs`.
             continue
-        expected = None
-        worst = 0.0
+        expected, found[name] = None, 0.0
         for count in (1, 7, 64):
             few = {key: tf.constant(value[:count]) for key, value in inputs.items()}
-            answer = signature(**few)
+            answer = model.signatures[name](**few)
             # Noise is nobody's voice, and nothing is wrong with that answer.
             judged = {b"ok", b"unknown", b"no voice"}
             refused = set(answer["status"].numpy()) - judged
             if refused:
                 raise ValueError(f"{name}, batch of {count}: {refused}")
             numbers = {k: v.numpy() for k, v in answer.items() if v.dtype.is_floating}
+            expected = expected or numbers
             for key, value in numbers.items():
                 if not np.isfinite(value).all():
                     raise ValueError(f"{name}, batch of {count}: {key} is not finite")
-            if expected is None:
-                expected = numbers
-            for key, value in numbers.items():
-                apart = np.abs(value[0] - expected[key][0])
+                alone = expected[key][0]
                 # Voiceprints are no probabilities: some are above 30.
-                apart = apart / np.maximum(1, np.abs(expected[key][0]))
-                worst = max(worst, float(apart.max()))
-        found[name] = worst
+                apart = np.abs(value[0] - alone) / np.maximum(1, np.abs(alone))
+                found[name] = max(found[name], float(apart.max()))
     return found
 
 
-def _files(np, tf, waveforms, settings):
-    """WAV files of songs."""
-    rate = settings["sample_rate"]
-    return np.array(
-        [tf.audio.encode_wav(w[:, None], rate).numpy() for w in waveforms], object
-    )
-
-
-def _lengths(np, tf, model, settings):
-    """Seconds that songs of odd lengths take, by name."""
-    clip, found = settings["clip_seconds"], {}
+def _lengths(model, settings):
+    """Answers songs of odd lengths; returns the seconds that an hour takes."""
+    clip, rate = settings["clip_seconds"], settings["sample_rate"]
     lengths = {"one clip": clip, "short of two clips": 2 * clip - 1, "an hour": 3600.0}
     if "serving_default" not in settings["signatures"]:
-        return found
+        return 0.0
     for name, seconds in lengths.items():
-        inputs = _inputs(np, "serving_default", 1, settings, seconds)
+        inputs = _inputs("serving_default", 1, settings, seconds)
+        inputs = {key: tf.constant(value) for key, value in inputs.items()}
         start = time.monotonic()
-        answer = model.signatures["serving_default"](
-            **{key: tf.constant(value) for key, value in inputs.items()}
-        )
-        found[name] = time.monotonic() - start
+        answer = model.signatures["serving_default"](**inputs)
+        took = time.monotonic() - start
         clips = answer["frame_probabilities"].shape[1]
-        samples = int(seconds * settings["sample_rate"])
+        samples = int(seconds * rate)
         frames = samples // settings["hop"] + settings["streams"][0]["centred"]
         if clips != frames // settings["clip_frames"]:
             raise ValueError(f"{name}: {clips} clips of {seconds:.2f} s")
-    return found
+    return took
 
 
-def _songs(np, tf, model, folder):
+def _songs(model, folder):
     """Probabilities of the songs one by one, and their difference from batches'."""
-    songs = []
-    for name in sorted(os.listdir(folder)):
-        if name.endswith(".song"):
-            with open(os.path.join(folder, name), "rb") as file:
-                songs.append(file.read())
-    if not songs:
-        return np.zeros((0, 0)), 0.0
-    signature = model.signatures["examples"]
-    alone = [signature(tf.constant([s]))["probabilities"].numpy()[0] for s in songs]
+    songs = [path.read_bytes() for path in sorted(pathlib.Path(folder).glob("*.song"))]
     worst = 0.0
+    if not songs:
+        return np.zeros((0, 0)), worst
+    signature = model.signatures["examples"]
+    alone = np.array([signature(tf.constant([s]))["probabilities"][0] for s in songs])
     for count in (7, 64):
         order = np.arange(count) % len(songs)
         together = signature(tf.constant([songs[index] for index in order]))
-        difference = together["probabilities"].numpy() - np.array(alone)[order]
-        worst = max(worst, float(np.abs(difference).max()))
-    return np.array(alone), worst
+        apart = np.abs(together["probabilities"].numpy() - alone[order])
+        worst = max(worst, float(apart.max()))
+    return alone, worst
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import itertools
 import pathlib
 import sys
 import time
@@ -82,10 +83,11 @@ def run(args):
         )
     if args.config and args.preset:
         raise UserError("--config and --preset exclude each other")
-    if args.config:  # What is wrong with it is said before anything slow begins.
-        from pipelines import settings
+    from pipelines import settings as pipeline_settings
 
-        settings.load(args.config)
+    config, settings = None, pipeline_settings.Settings()
+    if args.config:  # What is wrong with it is said before anything slow begins.
+        config, settings = pipeline_settings.load(args.config)
     for path in filter(None, (args.data, args.store)):
         if not pathlib.Path(path).exists():
             raise UserError(f"{path}: no such folder or manifest")
@@ -93,47 +95,42 @@ def run(args):
     from lca_keras.models import distribution
 
     strategy = distribution.start(args.strategy)
-    pipeline, ends = _pipeline(args, first), STAGES.index(last)
+    config = config or get_preset(args.preset or "paper")
+    pipeline = _pipeline(args, config, settings, STAGES[: STAGES.index(first)])
     again = ["python", "-m", "pipelines.run", *sys.argv[1:]]
 
     if not distribution.is_chief(strategy):
         return _assist(pipeline, strategy, again)
     try:
         with console.resumable(again):
-            return _sequence(pipeline, ends, strategy, again)
+            for _ in itertools.islice(
+                _stages(pipeline, strategy, again), STAGES.index(last) + 1
+            ):
+                pass
     finally:
-        print_table(pipeline.workshop.made)
+        print_table(pipeline.made)
 
 
-def _pipeline(args, first):
-    """The `pipelines.stages.Pipeline` that the arguments describe."""
-    from pipelines import artefacts, extraction, stages
-    from pipelines.settings import Settings, load
+def _pipeline(args, config, settings, fixed):
+    """The `pipelines.artefacts.Pipeline` that the arguments describe."""
+    from pipelines import artefacts
 
-    if args.config:
-        config, settings = load(args.config)
-    else:
-        config, settings = get_preset(args.preset or "paper"), Settings()
     config, source = resolving.resolve_data(
         args, config, **arguments.sections(args, "train.seed")
     )
     root = pathlib.Path(args.artefacts, args.name)
     root.mkdir(parents=True, exist_ok=True)
-    workshop = artefacts.Workshop(
-        root,
-        config,
-        anew=frozenset([args.first] if args.first else []),
-        fixed=frozenset(STAGES[: STAGES.index(first)]),
-    )
-    return stages.Pipeline(
-        name=args.name,
-        workshop=workshop,
+    return artefacts.Pipeline(
+        root=root,
         config=config,
+        anew=frozenset([args.first] if args.first else []),
+        fixed=frozenset(fixed),
+        name=args.name,
         settings=settings,
         source=source.absolute(),
         exports=pathlib.Path(args.exports),
-        beam_options=tuple(extraction.local_options(args.workers)),
         observer=_Screen(),
+        workers=args.workers,
     )
 
 
@@ -151,8 +148,8 @@ def _assist(pipeline, strategy, again):
     return 0
 
 
-def _sequence(pipeline, ends, strategy, again):
-    """Runs the stages up to that of a number; returns an exit code."""
+def _stages(pipeline, strategy, again):
+    """Runs the stages in their order, and tells of each; yields after every one."""
     from pipelines import page, stages
 
     examples = stages.example_gen(pipeline)
@@ -166,48 +163,39 @@ def _sequence(pipeline, ends, strategy, again):
             f"note: {len(unknown)} lines of {examples.division.file} name no usable "
             f"song of the corpus, the first is {unknown[0]}"
         )
-    if ends < STAGES.index("StatisticsGen"):
-        return 0
+    yield
     measured = stages.statistics_gen(pipeline, examples)
-    if ends < STAGES.index("ExampleValidator"):
-        return 0
-    validated = stages.example_validator(pipeline, examples, measured)
-    if not validated.outcome["passed"]:
-        for anomaly in validated.outcome["anomalies"]:
+    yield
+    validated = stages.example_validator(pipeline, examples, measured).outcome
+    if not validated["passed"]:
+        for anomaly in validated["anomalies"]:
             print(f"  anomaly {anomaly}")
-        kinds = {each.partition(":")[0] for each in validated.outcome["anomalies"]}
-        print(
-            "error: these songs are not as the schema wants them. Mend them, or change "
-            "the schema in --config: pipeline.schema, where "
-            f"`accepted: [{', '.join(sorted(kinds))}]` lets this pass",
-            file=sys.stderr,
+        kinds = {each.partition(":")[0] for each in validated["anomalies"]}
+        raise UserError(
+            "these songs are not as the schema wants them. Mend them, or change the "
+            "schema in --config: pipeline.schema, where "
+            f"`accepted: [{', '.join(sorted(kinds))}]` lets this pass"
         )
-        return 1
-    if ends < STAGES.index("Tuner"):
-        return 0
+    yield
     tuned = stages.tuner(pipeline, examples)
-    if ends < STAGES.index("Trainer"):
-        return 0
+    yield
     with screen.restarting(again):
         trained = stages.trainer(pipeline, examples, tuned, strategy)
-    if ends < STAGES.index("Evaluator"):
-        return 0
+    yield
     evaluated = stages.evaluator(pipeline, examples, trained)
     print(f"results  {evaluated.folder / page.PAGE}")
-    known = evaluated.outcome.get("known_to_baseline", 0)
+    known = evaluated.outcome["known_to_baseline"]
     if known:
         print(
             f"note: version {evaluated.outcome['baseline']} knows {known} of the test "
             "songs from its own training, so beside it the candidate looks worse than "
             "it is. Another --seed divides the songs anew; --split-file keeps them"
         )
-    if ends < STAGES.index("InfraValidator"):
-        return 0
+    yield
     tried = stages.infra_validator(pipeline, examples, trained)
-    if ends < STAGES.index("Pusher"):
-        return 0
-    stages.pusher(pipeline, examples, measured, trained, evaluated, tried)
-    return 0
+    yield
+    stages.pusher(pipeline, measured, trained, evaluated, tried)
+    yield
 
 
 def print_table(made):

@@ -50,17 +50,19 @@ class Threshold(Section, name="pipeline.thresholds"):
         if self.metric == "band_share" and self.change_at_least is not None:
             raise ConfigError("band_share has no change: give at_most")
 
+    @property
+    def limit(self):
+        """Name and value of the limit that is given."""
+        names = ("at_least", "at_most", "change_at_least")
+        given = ((name, getattr(self, name)) for name in names)
+        return next(each for each in given if each[1] is not None)
+
     def describe(self):
         """It in words, such as `frame_accuracy by artist, at least 0.1`."""
         where = f" by {self.slice}" if self.slice else ""
         where = f" of {self.slice} {self.value}" if self.value else where
-        for limit, words in (
-            (self.at_least, "at least"),
-            (self.at_most, "at most"),
-            (self.change_at_least, "change at least"),
-        ):
-            if limit is not None:
-                return f"{self.metric}{where}, {words} {limit:g}"
+        kind, limit = self.limit
+        return f"{self.metric}{where}, {kind.replace('_', ' ')} {limit:g}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,7 +67,7 @@ class Statistics:
         folder, songs = pathlib.Path(folder), []
         for row in files.read_csv(folder / SONGS, _COLUMNS):
             numbers = {name: float(row[name]) for name in _COLUMNS[4:]}
-            songs.append({**{name: row[name] for name in _COLUMNS[:4]}, **numbers})
+            songs.append({name: row[name] for name in _COLUMNS} | numbers)
         with np.load(folder / SPECTRA, allow_pickle=False) as arrays:
             return cls(songs, arrays["spectra"])
 
@@ -135,20 +135,20 @@ def check(statistics, unusable, schema):
         unusable: Dict from path to the reason why a listed song is left out.
         schema: `Schema`.
     """
-    found, artists = [], statistics.artists
+    found, artists = {}, statistics.artists
     if len(artists) < schema.least_artists:
-        message = f"{len(artists)} artists, {schema.least_artists} are needed"
-        found.append(Anomaly("few artists", message))
-    few = {name: n for name, n in artists.items() if n < schema.least_songs}
+        found["few artists"] = (
+            f"{len(artists)} artists, {schema.least_artists} are needed"
+        )
+    few = [f"{name} ({n})" for name, n in artists.items() if n < schema.least_songs]
     if few:
-        listed = ", ".join(f"{name} ({n})" for name, n in few.items())
-        message = f"fewer than {schema.least_songs} songs: {listed}"
-        found.append(Anomaly("few songs", message))
+        found["few songs"] = f"fewer than {schema.least_songs} songs: {', '.join(few)}"
     total = len(statistics.songs) + len(unusable)
     if len(unusable) > schema.most_unusable * total:
         path, reason = next(iter(unusable.items()))
-        message = f"{len(unusable)} of {total} songs, the first is {path}: {reason}"
-        found.append(Anomaly("unusable songs", message))
+        found["unusable songs"] = (
+            f"{len(unusable)} of {total} songs, the first is {path}: {reason}"
+        )
     for kind, column, least, unit in (
         ("no dynamics", "range_db", schema.least_range_db, "dB"),
         ("narrow band", "bandwidth_hz", schema.least_bandwidth_hz, "Hz"),
@@ -156,13 +156,12 @@ def check(statistics, unusable, schema):
         outside = [song for song in statistics.songs if song[column] < least]
         if len(outside) > schema.most_outside * len(statistics.songs):
             first = outside[0]
-            message = (
+            found[kind] = (
                 f"{len(outside)} of {len(statistics.songs)} songs have less than "
                 f"{least:g} {unit}, the first is {_label(first)}: {first[column]:g} "
                 f"{unit}"
             )
-            found.append(Anomaly(kind, message))
-    return found
+    return [Anomaly(*each) for each in found.items()]
 
 
 def drift(statistics, before, schema):
@@ -173,56 +172,49 @@ def drift(statistics, before, schema):
         before: `Statistics` of the last blessed run.
         schema: `Schema`.
     """
-    found = []
+    found = {}
     lost = sorted(set(before.artists) - set(statistics.artists))
     if len(lost) > schema.most_lost * len(before.artists):
-        message = f"{len(lost)} of {len(before.artists)} are gone: {', '.join(lost)}"
-        found.append(Anomaly("missing artists", message))
-    singer = {song["content_hash"]: song for song in before.songs}
-    swapped = [
-        (song, singer[song["content_hash"]])
-        for song in statistics.songs
-        if song["content_hash"] in singer
-        and singer[song["content_hash"]]["artist"] != song["artist"]
-    ]
+        found["missing artists"] = (
+            f"{len(lost)} of {len(before.artists)} are gone: {', '.join(lost)}"
+        )
+    recorded = {song["content_hash"]: song for song in before.songs}
+    pairs = [(s, recorded.get(s["content_hash"], s)) for s in statistics.songs]
+    swapped = [(song, was) for song, was in pairs if song["artist"] != was["artist"]]
     if swapped:
         song, was = swapped[0]
-        message = (
+        found["swapped artists"] = (
             f"{len(swapped)} recordings are of another artist than before, the first "
             f"is {_label(song)}: it was {_label(was)}"
         )
-        found.append(Anomaly("swapped artists", message))
-    seconds = {_label(song): song["seconds"] for song in before.songs}
+    named = {_label(song): song for song in before.songs}
+    pairs = [(s, named.get(_label(s), s)["seconds"]) for s in statistics.songs]
     stretched = [
-        song
-        for song in statistics.songs
-        if abs(song["seconds"] - seconds.get(_label(song), song["seconds"]))
-        > 0.02 * song["seconds"]
+        (s, was) for s, was in pairs if abs(s["seconds"] - was) > 0.02 * s["seconds"]
     ]
-    if len(stretched) > schema.most_outside * len(statistics.songs):
-        song = stretched[0]
-        message = (
+    if len(stretched) > schema.most_outside * len(pairs):
+        song, was = stretched[0]
+        found["changed lengths"] = (
             f"{len(stretched)} songs last longer or shorter than before, the first is "
-            f"{_label(song)}: {song['seconds']:.1f} s, it was "
-            f"{seconds[_label(song)]:.1f} s. Of another sample rate?"
+            f"{_label(song)}: {song['seconds']:.1f} s, it was {was:.1f} s. Of another "
+            "sample rate?"
         )
-        found.append(Anomaly("changed lengths", message))
     width, wide = (
         float(np.median([song["bandwidth_hz"] for song in each.songs]))
         for each in (statistics, before)
     )
     if width < (1 - schema.most_narrowed) * wide:
-        message = f"songs reach up to {width:.0f} Hz, it was {wide:.0f} Hz"
-        found.append(Anomaly("narrowed band", message))
+        found["narrowed band"] = (
+            f"songs reach up to {width:.0f} Hz, it was {wide:.0f} Hz"
+        )
     difference = statistics.spectra.mean(axis=0) - before.spectra.mean(axis=0)
     moved = float(np.sqrt(np.mean(difference**2)))
     if moved > schema.most_drift_db:
-        message = (
+        found["drift"] = (
             f"the mean spectrum has moved by {moved:.1f} dB, {schema.most_drift_db:g} "
             "dB are allowed"
         )
-        found.append(Anomaly("drift", message))
-    return found
+    return [Anomaly(*each) for each in found.items()]
 
 
 def _label(song):

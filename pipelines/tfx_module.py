@@ -7,6 +7,7 @@ Use this file as `module_file`. Both take the records of a feature store
 
 import pathlib
 import shutil
+import tempfile
 
 import keras
 import keras_tuner
@@ -14,7 +15,6 @@ import keras_tuner
 from lca_keras.base.config import Config
 from lca_keras.data import corpus
 from lca_keras.data.corpus import DataSource
-from lca_keras.models.callbacks import EpochSeed, WarmUp
 from lca_keras.models.factory import build_training_model
 from lca_keras.workflow import course, training
 from lca_keras.workflow.run import Run
@@ -99,22 +99,18 @@ class LossWeightSearch(keras_tuner.HyperModel):
         )
 
     def fit(self, hp, model, callbacks=(), **kwargs):
-        """Trains it; returns the history, with `val_f1`."""
-        settings = spaces.apply(hp.values, self.config).train
-        source, seed = self.sources["train"], settings.seed
-        batches = source.training(
-            settings.batch_size, seed, 0, settings.epochs, self.config.augment
-        )
-        own = [WarmUp(settings.warmup_epochs), EpochSeed(seed)]
-        own.append(training.ValidationScores(self.sources["validation"]))
-        return model.fit(
-            batches,
-            steps_per_epoch=source.steps(settings.batch_size),
-            epochs=settings.epochs,
-            callbacks=[*own, *callbacks],
-            shuffle=False,
-            verbose=0,
-        )
+        """Trains it; returns the best epoch's F1 of validation clips."""
+        config = spaces.apply(hp.values, self.config)
+        with tempfile.TemporaryDirectory() as folder:
+            state = training.train(
+                config,
+                self.sources,
+                self.num_classes,
+                folder,
+                callbacks,
+                lambda *_: model,
+            )
+        return max(logs["val_f1"] for logs in state.history)
 
 
 def _config(fn_args):

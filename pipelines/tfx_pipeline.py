@@ -11,6 +11,7 @@ import pathlib
 import sys
 
 from lca_keras.base.config import Config
+from pipelines.tfx_examples import SPLITS
 
 _MODULE = pathlib.Path(__file__).with_name("tfx_module.py")
 # What statistics are of: text and numbers, not spectrograms.
@@ -46,22 +47,20 @@ def create(
             Kubernetes; `None` leaves it out.
         cache: Whether components whose inputs have not changed are skipped.
     """
-    import tensorflow_model_analysis as tfma
+    import tensorflow_data_validation as tfdv
     from tfx import v1 as tfx
 
-    proto = tfx.proto
-    splits = ("train", "eval", "test")
+    proto, Split = tfx.proto, tfx.proto.Input.Split
     example_gen = tfx.components.ImportExampleGen(
         input_base=str(examples),
         input_config=proto.Input(
-            splits=[
-                proto.Input.Split(name=split, pattern=f"{split}/*") for split in splits
-            ]
+            splits=[Split(name=name, pattern=f"{name}/*") for name in SPLITS]
         ),
     )
     records = example_gen.outputs["examples"]
     statistics_gen = tfx.components.StatisticsGen(
-        examples=records, stats_options=_stats_options()
+        examples=records,
+        stats_options=tfdv.StatsOptions(feature_allowlist=list(_DESCRIBED)),
     )
     schema_gen = tfx.components.SchemaGen(
         statistics=statistics_gen.outputs["statistics"], infer_feature_shape=True
@@ -70,21 +69,19 @@ def create(
         statistics=statistics_gen.outputs["statistics"],
         schema=schema_gen.outputs["schema"],
     )
-    custom = {"config": config, "trials": trials}
     components = [example_gen, statistics_gen, schema_gen, validator]
     given = {
         "module_file": str(_MODULE),
         "examples": records,
         "train_args": proto.TrainArgs(splits=["train"]),
         "eval_args": proto.EvalArgs(splits=["eval"]),
-        "custom_config": custom,
+        "custom_config": {"config": config, "trials": trials},
     }
-    hyperparameters = None
     if trials:
         tuner = tfx.components.Tuner(**given)
         components.append(tuner)
-        hyperparameters = tuner.outputs["best_hyperparameters"]
-    trainer = tfx.components.Trainer(**given, hyperparameters=hyperparameters)
+        given["hyperparameters"] = tuner.outputs["best_hyperparameters"]
+    trainer = tfx.components.Trainer(**given)
     model = trainer.outputs["model"]
     resolver = tfx.dsl.Resolver(
         strategy_class=tfx.dsl.experimental.LatestBlessedModelStrategy,
@@ -96,7 +93,7 @@ def create(
         example_splits=["test"],
         model=model,
         baseline_model=resolver.outputs["model"],
-        eval_config=_eval_config(tfma, thresholds),
+        eval_config=_eval_config(thresholds),
     )
     components += [trainer, resolver, evaluator]
     infra_blessing = None
@@ -139,58 +136,44 @@ def create(
     )
 
 
-def _stats_options():
-    import tensorflow_data_validation as tfdv
-
-    return tfdv.StatsOptions(feature_allowlist=list(_DESCRIBED))
-
-
-def _eval_config(tfma, thresholds):
+def _eval_config(thresholds):
     """Accuracy over all test songs and by artist, beside the blessed model."""
+    import tensorflow_model_analysis as tfma
+    from google.protobuf import json_format
+
     least, change, least_artist, change_artist = thresholds
+    by_artist = {"feature_keys": ["artist"]}
 
-    def bounds(lower, difference):
-        return tfma.MetricThreshold(
-            value_threshold=tfma.GenericValueThreshold(lower_bound={"value": lower}),
-            change_threshold=tfma.GenericChangeThreshold(
-                direction=tfma.MetricDirection.HIGHER_IS_BETTER,
-                absolute={"value": difference},
-            ),
-        )
+    def bounds(of, lower, difference):
+        better = {"direction": "HIGHER_IS_BETTER", "absolute": difference}
+        return {
+            "slicing_specs": [of],
+            "threshold": {
+                "value_threshold": {"lower_bound": lower},
+                "change_threshold": better,
+            },
+        }
 
-    accuracy = tfma.MetricConfig(
-        class_name="CategoricalAccuracy",
-        config='"name": "accuracy"',
-        per_slice_thresholds=[
-            tfma.PerSliceMetricThreshold(
-                slicing_specs=[tfma.SlicingSpec()], threshold=bounds(least, change)
-            ),
-            tfma.PerSliceMetricThreshold(
-                slicing_specs=[tfma.SlicingSpec(feature_keys=["artist"])],
-                threshold=bounds(least_artist, change_artist),
-            ),
+    accuracy = {
+        "class_name": "CategoricalAccuracy",
+        "config": '"name": "accuracy"',
+        "per_slice_thresholds": [
+            bounds({}, least, change),
+            bounds(by_artist, least_artist, change_artist),
         ],
-    )
-    return tfma.EvalConfig(
-        model_specs=[
-            tfma.ModelSpec(
-                signature_name="examples",
-                prediction_key="decision",
-                label_key="label",
-                preprocessing_function_names=["labels"],
-            )
-        ],
-        slicing_specs=[
-            tfma.SlicingSpec(),
-            tfma.SlicingSpec(feature_keys=["artist"]),
-            tfma.SlicingSpec(feature_keys=["album"]),
-        ],
-        metrics_specs=[
-            tfma.MetricsSpec(
-                metrics=[tfma.MetricConfig(class_name="ExampleCount"), accuracy]
-            )
-        ],
-    )
+    }
+    model = {
+        "signature_name": "examples",
+        "prediction_key": "decision",
+        "label_key": "label",
+        "preprocessing_function_names": ["labels"],
+    }
+    config = {
+        "model_specs": [model],
+        "slicing_specs": [{}, by_artist, {"feature_keys": ["album"]}],
+        "metrics_specs": [{"metrics": [{"class_name": "ExampleCount"}, accuracy]}],
+    }
+    return json_format.ParseDict(config, tfma.EvalConfig())
 
 
 def main(argv=None):

@@ -32,19 +32,11 @@ def cell(folder, settings, compute, wait=True):
     folder = pathlib.Path(folder)
     path = folder / "cell.json"
 
-    def known():
-        try:
-            return files.read_json(path)
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            raise UserError(f"{path} is damaged ({error}): delete {folder}") from error
-
     def result_of(cell):
         same = cell.get("settings") == files.as_json(settings)
         return cell.get("result") if same else None
 
-    if (result := result_of(known())) is not None:
+    if (result := result_of(known(folder))) is not None:
         return result
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -52,7 +44,7 @@ def cell(folder, settings, compute, wait=True):
             stack.enter_context(files.lock(folder / ".lock", wait))
         except files.LockedError:
             return None
-        cell = known()  # Another process may have been quicker.
+        cell = known(folder)  # Another process may have been quicker.
         if (result := result_of(cell)) is not None:
             return result
         if cell.get("settings") != files.as_json(settings):
@@ -68,6 +60,21 @@ def cell(folder, settings, compute, wait=True):
             path, {"settings": settings, "result": result, "seconds": seconds}
         )
     return result
+
+
+def known(folder):
+    """What `cell.json` of a folder says, a dict; empty if there is none.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    path = pathlib.Path(folder, "cell.json")
+    try:
+        return files.read_json(path)
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): delete {folder}") from error
 
 
 def cells(wanted, poll_seconds=1.0):

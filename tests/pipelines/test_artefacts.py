@@ -5,6 +5,7 @@ import pytest
 from lca_keras.base import files
 from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
+from lca_keras.base.observer import Observer
 from pipelines.artefacts import Workshop, digest
 
 
@@ -15,7 +16,9 @@ def told():
 
 @pytest.fixture
 def workshop(tmp_path, told):
-    return Workshop(tmp_path / "work", Config(), tell=told.append)
+    observer = Observer()
+    observer.note = told.append
+    return Workshop(tmp_path / "work", Config(), observer=observer)
 
 
 def writer(text, outcome="done"):

@@ -20,7 +20,7 @@ from lca_keras.data.extraction import Extractor
 from lca_keras.data.store import FeatureStore, Record
 from lca_keras.data.update import WritableStore
 from lca_keras.features.front_end import front_end_of
-from pipelines import extract, extraction
+from pipelines import extract
 
 
 def contents(folder):
@@ -100,7 +100,6 @@ def test_worker_processes_give_the_same_store(corpus, tmp_path, monkeypatch):
 
 def test_workers_can_write_the_shards(corpus, monkeypatch):
     """As on a cluster, where no process sees all songs pass."""
-    monkeypatch.setattr(extraction, "LOCAL_RUNNER", "another runner")
     monkeypatch.setattr(update, "SONGS_PER_SHARD", 5)
     songs = catalogue.load(corpus)
     WritableStore("alone").update(songs)
@@ -336,7 +335,7 @@ def test_songs_travel_through_the_plan(tmp_path):
     record = Record("a", "b", "c", "/p", 3, 0.1, "h", (1, 2))
     plan = update.Plan([song], {"k": record}, {}, {"k"}, [song, voiced, played])
     steps.write_plan(tmp_path / "plan", plan)
-    *songs, there = steps.ReadPlan().process(tmp_path / "plan")
+    *songs, there = steps.read_plan(tmp_path / "plan")
     # These paths do not count when songs are compared.
     assert list(map(dataclasses.astuple, songs)) == [
         dataclasses.astuple(one) for one in (song, voiced, played)
