@@ -190,7 +190,8 @@ def _start(args):
 def experiment(args):
     """Does an experiment and prints what came of it."""
     console.quiet_tensorflow()
-    from lca_keras.studies import studies
+    from lca_keras.studies import registry
+    from lca_keras.studies.audience import Terminal
 
     out = pathlib.Path(args.out)
     try:
@@ -200,7 +201,7 @@ def experiment(args):
         raise UserError(f"--out {out}: {error.strerror}") from error
     if not writable:
         raise UserError(f"--out {out}: no permission to write there")
-    result = studies.study(args)
+    result = registry.study(args, Terminal())
     result.write(out)
     print(f"\n{result.markdown()}")
     print(f"written to {out / args.name}.md, .csv, .tex and .json")

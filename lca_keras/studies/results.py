@@ -1,10 +1,50 @@
 """What an experiment leaves: tables in Markdown, CSV and LaTeX, pictures, a record."""
 
+import collections.abc
 import dataclasses
 import pathlib
 
 from lca_keras.base import files
 from lca_keras.base.errors import UserError
+
+
+def describe(value):
+    """A value of a table for people: a score says it itself."""
+    return value.describe() if hasattr(value, "describe") else str(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column of a table: where its values are in a row, and how they read.
+
+    Attributes:
+        title: Heading; an empty one is for programs alone.
+        keys: Names of the values in a row, and of their numbers in the CSV. Those that
+            a row lacks are left out.
+        read: Function from a value to a string for people.
+        between: String, stands between several values.
+    """
+
+    title: str
+    keys: tuple[str, ...]
+    read: collections.abc.Callable = describe
+    between: str = " / "
+
+    def cell(self, row):
+        """The values of a row for people."""
+        there = [row[key] for key in self.keys if key in row]
+        return self.between.join(map(self.read, there))
+
+    def record(self, row):
+        """The values of a row for programs, by name."""
+        record = {}
+        for key in self.keys:
+            if key in row:
+                value = row[key]
+                # A score is several numbers.
+                several = hasattr(value, "record")
+                record |= value.record(key) if several else {key: value}
+        return record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +66,17 @@ class Table:
     rows: list[list[str]]
     records: list[dict]
     note: str = ""
+
+    @classmethod
+    def of(cls, name, title, columns, rows, note=""):
+        """The table of rows, dicts from keys of `Column`s to values."""
+        shown = [column for column in columns if column.title]
+        cells = [[column.cell(row) for column in shown] for row in rows]
+        records = [
+            {key: v for column in columns for key, v in column.record(row).items()}
+            for row in rows
+        ]
+        return cls(name, title, [c.title for c in shown], cells, records, note)
 
     def markdown(self):
         """The table in Markdown."""

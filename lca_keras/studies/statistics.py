@@ -44,6 +44,11 @@ class Counts:
         classes = decisions.probabilities.shape[1]
         return np.zeros((len(decisions.predictions.songs), classes, classes), int)
 
+    @property
+    def f1_of_all(self):
+        """Weighted F1 of all songs, each once; a float."""
+        return float(self.f1(np.ones((1, len(self.songs))))[0])
+
     def f1(self, weights):
         """Weighted F1 where songs count several times.
 

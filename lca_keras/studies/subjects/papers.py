@@ -1,0 +1,280 @@
+"""The paper's tables: which trainings they compare, and what they score."""
+
+import dataclasses
+
+import numpy as np
+
+from lca_keras.base.config import CLIP_SECONDS
+from lca_keras.base.errors import UserError
+from lca_keras.data import catalogue
+from lca_keras.studies.laboratory import configure
+from lca_keras.studies.results import Column, Table
+from lca_keras.studies.scores import LEVELS, READING, Lead, by_key, number_of, scores
+from lca_keras.studies.study import Study, has_vocals, list_songs
+
+# Published for artist20, album split, original audio: the mean of three runs, F1 over
+# clips and over songs (Lin et al., 2025).
+PUBLISHED = {
+    ("crnn_fgnl", 3): (0.52, 0.72),
+    ("crnn_fgnl", 5): (0.54, 0.73),
+    ("crnn_fgnl", 10): (0.55, 0.73),
+    ("crnn_fgnl+lca", 3): (0.53, 0.74),
+    ("crnn_fgnl+lca", 5): (0.56, 0.78),
+    ("crnn_fgnl+lca", 10): (0.59, 0.75),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of a table: one way to train, or one branch of it.
+
+    Attributes:
+        labels: Tuple of strings, the row's first cells.
+        variant: Words as `lca_keras.studies.laboratory.configure` takes them.
+        seconds: Int, length of a clip.
+        branch: `"logits"` or `"cf_logits"`.
+        against: Index of the row that it is compared with, or `None`.
+    """
+
+    labels: tuple[str, ...]
+    variant: str
+    seconds: int
+    branch: str = "logits"
+    against: int | None = 0
+
+
+_LOSS_TERMS = {
+    "main": "CE(y)",
+    "effect": "effect",
+    "cf": "CE(y~)",
+    "ent_cf": "H(y~)",
+    "att": "|A − A~|",
+    "ent_main": "H(y)",
+}
+
+
+def table1(seconds):
+    """CRNN_FGNL, with random attention, and with LCA term by term.
+
+    Returns:
+        Tuple of headings and list of `Row`.
+    """
+    mark, terms = "×", list(_LOSS_TERMS)
+    rows = [
+        Row(("CRNN_FGNL", mark, *[""] * 5), "none", seconds),
+        Row(("with CAL", mark, mark, *[""] * 4), "cal", seconds),
+    ]
+    for used in range(2, len(terms) + 1):
+        marks = [mark if place < used else "" for place in range(len(terms))]
+        off = [f"no-{term}" for term in terms[used:]]
+        rows.append(Row(("with LCA", *marks), "+".join(["lca", *off]), seconds))
+    return ["training", *_LOSS_TERMS.values()], rows
+
+
+def table2(seconds):
+    """LCA with two-step training and without; see `table1`."""
+    return ["training", "two-step"], [
+        Row(("CRNN_FGNL", ""), "none", seconds),
+        Row(("with LCA", "no"), "lca+one-step", seconds),
+        Row(("with LCA", "yes"), "lca", seconds),
+    ]
+
+
+_MODELS = {
+    "CRNN": "crnn",
+    "CRNNM": "crnnm",
+    "CRNN_FGNL": "none",
+    "CRNN_FGNL with LCA": "lca",
+}
+
+
+def table3(lengths, vocals):
+    """Four models, lengths of clips, and kinds of audio; see `table1`.
+
+    Args:
+        lengths: Ints, seconds of a clip.
+        vocals: Whether the voice alone is heard too.
+    """
+    rows = []
+    kinds = {"original": "", "vocal-only": "+vocals"}
+    for audio, word in list(kinds.items())[: 1 + vocals]:
+        for seconds in lengths:
+            # The baseline of LCA is the same network without it.
+            baseline = len(rows) + list(_MODELS).index("CRNN_FGNL")
+            for name, variant in _MODELS.items():
+                labels = (audio, f"{seconds} s", name)
+                rows.append(Row(labels, variant + word, seconds, against=baseline))
+    return ["audio", "clip", "model"], rows
+
+
+def table4(seconds):
+    """The counterfactual against the main branch; see `table1`."""
+    return ["branch of CRNN_FGNL with LCA"], [
+        Row(("main",), "lca", seconds),
+        Row(("counterfactual",), "lca", seconds, branch="cf_logits"),
+    ]
+
+
+TABLES = {
+    "table1": "Random and learned counterfactual attention, by terms of the loss",
+    "table2": "Two-step training",
+    "table3": "Models, lengths of clips, and audio",
+    "table4": "Counterfactual and main branch",
+}
+
+_BASELINES = {**dict.fromkeys(TABLES, "CRNN_FGNL"), "table4": "main branch"}
+
+
+def rows_of(name, lengths, vocals=False):
+    """Headings and rows of a table by its name, for lengths of clips in seconds."""
+    if name == "table3":
+        return table3(lengths, vocals)
+    build = {"table1": table1, "table2": table2, "table4": table4}[name]
+    if len(lengths) == 1:
+        return build(lengths[0])
+    rows = []
+    for seconds in lengths:
+        headings, more = build(seconds)
+        first = len(rows)
+        for row in more:
+            against = row.against + first
+            labels = (f"{seconds} s", *row.labels)
+            rows.append(dataclasses.replace(row, labels=labels, against=against))
+    return ["clip", *headings], rows
+
+
+def default_lengths(name, config):
+    """Lengths of clips where none are asked for."""
+    return CLIP_SECONDS if name == "table3" else (config.train.clip_seconds,)
+
+
+def trainings(rows, config, seeds, separator=None):
+    """Dict from (variant, seconds, seed) to the configuration of a training."""
+    wanted = {}
+    for seed in seeds:  # A table that is cut short has whole seeds.
+        for row in rows:
+            train = {"seed": seed, "clip_seconds": row.seconds}
+            changed = configure(row.variant, config, separator).replace(train=train)
+            wanted[row.variant, row.seconds, seed] = changed
+    return wanted
+
+
+# === From options to a table ===
+
+
+class PaperTable(Study):
+    """Tables 1 to 4 of the paper."""
+
+    def __init__(self, args, crew):
+        super().__init__(args, crew)
+        self.title = TABLES[args.name]
+        self.source, split_file = self.data()
+        self.config = self.configuration().replace(split={"file": split_file})
+        lengths = args.clip_seconds or default_lengths(args.name, self.config)
+        self.notes = []
+        vocals = args.name == "table3" and self._add_vocals()
+        self.headings, self.rows = rows_of(args.name, tuple(lengths), vocals)
+        self.settings = self.settings_of(self.source, clip_seconds=list(lengths))
+
+    def _add_vocals(self):
+        """Finds the vocals of the corpus; whether there are any."""
+        args, songs, changes = self.args, self.source.songs(), {}
+        if args.vocals:
+            given = {
+                (s.artist, s.album, s.song): s.path for s in catalogue.load(args.vocals)
+            }
+            found = [(s, given.get((s.artist, s.album, s.song))) for s in songs]
+            missing = [song for song, vocals in found if vocals is None]
+            if missing:
+                raise UserError(
+                    f"--vocals {args.vocals}: {len(missing)} of {len(songs)} songs are "
+                    f"not there by name, the first is {missing[0].label}"
+                )
+            path = self.out.absolute() / "songs-with-vocals.csv"
+            changes = list_songs(path, found)
+        elif args.separator:
+            changes = {"separator": self.separator_folder}
+        elif not has_vocals(songs):
+            self.notes.append(
+                "Vocal-only audio is left out: the songs have no vocals_path. Give "
+                "--vocals PATH, or --separator."
+            )
+            self.crew.audience.say(f"note: {self.notes[0]}")
+            return False
+        self.source = dataclasses.replace(self.source, **changes)
+        return True
+
+    def trainings(self):
+        """Those of all rows."""
+        laboratory = self.laboratory(self.source)
+        wanted = trainings(self.rows, self.config, self.seeds, self.separator_id)
+        return {name: (laboratory, name[0], each) for name, each in wanted.items()}
+
+    def show(self, trained, found):
+        """The table; of table 4 whether the counterfactual stays below."""
+        about = (self.args.name, self.headings, self.rows)
+        made = build(*about, trained, self.seeds, self.args.published)
+        below = [_below(trained)] if self.args.name == "table4" else []
+        return {"tables": [made], "notes": self.notes + below}
+
+
+def build(name, headings, rows, trained, seeds, published=False):
+    """The `Table` of finished trainings.
+
+    Args:
+        name: Of `TABLES`.
+        headings: List of strings, of the rows' labels.
+        rows: List of `Row`.
+        trained: Dict from (variant, seconds, seed) to `Trained`.
+        seeds: List of ints.
+        published: Whether to show what was published for artist20 beside it.
+    """
+    columns = [
+        *(Column(heading, (heading,)) for heading in headings),
+        Column("", ("variant", "seeds")),
+        *(Column(f"F1 {level}", (key,)) for level, key in LEVELS.items()),
+        Column(f"songs: minus {_BASELINES[name]}", ("songs_minus_baseline",)),
+        Column("parameters", ("parameters",), "{:,}".format),
+    ]
+    if published:
+        keys = ("published_clips", "published_songs")
+        title = "published for artist20, clips / songs"
+        columns.append(Column(title, keys, "{:.2f}".format))
+    runs = [[trained[r.variant, r.seconds, seed] for seed in seeds] for r in rows]
+    found = [scores(of_row, row.branch) for row, of_row in zip(rows, runs, strict=True)]
+    cells = []
+    for place, row in enumerate(rows):
+        cells.append(
+            {
+                **dict(zip(headings, row.labels, strict=True)),
+                "variant": row.variant,
+                "seeds": " ".join(map(str, seeds)),
+                **by_key(found[place]),
+                "parameters": runs[place][0].result["parameters"],
+            }
+        )
+        if row.against not in (None, place):
+            lead = Lead.of(found[place]["songs"], found[row.against]["songs"])
+            cells[-1]["songs_minus_baseline"] = lead
+        if published and (values := _published(row)):
+            cells[-1] |= dict(zip(keys, values, strict=True))
+    note = f"{number_of(seeds)}. {READING}"
+    return Table.of(name, TABLES[name], columns, cells, note)
+
+
+def _published(row):
+    """What is published of a row: of original audio and whole losses alone."""
+    name = {"none": "crnn_fgnl", "lca": "crnn_fgnl+lca"}.get(row.variant)
+    return PUBLISHED.get((name, row.seconds)) if row.branch == "logits" else None
+
+
+def _below(trained):
+    """Whether the counterfactual stays below the main branch, a sentence."""
+    tests = [run.result["test"] for run in trained.values()]
+    gaps = np.array([test["cf_song"]["f1"] - test["song"]["f1"] for test in tests])
+    below, level, above = (gaps < 0).sum(), (gaps == 0).sum(), (gaps > 0).sum()
+    return (
+        "The counterfactual beside the main branch, F1 over songs of each of the "
+        f"{len(gaps)} runs: below it in {below}, level with it in {level}, above it in "
+        f"{above}."
+    )
