@@ -5,6 +5,7 @@ import numpy as np
 from lca_keras.evaluation import scoring
 from lca_keras.explanation import saliency
 from lca_keras.studies.laboratory import contents, load_predictions, save_predictions
+from lca_keras.studies.scores import scores_of
 
 
 class Listening:
@@ -57,9 +58,12 @@ class Listening:
         """The `ClipPredictions` of a version of the songs, as stored."""
         return load_predictions(self._path(trained, name))
 
-    def decisions(self, trained, name):
-        """The `Decisions` about a version of the songs."""
-        return self.predictions(trained, name).decide()
+    def scores(self, runs):
+        """Dict from version to the scores of `Trained` of several seeds."""
+        return {
+            name: scores_of([self.predictions(run, name).decide() for run in runs])
+            for name in self.laboratories
+        }
 
 
 def activations(network, clips, classes):

@@ -1,6 +1,5 @@
 """What an experiment leaves: tables in Markdown, CSV and LaTeX, pictures, a record."""
 
-import collections.abc
 import dataclasses
 import pathlib
 
@@ -13,11 +12,10 @@ def describe(value):
     return value.describe() if hasattr(value, "describe") else str(value)
 
 
-@dataclasses.dataclass(frozen=True)
 class Column:
     """A column of a table: where its values are in a row, and how they read.
 
-    Attributes:
+    Args:
         title: Heading; an empty one is for programs alone.
         keys: Names of the values in a row, and of their numbers in the CSV. Those that
             a row lacks are left out.
@@ -25,10 +23,8 @@ class Column:
         between: String, stands between several values.
     """
 
-    title: str
-    keys: tuple[str, ...]
-    read: collections.abc.Callable = describe
-    between: str = " / "
+    def __init__(self, title, *keys, read=describe, between=" / "):
+        self.title, self.keys, self.read, self.between = title, keys, read, between
 
     def cell(self, row):
         """The values of a row for people."""
@@ -36,14 +32,13 @@ class Column:
         return self.between.join(map(self.read, there))
 
     def record(self, row):
-        """The values of a row for programs, by name."""
+        """The values of a row for programs, by name; a score is several numbers."""
         record = {}
         for key in self.keys:
             if key in row:
                 value = row[key]
-                # A score is several numbers.
-                several = hasattr(value, "record")
-                record |= value.record(key) if several else {key: value}
+                has_more = hasattr(value, "record")
+                record |= value.record(key) if has_more else {key: value}
         return record
 
 
@@ -218,26 +213,19 @@ def check_settings(folder, name, settings):
     path = pathlib.Path(folder, f"{name}.json")
     if not path.exists():
         return
-    kept = Result.load(path).settings
-    wanted = files.as_json(settings)
-
-    def grown(old, new):
+    kept, wanted = _flat(Result.load(path).settings), _flat(files.as_json(settings))
+    differ = []
+    for key in sorted(kept.keys() | wanted):
+        old, new = kept.get(key), wanted.get(key)
         lists = isinstance(old, list) and isinstance(new, list)
-        return lists and all(value in new for value in old)
-
-    kept, wanted = _flat(kept), _flat(wanted)
-    differ = sorted(
-        name
-        for name in kept.keys() | wanted
-        if kept.get(name) != wanted.get(name)
-        and not grown(kept.get(name), wanted.get(name))
-    )
+        grown = lists and all(value in new for value in old)
+        if old != new and not grown:
+            differ.append(f"{key}: {old}, not {new}")
     if differ:
-        listed = "; ".join(f"{k}: {kept.get(k)}, not {wanted.get(k)}" for k in differ)
         raise UserError(
-            f"{path} is of other settings ({listed}). Choose another --out, or delete "
-            f"{path} (finished trainings are kept). Seeds and variants can be added, "
-            "not taken away"
+            f"{path} is of other settings ({'; '.join(differ)}). Choose another --out, "
+            f"or delete {path} (finished trainings are kept). Seeds and variants can "
+            "be added, not taken away"
         )
 
 

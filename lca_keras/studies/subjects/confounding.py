@@ -60,15 +60,9 @@ class Confounding(OwnCorpora):
     def show(self, trained, found):
         """The table, and curves over confounding."""
         scored = {
-            (value, variant): {
-                bands: scores.scores_of(
-                    [
-                        self.listening.decisions(each, bands)
-                        for each in self.of_seeds(trained, value, variant)
-                    ]
-                )
-                for bands in BANDS
-            }
+            (value, variant): self.listening.scores(
+                self.of_seeds(trained, value, variant)
+            )
             for value in self.values
             for variant in self.variants
         }
@@ -80,26 +74,25 @@ class Confounding(OwnCorpora):
 
     def _table(self, scored, trained, found):
         columns = [
-            Column("confounding", ("confounding",), "{:g}".format),
-            Column("training", ("variant",)),
+            Column("confounding", "confounding", read="{:g}".format),
+            Column("training", "variant"),
         ]
         for bands in BANDS:
-            columns.append(Column("", (f"{bands}_clips",)))
-            columns.append(Column(f"F1 songs, band: {bands}", (f"{bands}_songs",)))
+            columns.append(Column("", f"{bands}_clips"))
+            columns.append(Column(f"F1 songs, band: {bands}", f"{bands}_songs"))
         columns += [
-            Column(f"{_OTHER} minus none", ("other_songs_minus_none",)),
+            Column(f"{_OTHER} minus none", "other_songs_minus_none"),
             Column(
-                f"{_OTHER} LCA minus the same without",
-                ("other_songs_minus_without_lca",),
+                f"{_OTHER} LCA minus the same without", "other_songs_minus_without_lca"
             ),
-            Column("follows voice / band", ("follows_voice", "follows_band")),
+            Column("follows voice / band", "follows_voice", "follows_band"),
             Column(
                 "CAM on the voice, convolution / FGNL",
-                tuple(f"cam_on_voice_{layer}" for layer in saliency.LAYERS),
+                *(f"cam_on_voice_{layer}" for layer in saliency.LAYERS),
             ),
             Column(
                 "validation clips, counterfactual minus main; mean |A − A~|",
-                ("counterfactual_minus_main", "attention_distance"),
+                *("counterfactual_minus_main", "attention_distance"),
                 between="; ",
             ),
         ]

@@ -145,34 +145,28 @@ class Figure1(Study):
 
     def _table(self, trained, found):
         title = "CAM in the band, convolution / FGNL"
-        columns = [Column("training", ("variant",))]
+        columns = [Column("training", "variant")]
         for name in HEARINGS:
             key = name.replace(" ", "_")
-            columns.append(Column("", (f"{key}_clips",)))
-            columns.append(Column(f"F1 songs, {name}", (f"{key}_songs",)))
+            columns.append(Column("", f"{key}_clips"))
+            columns.append(Column(f"F1 songs, {name}", f"{key}_songs"))
         columns += [
-            Column("noised songs: minus the first row", ("noised_songs_minus_first",)),
-            Column("taken for the noisy artist", ("taken_for_the_artist",)),
-            Column(title, tuple(f"cam_in_band_{name}" for name in saliency.LAYERS)),
+            Column("noised songs: minus the first row", "noised_songs_minus_first"),
+            Column("taken for the noisy artist", "taken_for_the_artist"),
+            Column(title, *(f"cam_in_band_{name}" for name in saliency.LAYERS)),
             Column(
-                "silhouette, clean / noised", ("silhouette_clean", "silhouette_noised")
+                "silhouette, clean / noised", "silhouette_clean", "silhouette_noised"
             ),
         ]
-        rows, first = [], None
+        rows = []
         for variant in self.variants:
             row = {"variant": variant}
-            for name in HEARINGS:
-                decisions = [
-                    self.listening.decisions(each, name)
-                    for each in self.of_seeds(trained, variant)
-                ]
-                scored = scores.scores_of(decisions)
-                row |= scores.prefixed(name.replace(" ", "_"), scored)
-            if first is None:
-                first = scored["songs"]
-            else:
-                lead = scores.Lead.of(scored["songs"], first)
-                row["noised_songs_minus_first"] = lead
+            scored = self.listening.scores(self.of_seeds(trained, variant))
+            for name, levels in scored.items():
+                row |= scores.prefixed(name.replace(" ", "_"), levels)
+            if rows:
+                pair = (row["noised_songs"], rows[0]["noised_songs"])
+                row["noised_songs_minus_first"] = scores.Lead.of(*pair)
             for key in ("taken_for_the_artist", "cam_in_band", "silhouette"):
                 told = scores.over_seeds(self.of_seeds(found, variant), key)
                 several = isinstance(told, dict)

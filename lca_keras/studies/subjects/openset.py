@@ -118,20 +118,18 @@ def _table(results, note):
     """
     sounds = next(iter(results.values()))[0]["sounds"]
     columns = [
-        Column("confounding", ("confounding",), "{:g}".format),
-        Column("training", ("variant",)),
-        Column("AUROC songs", ("auroc_songs",)),
-        Column("clips", ("auroc_clips",)),
-        Column("known songs rejected", ("known_rejected",)),
-        Column("strangers' songs rejected", ("strange_rejected",)),
-        Column("not named, least of five kinds of sound", ("sounds",)),
-        Column("enrolled: F1", ("enrolled",)),
-        Column("trained: F1", ("trained",)),
-        Column("others, before / after", ("before", "after")),
-        Column(
-            "duets, error: alternating / overlapping", ("alternating", "overlapping")
-        ),
-        Column("", tuple(f"not named: {kind}" for kind in sounds)),
+        Column("confounding", "confounding", read="{:g}".format),
+        Column("training", "variant"),
+        Column("AUROC songs", "auroc_songs"),
+        Column("clips", "auroc_clips"),
+        Column("known songs rejected", "known_rejected"),
+        Column("strangers' songs rejected", "strange_rejected"),
+        Column("not named, least of five kinds of sound", "sounds"),
+        Column("enrolled: F1", "enrolled"),
+        Column("trained: F1", "trained"),
+        Column("others, before / after", "before", "after"),
+        Column("duets, error: alternating / overlapping", "alternating", "overlapping"),
+        Column("", *(f"not named: {kind}" for kind in sounds)),
     ]
     rows = []
     for (value, variant), of_seeds in results.items():
@@ -159,11 +157,11 @@ def _table(results, note):
 
 def _table_of_ways(results, note):
     """The `Table` of the ways to tell strangers."""
-    columns = [Column("score", ("score",))]
+    columns = [Column("score", "score")]
     for value, variant in results:
         title = f"{variant}, confounding {value:g}: AUROC songs / clips"
-        keys = tuple(f"{variant}_{value:g}_{level}" for level in ("songs", "clips"))
-        columns.append(Column(title, keys))
+        keys = (f"{variant}_{value:g}_{level}" for level in ("songs", "clips"))
+        columns.append(Column(title, *keys))
     rows = []
     for name in next(iter(results.values()))[0]["scores"]:
         row = {"score": name}

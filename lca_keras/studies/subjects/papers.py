@@ -13,14 +13,29 @@ from lca_keras.studies.scores import LEVELS, READING, Lead, by_key, number_of, s
 from lca_keras.studies.study import Study, has_vocals, list_songs
 
 # Published for artist20, album split, original audio: the mean of three runs, F1 over
-# clips and over songs (Lin et al., 2025).
+# clips and over songs (Lin et al., 2025), of CRNN_FGNL without LCA and with.
 PUBLISHED = {
-    ("crnn_fgnl", 3): (0.52, 0.72),
-    ("crnn_fgnl", 5): (0.54, 0.73),
-    ("crnn_fgnl", 10): (0.55, 0.73),
-    ("crnn_fgnl+lca", 3): (0.53, 0.74),
-    ("crnn_fgnl+lca", 5): (0.56, 0.78),
-    ("crnn_fgnl+lca", 10): (0.59, 0.75),
+    ("none", 3): (0.52, 0.72),
+    ("none", 5): (0.54, 0.73),
+    ("none", 10): (0.55, 0.73),
+    ("lca", 3): (0.53, 0.74),
+    ("lca", 5): (0.56, 0.78),
+    ("lca", 10): (0.59, 0.75),
+}
+TABLES = {
+    "table1": "Random and learned counterfactual attention, by terms of the loss",
+    "table2": "Two-step training",
+    "table3": "Models, lengths of clips, and audio",
+    "table4": "Counterfactual and main branch",
+}
+_BASELINES = {**dict.fromkeys(TABLES, "CRNN_FGNL"), "table4": "main branch"}
+_LOSS_TERMS = {
+    "main": "CE(y)",
+    "effect": "effect",
+    "cf": "CE(y~)",
+    "ent_cf": "H(y~)",
+    "att": "|A − A~|",
+    "ent_main": "H(y)",
 }
 
 
@@ -33,119 +48,81 @@ class Row:
         variant: Words as `lca_keras.studies.laboratory.configure` takes them.
         seconds: Int, length of a clip.
         branch: `"logits"` or `"cf_logits"`.
-        against: Index of the row that it is compared with, or `None`.
+        against: Index of the row that it is compared with.
     """
 
     labels: tuple[str, ...]
     variant: str
     seconds: int
     branch: str = "logits"
-    against: int | None = 0
+    against: int = 0
 
 
-_LOSS_TERMS = {
-    "main": "CE(y)",
-    "effect": "effect",
-    "cf": "CE(y~)",
-    "ent_cf": "H(y~)",
-    "att": "|A − A~|",
-    "ent_main": "H(y)",
+def _with_terms(title, variant, used):
+    """A row of table 1: its labels mark the terms that are used, from the first on."""
+    off = [f"no-{term}" for term in list(_LOSS_TERMS)[used:] if variant == "lca"]
+    marks = ["×"] * used + [""] * (len(_LOSS_TERMS) - used)
+    return (title, *marks), "+".join([variant, *off])
+
+
+# Headings; and rows: labels, variant and, if it is another one, the branch.
+_ROWS = {
+    "table1": (
+        ("training", *_LOSS_TERMS.values()),
+        (
+            _with_terms("CRNN_FGNL", "none", 1),
+            _with_terms("with CAL", "cal", 2),
+            *(_with_terms("with LCA", "lca", used) for used in range(2, 7)),
+        ),
+    ),
+    "table2": (
+        ("training", "two-step"),
+        (
+            (("CRNN_FGNL", ""), "none"),
+            (("with LCA", "no"), "lca+one-step"),
+            (("with LCA", "yes"), "lca"),
+        ),
+    ),
+    "table3": (
+        ("model",),
+        (
+            (("CRNN",), "crnn"),
+            (("CRNNM",), "crnnm"),
+            (("CRNN_FGNL",), "none"),
+            (("CRNN_FGNL with LCA",), "lca"),
+        ),
+    ),
+    "table4": (
+        ("branch of CRNN_FGNL with LCA",),
+        ((("main",), "lca"), (("counterfactual",), "lca", "cf_logits")),
+    ),
 }
-
-
-def table1(seconds):
-    """CRNN_FGNL, with random attention, and with LCA term by term.
-
-    Returns:
-        Tuple of headings and list of `Row`.
-    """
-    mark, terms = "×", list(_LOSS_TERMS)
-    rows = [
-        Row(("CRNN_FGNL", mark, *[""] * 5), "none", seconds),
-        Row(("with CAL", mark, mark, *[""] * 4), "cal", seconds),
-    ]
-    for used in range(2, len(terms) + 1):
-        marks = [mark if place < used else "" for place in range(len(terms))]
-        off = [f"no-{term}" for term in terms[used:]]
-        rows.append(Row(("with LCA", *marks), "+".join(["lca", *off]), seconds))
-    return ["training", *_LOSS_TERMS.values()], rows
-
-
-def table2(seconds):
-    """LCA with two-step training and without; see `table1`."""
-    return ["training", "two-step"], [
-        Row(("CRNN_FGNL", ""), "none", seconds),
-        Row(("with LCA", "no"), "lca+one-step", seconds),
-        Row(("with LCA", "yes"), "lca", seconds),
-    ]
-
-
-_MODELS = {
-    "CRNN": "crnn",
-    "CRNNM": "crnnm",
-    "CRNN_FGNL": "none",
-    "CRNN_FGNL with LCA": "lca",
-}
-
-
-def table3(lengths, vocals):
-    """Four models, lengths of clips, and kinds of audio; see `table1`.
-
-    Args:
-        lengths: Ints, seconds of a clip.
-        vocals: Whether the voice alone is heard too.
-    """
-    rows = []
-    kinds = {"original": "", "vocal-only": "+vocals"}
-    for audio, word in list(kinds.items())[: 1 + vocals]:
-        for seconds in lengths:
-            # The baseline of LCA is the same network without it.
-            baseline = len(rows) + list(_MODELS).index("CRNN_FGNL")
-            for name, variant in _MODELS.items():
-                labels = (audio, f"{seconds} s", name)
-                rows.append(Row(labels, variant + word, seconds, against=baseline))
-    return ["audio", "clip", "model"], rows
-
-
-def table4(seconds):
-    """The counterfactual against the main branch; see `table1`."""
-    return ["branch of CRNN_FGNL with LCA"], [
-        Row(("main",), "lca", seconds),
-        Row(("counterfactual",), "lca", seconds, branch="cf_logits"),
-    ]
-
-
-TABLES = {
-    "table1": "Random and learned counterfactual attention, by terms of the loss",
-    "table2": "Two-step training",
-    "table3": "Models, lengths of clips, and audio",
-    "table4": "Counterfactual and main branch",
-}
-
-_BASELINES = {**dict.fromkeys(TABLES, "CRNN_FGNL"), "table4": "main branch"}
 
 
 def rows_of(name, lengths, vocals=False):
-    """Headings and rows of a table by its name, for lengths of clips in seconds."""
+    """Headings and `Row`s of a table by its name.
+
+    Args:
+        name: Of `TABLES`.
+        lengths: Ints, seconds of a clip.
+        vocals: Whether the voice alone is heard too, in table 3.
+    """
+    headings, kinds = _ROWS[name]
+    # The baseline of LCA is the same network without it.
+    plain = [n for n, (_, variant, *_) in enumerate(kinds) if variant == "none"]
     if name == "table3":
-        return table3(lengths, vocals)
-    build = {"table1": table1, "table2": table2, "table4": table4}[name]
-    if len(lengths) == 1:
-        return build(lengths[0])
+        headings = ("audio", "clip", *headings)
+    elif len(lengths) > 1:
+        headings = ("clip", *headings)
     rows = []
-    for seconds in lengths:
-        headings, more = build(seconds)
-        first = len(rows)
-        for row in more:
-            against = row.against + first
-            labels = (f"{seconds} s", *row.labels)
-            rows.append(dataclasses.replace(row, labels=labels, against=against))
-    return ["clip", *headings], rows
-
-
-def default_lengths(name, config):
-    """Lengths of clips where none are asked for."""
-    return CLIP_SECONDS if name == "table3" else (config.train.clip_seconds,)
+    for audio, word in (("original", ""), ("vocal-only", "+vocals"))[: 1 + vocals]:
+        for seconds in lengths:
+            baseline = len(rows) + sum(plain)
+            for labels, variant, *branch in kinds:
+                labels = (audio, f"{seconds} s", *labels)[-len(headings) :]
+                row = Row(labels, variant + word, seconds, *branch)
+                rows.append(dataclasses.replace(row, against=baseline))
+    return list(headings), rows
 
 
 def trainings(rows, config, seeds, separator=None):
@@ -159,9 +136,6 @@ def trainings(rows, config, seeds, separator=None):
     return wanted
 
 
-# === From options to a table ===
-
-
 class PaperTable(Study):
     """Tables 1 to 4 of the paper."""
 
@@ -170,7 +144,9 @@ class PaperTable(Study):
         self.title = TABLES[args.name]
         self.source, split_file = self.data()
         self.config = self.configuration().replace(split={"file": split_file})
-        lengths = args.clip_seconds or default_lengths(args.name, self.config)
+        usual = (self.config.train.clip_seconds,)
+        usual = CLIP_SECONDS if args.name == "table3" else usual
+        lengths = args.clip_seconds or usual
         self.notes = []
         vocals = args.name == "table3" and self._add_vocals()
         self.headings, self.rows = rows_of(args.name, tuple(lengths), vocals)
@@ -230,16 +206,16 @@ def build(name, headings, rows, trained, seeds, published=False):
         published: Whether to show what was published for artist20 beside it.
     """
     columns = [
-        *(Column(heading, (heading,)) for heading in headings),
-        Column("", ("variant", "seeds")),
-        *(Column(f"F1 {level}", (key,)) for level, key in LEVELS.items()),
-        Column(f"songs: minus {_BASELINES[name]}", ("songs_minus_baseline",)),
-        Column("parameters", ("parameters",), "{:,}".format),
+        *(Column(heading, heading) for heading in headings),
+        Column("", "variant", "seeds"),
+        *(Column(f"F1 {level}", key) for level, key in LEVELS.items()),
+        Column(f"songs: minus {_BASELINES[name]}", "songs_minus_baseline"),
+        Column("parameters", "parameters", read="{:,}".format),
     ]
+    keys = ("published_clips", "published_songs")
     if published:
-        keys = ("published_clips", "published_songs")
         title = "published for artist20, clips / songs"
-        columns.append(Column(title, keys, "{:.2f}".format))
+        columns.append(Column(title, *keys, read="{:.2f}".format))
     runs = [[trained[r.variant, r.seconds, seed] for seed in seeds] for r in rows]
     found = [scores(of_row, row.branch) for row, of_row in zip(rows, runs, strict=True)]
     cells = []
@@ -253,19 +229,15 @@ def build(name, headings, rows, trained, seeds, published=False):
                 "parameters": runs[place][0].result["parameters"],
             }
         )
-        if row.against not in (None, place):
+        if row.against != place:
             lead = Lead.of(found[place]["songs"], found[row.against]["songs"])
             cells[-1]["songs_minus_baseline"] = lead
-        if published and (values := _published(row)):
+        # Of original audio, whole losses and the main branch alone.
+        if row.branch == "logits" and (row.variant, row.seconds) in PUBLISHED:
+            values = PUBLISHED[row.variant, row.seconds]
             cells[-1] |= dict(zip(keys, values, strict=True))
     note = f"{number_of(seeds)}. {READING}"
     return Table.of(name, TABLES[name], columns, cells, note)
-
-
-def _published(row):
-    """What is published of a row: of original audio and whole losses alone."""
-    name = {"none": "crnn_fgnl", "lca": "crnn_fgnl+lca"}.get(row.variant)
-    return PUBLISHED.get((name, row.seconds)) if row.branch == "logits" else None
 
 
 def _below(trained):

@@ -48,13 +48,12 @@ def drums(rng, size, rate):
     ]
 
 
-def duet(songs, pair, root, overlapping, seed):
+def duet(songs, pair, overlapping, seed):
     """Two singers who take turns over one band, by their test songs' stems.
 
     Args:
-        songs: Dict from artist to rows of the manifest.
+        songs: Dict from artist to a list of `lca_keras.data.catalogue.Song`.
         pair: Two artists.
-        root: Folder of the corpus.
         overlapping: Whether each turn begins half a turn early, while the other one
             still sings.
         seed: Int, chooses the songs.
@@ -64,18 +63,16 @@ def duet(songs, pair, root, overlapping, seed):
     """
     rng = np.random.default_rng(seed)
     chosen = [songs[name][int(rng.integers(len(songs[name])))] for name in pair]
-    stems = []
-    for row in chosen:
-        read = [
-            soundfile.read(root / row[f"{stem}_path"], dtype="float32")
-            for stem in ("vocals", "accompaniment")
+    rate = soundfile.info(chosen[0].vocals_path).samplerate
+    (first, band), (other, other_band) = (
+        [
+            soundfile.read(path, dtype="float32")[0]
+            for path in (song.vocals_path, song.accompaniment_path)
         ]
-        rate = read[0][1]
-        stems.append([samples for samples, _ in read])
+        for song in chosen
+    )
     # Voices over one band, each as loud over it as over its own.
-    band = stems[0][1]
-    level = np.sqrt(np.mean(band**2) / np.mean(stems[1][1] ** 2))
-    voices = [stems[0][0], stems[1][0] * level]
+    voices = [first, other * np.sqrt(np.mean(band**2) / np.mean(other_band**2))]
     size = min(map(len, (band, *voices)))
     band, voices = np.tile(band[:size], 2), [np.tile(v[:size], 2) for v in voices]
     turn = int(TURN_SECONDS * rate)

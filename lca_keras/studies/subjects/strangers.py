@@ -7,8 +7,7 @@ import tempfile
 import numpy as np
 import soundfile
 
-from lca_keras.base import files
-from lca_keras.data import split
+from lca_keras.data import catalogue, split
 from lca_keras.studies.subjects import sounds, ways
 from lca_keras.voices import openset, strangers, timeline
 
@@ -76,7 +75,8 @@ def _measure(laboratory, corpus, trained, everyone):
     with tempfile.TemporaryDirectory() as folder:
         identifier = _identifier(trained, model, gallery, folder)
         root = pathlib.Path(laboratory.source.data).parent
-        about = (identifier, trained, corpus.sample_rate, root, folder)
+        songs = _test_songs(trained, corpus, root)
+        about = (identifier, trained, songs, corpus.sample_rate, folder)
         told["sounds"] = _sounds(*about)
         told["duets"] = _duets(*about)
     return told
@@ -112,23 +112,25 @@ def _identifier(trained, model, gallery, folder):
 # === Sounds that nobody sings, and duets ===
 
 
-def _test_songs(trained, root):
-    """Dict from artist to rows of the manifest: known test songs."""
-    parts, found = split.parts_by_name(root / "split.csv"), {}
-    for row in files.read_csv(root / "manifest.csv"):
-        key = row["artist"], row["album"], row["song"]
-        if row["artist"] in trained.artists and parts[key] == "test":
-            found.setdefault(row["artist"], []).append(row)
-    return found
+def _test_songs(trained, corpus, root):
+    """Dict from artist to the list of `Song`s in test, of known artists."""
+    songs = catalogue.load(root / "manifest.csv")
+    parts = split.read_split(root / "split.csv", songs)
+    tested = [song for song in songs if parts[song.key] == "test"]
+    return {
+        name: [song for song in tested if song.artist == name]
+        for name in map(corpus.artist_name, range(corpus.artists))
+        if name in trained.artists
+    }
 
 
-def _sounds(identifier, trained, rate, root, folder):
+def _sounds(identifier, trained, songs, rate, folder):
     """Shares of sounds of each kind that are given no name."""
     from lca_keras.audio.decode import AudioError
 
     rng = np.random.default_rng(trained.config.train.seed)
     size, count = 16 * rate, sounds.SOUNDS
-    songs = [row for rows in _test_songs(trained, root).values() for row in rows]
+    songs = [song for own in songs.values() for song in own]
     chosen = rng.permutation(len(songs))[:count]
     made = {
         "white noise": [0.1 * rng.standard_normal(size) for _ in range(count)],
@@ -136,8 +138,7 @@ def _sounds(identifier, trained, rate, root, folder):
         "a spoken voice": sounds.spoken(rng, size, rate),
         "a drum loop": sounds.drums(rng, size, rate),
         "instrumentals of known songs": [
-            soundfile.read(root / songs[number]["accompaniment_path"])[0]
-            for number in chosen
+            soundfile.read(songs[number].accompaniment_path)[0] for number in chosen
         ],
     }
     path = pathlib.Path(folder, "sound.wav")
@@ -155,17 +156,17 @@ def _sounds(identifier, trained, rate, root, folder):
     }
 
 
-def _duets(identifier, trained, rate, root, folder):
+def _duets(identifier, trained, songs, rate, folder):
     """Error rates of timelines, of singers who alternate and who overlap."""
     rng = np.random.default_rng(trained.config.train.seed)
-    songs, path = _test_songs(trained, root), pathlib.Path(folder, "duet.wav")
+    path = pathlib.Path(folder, "duet.wav")
     rates = {"alternating": [], "overlapping": []}
     for number in range(_DUETS):
         pair = rng.permutation(len(trained.artists))[:2]
         pair = [trained.artists[place] for place in pair]
         for kind, errors in rates.items():
             overlapping = kind == "overlapping"
-            samples, turns = sounds.duet(songs, pair, root, overlapping, number)
+            samples, turns = sounds.duet(songs, pair, overlapping, number)
             soundfile.write(path, samples, rate, subtype="FLOAT")
             said = [
                 (each.start, each.end, each.label)
@@ -191,47 +192,40 @@ def _enrolled(gallery, heard, temperature, strange, trained, everyone, artists):
     """
     rng = np.random.default_rng(trained.config.train.seed)
     songs = heard["strange", "train"]
-    extended = dataclasses.replace(gallery, threshold=-1.0)
-    keys = list(songs.predictions.songs)
-    labels = songs.predictions.labels
-    singer = {key: labels[clips[0]] for key, clips in songs.predictions.songs.items()}
+    groups, labels = songs.predictions.songs.values(), songs.predictions.labels
+    closed = extended = dataclasses.replace(gallery, threshold=-1.0)
     for number, name in enumerate(strange):
-        own = [key for key in keys if singer[key] == number]
+        own = [clips for clips in groups if labels[clips[0]] == number]
         prints = []
         for place in rng.permutation(len(own))[:ENROLLED_BY]:
-            clips = songs.predictions.songs[own[place]]
-            voiced = clips[songs.voice[clips] >= openset.VOICED]
+            voiced = own[place][songs.voice[own[place]] >= openset.VOICED]
             prints.append(songs.voiceprints[voiced].mean(axis=0))
         extended = extended.with_singer(name, prints)
-    names = [*trained.artists, *strange]
 
     def named(gallery, one, offset=0):
-        truth, said = [], []
-        for key, verdict in strangers.verdicts(gallery, one, temperature).items():
-            label = one.predictions.labels[one.predictions.songs[key][0]]
-            truth.append(offset + int(label))
-            said.append(-1 if verdict.singer is None else verdict.singer)
-        return np.array(truth), np.array(said)
+        """Arrays `(songs,)`, true places of the singers and those that are said."""
+        told = strangers.verdicts(gallery, one, temperature).values()
+        said = [-1 if each.singer is None else each.singer for each in told]
+        return one.predictions.decide().song_labels + offset, np.array(said)
 
-    closed = dataclasses.replace(gallery, threshold=-1.0)
+    count = len(trained.artists)
+    known, new = range(count), range(count, count + len(strange))
     before = named(closed, heard["known", "test"])
     after = named(extended, heard["known", "test"])
-    new = named(extended, heard["strange", "test"], len(trained.artists))
-    truth, said = (np.concatenate(pair) for pair in zip(after, new, strict=True))
+    added = named(extended, heard["strange", "test"], count)
+    everybody = map(np.concatenate, zip(after, added, strict=True))
     decisions = everyone.predictions.decide()
-    places = [artists.index(name) for name in names]
-    full = _f1_by_class(decisions.song_labels, decisions.votes, places)
-    by_class = _f1_by_class(truth, said, range(len(names)))
-    count = len(trained.artists)
+    places = [artists.index(name) for name in strange]
     return {
-        "new": float(np.mean(by_class[count:])),
-        "trained": float(np.mean(full[count:])),
-        "before": float(np.mean(_f1_by_class(*before, range(count)))),
-        "after": float(np.mean(_f1_by_class(*after, range(count)))),
+        "new": _f1(*everybody, new),
+        "trained": _f1(decisions.song_labels, decisions.votes, places),
+        "before": _f1(*before, known),
+        "after": _f1(*after, known),
     }
 
 
-def _f1_by_class(truth, said, classes):
+def _f1(truth, said, classes):
     from sklearn.metrics import f1_score
 
-    return f1_score(truth, said, labels=list(classes), average=None, zero_division=0)
+    how = {"average": "macro", "zero_division": 0}
+    return float(f1_score(truth, said, labels=list(classes), **how))
