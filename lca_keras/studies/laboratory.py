@@ -153,9 +153,8 @@ class Laboratory:
         from lca_keras.data import corpus, split
 
         songs = self.corpus(config)
-        parts = split.parts_by_name(config.split.file)
-        named = {s.key: parts.get((s.artist, s.album, s.song)) for s in songs.songs}
-        part_of = {key: part for key, part in named.items() if part == "test"}
+        parts = split.read_split(config.split.file, songs.songs, partial=True)
+        part_of = {key: part for key, part in parts.items() if part == "test"}
         sources = corpus.clip_sources(songs, part_of, artists, config, ["test"])
         return sources["test"]
 

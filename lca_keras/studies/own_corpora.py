@@ -66,26 +66,26 @@ class OwnCorpora(Study):
         Returns:
             Dict from confounding to manifest, and dict from test bands to manifest.
         """
-        made = {
-            f"confounding-{value:g}": {"confounding": value} for value in self.values
-        }
-        tested = {
-            f"test-{bands}": {"confounding": 0.0, "test_bands": bands}
-            for bands in test_bands
-        }
         folder = self.made()
+
+        def write(name, parts=synthesis.PARTS, **changes):
+            corpus = dataclasses.replace(self.corpus, **changes)
+            how = {"stems": True, "progress": progress, "parts": parts}
+            synthesis.write_corpus(corpus, folder / name, **how)
+            return folder / name / "manifest.csv"
+
         with (
             files.lock(folder / ".synthesis.lock"),
             self.crew.audience.progress("Synthesising songs") as progress,
         ):
-            for name, changes in {**made, **tested}.items():
-                parts = ("test",) if name in tested else synthesis.PARTS
-                corpus = dataclasses.replace(self.corpus, **changes)
-                synthesis.write_corpus(
-                    corpus, folder / name, stems=True, progress=progress, parts=parts
+            made = {
+                value: write(f"confounding-{value:g}", confounding=value)
+                for value in self.values
+            }
+            tested = {
+                bands: write(
+                    f"test-{bands}", ("test",), confounding=0.0, test_bands=bands
                 )
-        paths = [folder / name / "manifest.csv" for name in (*made, *tested)]
-        return (
-            dict(zip(self.values, paths, strict=False)),
-            dict(zip(test_bands, paths[len(made) :], strict=True)),
-        )
+                for bands in test_bands
+            }
+        return made, tested

@@ -34,35 +34,29 @@ class Plan:
 
     def missing(self):
         """Names of the trainings that have no result yet."""
-        return [
-            name
-            for name, (folder, settings, _) in self.cells.items()
-            if not _has_result(folder, settings)
-        ]
+        return [name for name in self.cells if not self._has_result(name)]
 
     def epochs(self):
         """Epochs that are done, and all."""
         done = total = 0
-        for name, (folder, settings, _) in self.cells.items():
+        for name, (folder, _, _) in self.cells.items():
             epochs = self.trainings[name][2].train.epochs
-            total += epochs
-            finished = _has_result(folder, settings)
-            done += epochs if finished else min(_epoch(folder), epochs)
+            state = _read(folder / "checkpoints" / "state.json")
+            finished = epochs if self._has_result(name) else state.get("epoch", 0)
+            done, total = done + min(finished, epochs), total + epochs
         return done, total
 
+    def _has_result(self, name):
+        folder, settings, _ = self.cells[name]
+        cell = _read(folder / "cell.json")
+        return "result" in cell and cell["settings"] == files.as_json(settings)
 
-def _has_result(folder, settings):
+
+def _read(path):
+    """A dict of a JSON file that another process may be about to write."""
     with contextlib.suppress(OSError, ValueError):
-        cell = files.read_json(folder / "cell.json")
-        return cell["settings"] == files.as_json(settings) and "result" in cell
-    return False
-
-
-def _epoch(folder):
-    """Epochs that a training has finished."""
-    with contextlib.suppress(OSError, ValueError):
-        return files.read_json(folder / "checkpoints" / "state.json")["epoch"]
-    return 0
+        return files.read_json(path)
+    return {}
 
 
 def duration(seconds):

@@ -160,9 +160,24 @@ def over_seeds(results, *path, kind=Plain):
     return kind(results)
 
 
-def by_key(scores):
-    """What `scores` returned with the keys of `LEVELS`, for a table's row."""
-    return {LEVELS[level]: score for level, score in scores.items()}
+def compared(found, against, seeds):
+    """Rows of a table: scores by level, and how far songs are ahead of another row's.
+
+    Args:
+        found: List of what `scores` returned, one for each row.
+        against: List of ints, the rows that they are compared with; a row's own place
+            means with none.
+        seeds: List of ints.
+    """
+    rows = []
+    for place, (levels, other) in enumerate(zip(found, against, strict=True)):
+        row = {"seeds": " ".join(map(str, seeds))}
+        row |= {LEVELS[level]: score for level, score in levels.items()}
+        if other != place:
+            lead = Lead.of(levels["songs"], found[other]["songs"])
+            row["songs_minus_baseline"] = lead
+        rows.append(row)
+    return rows
 
 
 def prefixed(prefix, values):

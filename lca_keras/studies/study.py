@@ -33,9 +33,12 @@ class Study(abc.ABC):
         measuring: String, what goes on while cells beside the trainings are computed.
         config: `Config` that variants change.
         settings: Dict for JSON, all that decides the result.
+        listening: `lca_keras.studies.listening.Listening` that all trainings do, or
+            `None`.
     """
 
     title = ""
+    listening = None
     measuring = "Listening"
 
     def __init__(self, args, crew):
@@ -50,7 +53,9 @@ class Study(abc.ABC):
 
     def measurements(self, trained):
         """Dict from a name to the arguments of a cell that follows from trainings."""
-        return {}
+        if self.listening is None:
+            return {}
+        return {name: self.listening.cell(each) for name, each in trained.items()}
 
     @abc.abstractmethod
     def show(self, trained, found):
@@ -86,7 +91,7 @@ class Study(abc.ABC):
 
     # === Options ===
 
-    def configuration(self, stems=False):
+    def configuration(self, split_file=None, stems=False):
         """The configuration that variants change, for mixtures or stems.
 
         Raises:
@@ -94,22 +99,26 @@ class Study(abc.ABC):
         """
         args, own = self.args, getattr(self.args, "data", None) is not None
         config = get_preset(args.preset or ("paper" if own else "demo"))
-        epochs = args.epochs or config.train.epochs
-        warm_up = args.warmup_epochs
-        warm_up = config.train.warmup_epochs if warm_up is None else warm_up
-        if warm_up >= epochs:
-            raise UserError(
-                f"the warm-up ({warm_up} epochs) outlasts the training ({epochs}): the "
-                "counterfactual's terms would never act. Choose a smaller "
-                "--warmup-epochs or more --epochs"
-            )
         features = {"source": "mixture", "separator": "", "level": args.level}
         if stems:
             features |= {"source": "stems", "separator": self.separator_id}
         train = {"epochs": args.epochs, "warmup_epochs": args.warmup_epochs}
-        if not isinstance(args.clip_seconds, list):
+        if not isinstance(args.clip_seconds, list):  # Or a table has several.
             train["clip_seconds"] = args.clip_seconds
-        return config.replace(features=features, augment={"kinds": ()}, train=train)
+        config = config.replace(
+            features=features,
+            augment={"kinds": ()},
+            train=train,
+            split={"file": split_file},
+        )
+        train = config.train
+        if train.warmup_epochs >= train.epochs:
+            raise UserError(
+                f"the warm-up ({train.warmup_epochs} epochs) outlasts the training "
+                f"({train.epochs}): the counterfactual's terms would never act. Choose "
+                "a smaller --warmup-epochs or more --epochs"
+            )
+        return config
 
     @property
     def separator_id(self):
@@ -161,14 +170,16 @@ class Study(abc.ABC):
         """The `Laboratory` of a `DataSource`."""
         return Laboratory(self.out, source, self.crew.audience.prepare)
 
+    def training(self, laboratory, variant, seed, split_file=None):
+        """A value of `trainings`."""
+        own = {"file": split_file and os.path.abspath(split_file)}
+        config = configure(variant, self.config)
+        return laboratory, variant, config.replace(train={"seed": seed}, split=own)
+
     def by_seed(self, laboratory, variants):
         """The `trainings` of variants, by variant and seed."""
         return {
-            (name, seed): (
-                laboratory,
-                name,
-                configure(name, self.config).replace(train={"seed": seed}),
-            )
+            (name, seed): self.training(laboratory, name, seed)
             for seed in self.seeds
             for name in variants
         }

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import shutil
 
@@ -8,8 +9,9 @@ from lca_keras.base import files
 from lca_keras.base.errors import UserError
 from lca_keras.data.corpus import DataSource
 from lca_keras.studies import schedule
+from lca_keras.studies.audience import Audience
 from lca_keras.studies.laboratory import Laboratory, configure
-from lca_keras.studies.schedule import Plan
+from lca_keras.studies.schedule import Crew, Plan
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,20 @@ def test_a_plan_knows_what_is_missing(laboratory, config):
     (half / "checkpoints" / "state.json").write_text(json.dumps({"epoch": 1}))
     assert plan.missing() == [1, 2]
     assert plan.epochs() == (3, 6)
+
+
+def test_an_analysis_is_told_and_computed_once(tmp_path):
+    told = []
+
+    class Ear(Audience):
+        def progress(self, title):
+            return contextlib.nullcontext(lambda *counts: told.append((title, counts)))
+
+    crew = Crew(1, None, tmp_path / "log", Ear())
+    for number in (1, 2):
+        wanted = {"a": (tmp_path / "a", {"seed": 0}, lambda n=number: {"n": n})}
+        assert crew.analyse("Listening", wanted) == {"a": {"n": 1}}
+    assert told == [("Listening", (0, 1)), ("Listening", (1, 1))] * 2
 
 
 def test_a_model_deleted_by_hand_is_named(laboratory, config):

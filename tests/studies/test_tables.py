@@ -7,7 +7,7 @@ from lca_keras.base.config import get_preset
 from lca_keras.base.errors import UserError
 from lca_keras.studies import laboratory, results, scores
 from lca_keras.studies.laboratory import Trained, configure
-from lca_keras.studies.results import Picture, Result, Table
+from lca_keras.studies.results import Column, Picture, Result, Table
 from lca_keras.studies.subjects import papers
 from tests.studies.test_statistics import CLASSES, decisions
 
@@ -155,6 +155,28 @@ def test_damaged_predictions_are_named(tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(UserError, match=r"npz: cannot be read.*delete .*run"):
         _ = run.predictions
+
+
+def test_columns_give_the_rows_for_people_and_the_records_for_programs():
+    columns = [
+        Column("value", "value", read="{:g}".format),
+        Column("", "hidden"),
+        Column("a / b", "a", "b"),
+    ]
+    rows = [
+        {"value": 0.5, "hidden": "x", "a": scores.Plain([0.25]), "b": 3},
+        {"value": 1.0, "b": 4, "no column": 5},
+    ]
+    table = Table.of("t", "Title", columns, rows, "note")
+    assert table.columns == ["value", "a / b"]
+    assert table.rows == [["0.5", "0.250 / 3"], ["1", "4"]]
+    first, second = table.records
+    assert list(first) == [
+        *("value", "hidden", "a_mean", "a_t_half_width", "a_by_seed", "b")
+    ]
+    assert first["a_mean"] == 0.25
+    assert first["a_t_half_width"] is None
+    assert second == {"value": 1.0, "b": 4}
 
 
 # === Files ===

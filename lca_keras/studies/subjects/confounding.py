@@ -4,15 +4,12 @@ Built-in corpora whose bands tell the singer in training, more or less, and test
 whose band is the singer's own, anybody's, or another singer's.
 """
 
-import os
-
 import numpy as np
 
 from lca_keras.corpora import synthesis
 from lca_keras.evaluation import voice_report
 from lca_keras.explanation import saliency
 from lca_keras.studies import listening, pictures, scores
-from lca_keras.studies.laboratory import configure
 from lca_keras.studies.own_corpora import OwnCorpora
 from lca_keras.studies.results import Column, Picture, Table
 
@@ -42,20 +39,14 @@ class Confounding(OwnCorpora):
         laboratories = {name: self.laboratory_of(path) for name, path in tested.items()}
         self.listening = Listening("confounding", laboratories)
         there = {value: self.laboratory_of(path) for value, path in made.items()}
-        trainings = {}
-        for seed in self.seeds:
-            for value, manifest in made.items():
-                own = {"file": os.path.abspath(manifest.parent / "split.csv")}
-                for name in self.variants:
-                    config = configure(name, self.config).replace(
-                        split=own, train={"seed": seed}
-                    )
-                    trainings[value, name, seed] = (there[value], name, config)
-        return trainings
-
-    def measurements(self, trained):
-        """What each training makes of songs with these bands and those."""
-        return {name: self.listening.cell(each) for name, each in trained.items()}
+        return {
+            (value, name, seed): self.training(
+                there[value], name, seed, manifest.parent / "split.csv"
+            )
+            for seed in self.seeds
+            for value, manifest in made.items()
+            for name in self.variants
+        }
 
     def show(self, trained, found):
         """The table, and curves over confounding."""

@@ -53,8 +53,7 @@ class Figure1(Study):
                     "Remixing is left out: the songs have no vocals_path. Give "
                     "--separator."
                 )
-        config = self.configuration(stems)
-        self.config = config.replace(split={"file": self.split_file})
+        self.config = self.configuration(self.split_file, stems)
         self.source = dataclasses.replace(source, separator=self.separator_folder)
         self.settings = self.settings_of(
             source,
@@ -72,10 +71,9 @@ class Figure1(Study):
                 files.lock(folder / ".clean.lock"),
                 self.crew.audience.progress("Synthesising songs") as progress,
             ):
-                synthesis.write_corpus(
-                    CORPUS, folder / "clean", stems=True, progress=progress
-                )
-            manifest = folder / "clean" / "manifest.csv"
+                manifest = folder / "clean" / "manifest.csv"
+                how = {"stems": True, "progress": progress}
+                synthesis.write_corpus(CORPUS, manifest.parent, **how)
             source = DataSource(data=str(manifest), features=self.args.features)
             source = source.absolute()
             songs = source.songs()
@@ -86,7 +84,7 @@ class Figure1(Study):
         source, split_file = self.data()
         songs = source.songs()
         count = collections.Counter(song.artist for song in songs)
-        names = wanted or sorted(count, key=lambda name: (-count[name], name))[:5]
+        names = wanted or [name for name, _ in count.most_common(5)]
         if unknown := sorted(set(names) - set(count)):
             raise UserError(f"--artists: no songs of {', '.join(unknown)}")
         if len(set(names)) < 2:
@@ -109,31 +107,23 @@ class Figure1(Study):
     def trainings(self):
         """Each variant with each seed, on songs with the noise."""
         root = os.path.commonpath([song.path.parent for song in self.songs])
-        about = (self.artist, self.band, self.args.snr_db)
+        about = (self.out, self.songs, pathlib.Path(root), self.split_file)
+        about += (self.artist, self.band, self.args.snr_db)
         with (
             files.lock(self.made() / ".noise.lock"),
             self.crew.audience.progress("Adding noise") as progress,
         ):
-            made = noise.corpora(
-                *(self.out, self.songs, pathlib.Path(root), self.split_file),
-                *about,
-                progress,
-            )
+            made = noise.corpora(*about, progress)
         self.notes += noise.clipping(made)
-        biased, noised = (
-            dataclasses.replace(
-                self.source, data=str(made[name]), data_root=None, tags=False
-            )
-            for name in ("biased", "noised")
-        )
-        sources = (biased.absolute(), self.source, noised.absolute())
+
+        def copy(name):
+            there = {"data": str(made[name]), "data_root": None, "tags": False}
+            return dataclasses.replace(self.source, **there).absolute()
+
+        sources = (copy("biased"), self.source, copy("noised"))
         laboratories = dict(zip(HEARINGS, map(self.laboratory, sources), strict=True))
         self.listening = Listening(laboratories, self.artist, self.band)
         return self.by_seed(laboratories["as in training"], self.variants)
-
-    def measurements(self, trained):
-        """What each training makes of the songs with noise and without."""
-        return {name: self.listening.cell(each) for name, each in trained.items()}
 
     def show(self, trained, found):
         """The table, and two figures of the first seed."""
@@ -185,11 +175,10 @@ class Figure1(Study):
 
     def _draw_maps(self, trained):
         """Writes the maps of the first seed; the `Picture`."""
-        seed, shown = self.seeds[0], []
-        stored = {
-            variant: dict(np.load(trained[variant, seed].folder / "noise" / _MAPS))
-            for variant in self.variants
-        }
+        seed, shown, stored = self.seeds[0], [], {}
+        for variant in self.variants:
+            folder = trained[variant, seed].folder / self.listening.place
+            stored[variant] = dict(np.load(folder / _MAPS))
         for kind, title in (("", self.artist), ("foreign_", "another artist")):
             for layer in saliency.LAYERS:
                 maps = {
@@ -226,14 +215,9 @@ class Figure1(Study):
             heard = self.listening.predictions(trained[variant, seed], "noised")
             noisy = heard.labels != artists.index(self.artist)
             planes[variant] = pictures.plane_of(heard, noisy)
-        self.save(
-            {"figure1_embeddings.png": pictures.planes(planes, artists, "with noise")},
-            {
-                "figure1_embeddings.csv": pictures.plane_rows(
-                    planes, artists, "with_noise"
-                )
-            },
-        )
+        figure = pictures.planes(planes, artists, "with noise")
+        rows = pictures.plane_rows(planes, artists, "with_noise")
+        self.save({"figure1_embeddings.png": figure}, {"figure1_embeddings.csv": rows})
         return Picture(
             "figure1_embeddings.png",
             "Embeddings of test clips in the plane (t-SNE), noise on all artists but "

@@ -15,7 +15,7 @@ class Figure4(Study):
     def __init__(self, args, crew):
         super().__init__(args, crew)
         self.source, split_file = self.data()
-        self.config = self.configuration().replace(split={"file": split_file})
+        self.config = self.configuration(split_file)
         self.settings = self.settings_of(self.source)
 
     def trainings(self):

@@ -4,15 +4,12 @@ Built-in corpora of which some artists are left out of training. Which ones, the
 draws.
 """
 
-import os
-
 import numpy as np
 
 from lca_keras.base import files
 from lca_keras.base.errors import UserError
 from lca_keras.corpora import synthesis
 from lca_keras.studies import scores
-from lca_keras.studies.laboratory import configure
 from lca_keras.studies.own_corpora import OwnCorpora
 from lca_keras.studies.results import Column, Table
 from lca_keras.studies.subjects import strangers, ways
@@ -52,10 +49,8 @@ class OpenSet(OwnCorpora):
                     (_EVERYONE, self.whole[value], self.variants[0], everyone),
                     *((variant, there, variant, own) for variant in self.variants),
                 ):
-                    config = configure(variant, self.config).replace(
-                        split={"file": os.path.abspath(path)}, train={"seed": seed}
-                    )
-                    trainings[value, name, seed] = (laboratory, variant, config)
+                    which = (laboratory, variant, seed, path)
+                    trainings[value, name, seed] = self.training(*which)
         return trainings
 
     def _without_strangers(self, manifest, seed):

@@ -9,7 +9,7 @@ from lca_keras.base.errors import UserError
 from lca_keras.data import catalogue
 from lca_keras.studies.laboratory import configure
 from lca_keras.studies.results import Column, Table
-from lca_keras.studies.scores import LEVELS, READING, Lead, by_key, number_of, scores
+from lca_keras.studies.scores import LEVELS, READING, compared, number_of, scores
 from lca_keras.studies.study import Study, has_vocals, list_songs
 
 # Published for artist20, album split, original audio: the mean of three runs, F1 over
@@ -143,10 +143,10 @@ class PaperTable(Study):
         super().__init__(args, crew)
         self.title = TABLES[args.name]
         self.source, split_file = self.data()
-        self.config = self.configuration().replace(split={"file": split_file})
-        usual = (self.config.train.clip_seconds,)
-        usual = CLIP_SECONDS if args.name == "table3" else usual
-        lengths = args.clip_seconds or usual
+        self.config = self.configuration(split_file)
+        lengths = args.clip_seconds or (
+            CLIP_SECONDS if args.name == "table3" else [self.config.train.clip_seconds]
+        )
         self.notes = []
         vocals = args.name == "table3" and self._add_vocals()
         self.headings, self.rows = rows_of(args.name, tuple(lengths), vocals)
@@ -156,10 +156,8 @@ class PaperTable(Study):
         """Finds the vocals of the corpus; whether there are any."""
         args, songs, changes = self.args, self.source.songs(), {}
         if args.vocals:
-            given = {
-                (s.artist, s.album, s.song): s.path for s in catalogue.load(args.vocals)
-            }
-            found = [(s, given.get((s.artist, s.album, s.song))) for s in songs]
+            given = {song.key: song.path for song in catalogue.load(args.vocals)}
+            found = [(song, given.get(song.key)) for song in songs]
             missing = [song for song, vocals in found if vocals is None]
             if missing:
                 raise UserError(
@@ -217,25 +215,16 @@ def build(name, headings, rows, trained, seeds, published=False):
         title = "published for artist20, clips / songs"
         columns.append(Column(title, *keys, read="{:.2f}".format))
     runs = [[trained[r.variant, r.seconds, seed] for seed in seeds] for r in rows]
-    found = [scores(of_row, row.branch) for row, of_row in zip(rows, runs, strict=True)]
-    cells = []
-    for place, row in enumerate(rows):
-        cells.append(
-            {
-                **dict(zip(headings, row.labels, strict=True)),
-                "variant": row.variant,
-                "seeds": " ".join(map(str, seeds)),
-                **by_key(found[place]),
-                "parameters": runs[place][0].result["parameters"],
-            }
-        )
-        if row.against != place:
-            lead = Lead.of(found[place]["songs"], found[row.against]["songs"])
-            cells[-1]["songs_minus_baseline"] = lead
+    found = [scores(each, row.branch) for row, each in zip(rows, runs, strict=True)]
+    cells = compared(found, [row.against for row in rows], seeds)
+    for row, of_row, cell in zip(rows, runs, cells, strict=True):
+        cell |= dict(zip(headings, row.labels, strict=True))
+        cell["variant"] = row.variant
+        cell["parameters"] = of_row[0].result["parameters"]
         # Of original audio, whole losses and the main branch alone.
         if row.branch == "logits" and (row.variant, row.seconds) in PUBLISHED:
             values = PUBLISHED[row.variant, row.seconds]
-            cells[-1] |= dict(zip(keys, values, strict=True))
+            cell |= dict(zip(keys, values, strict=True))
     note = f"{number_of(seeds)}. {READING}"
     return Table.of(name, TABLES[name], columns, cells, note)
 
@@ -243,10 +232,9 @@ def build(name, headings, rows, trained, seeds, published=False):
 def _below(trained):
     """Whether the counterfactual stays below the main branch, a sentence."""
     tests = [run.result["test"] for run in trained.values()]
-    gaps = np.array([test["cf_song"]["f1"] - test["song"]["f1"] for test in tests])
-    below, level, above = (gaps < 0).sum(), (gaps == 0).sum(), (gaps > 0).sum()
+    signs = [np.sign(test["cf_song"]["f1"] - test["song"]["f1"]) for test in tests]
     return (
         "The counterfactual beside the main branch, F1 over songs of each of the "
-        f"{len(gaps)} runs: below it in {below}, level with it in {level}, above it in "
-        f"{above}."
+        f"{len(signs)} runs: below it in {signs.count(-1)}, level with it in "
+        f"{signs.count(0)}, above it in {signs.count(1)}."
     )

@@ -20,8 +20,7 @@ class Variants(Study):
         # Where they are at hand, or asked for.
         stems = bool(args.separator) or has_vocals(source.songs())
         stems = stems or any("remix" in name.split("+") for name in args.variants)
-        config = self.configuration(stems)
-        self.config = config.replace(split={"file": split_file})
+        self.config = self.configuration(split_file, stems)
         self.against = args.against or args.variants[0]
         if self.against not in args.variants:
             raise UserError(f"--against {self.against}: not among --variants")
@@ -67,31 +66,19 @@ class Variants(Study):
             Column(f"test songs minus {self.against}", "songs_minus_baseline"),
             Column("follows voice / band", "follows_voice", "follows_band"),
         ]
-        tested = {
-            name: scores.scores(self.of_seeds(trained, name)) for name in self.variants
-        }
-        rows = []
-        for name in self.variants:
+        names = self.variants
+        found = [scores.scores(self.of_seeds(trained, name)) for name in names]
+        against = [names.index(self.against)] * len(names)
+        rows = scores.compared(found, against, self.seeds)
+        for name, row in zip(names, rows, strict=True):
             results = [each.result for each in self.of_seeds(trained, name)]
-            row = {
-                "variant": name,
-                "seeds": " ".join(map(str, self.seeds)),
-                "train_clips": scores.over_seeds(results, "train_f1"),
-                **{
-                    f"validation_{level}": scores.over_seeds(
-                        results, "validation", level, "f1"
-                    )
-                    for level in ("frame", "song")
-                },
-                **scores.by_key(tested[name]),
-            }
-            if name != self.against:
-                pair = (tested[each]["songs"] for each in (name, self.against))
-                row["songs_minus_baseline"] = scores.Lead.of(*pair)
+            row["variant"] = name
+            row["train_clips"] = scores.over_seeds(results, "train_f1")
+            for level in ("frame", "song"):
+                path = ("validation", level, "f1")
+                row[f"validation_{level}"] = scores.over_seeds(results, *path)
             if (name, self.seeds[0]) in reports:
                 heard = self.of_seeds(reports, name)
-                shares = scores.over_seeds(heard, "shares")
-                row |= scores.prefixed("follows", shares)
-            rows.append(row)
+                row |= scores.prefixed("follows", scores.over_seeds(heard, "shares"))
         note = f"{scores.number_of(self.seeds)}. {scores.READING}"
         return Table.of("variants", self.title, columns, rows, note)
