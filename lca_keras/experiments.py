@@ -184,7 +184,7 @@ def _start(args):
 def experiment(args):
     """Does an experiment and prints what came of it."""
     console.quiet_tensorflow()
-    from lca_keras.studies import studies
+    from lca_keras.studies import registry
 
     out = pathlib.Path(args.out)
     try:
@@ -194,7 +194,7 @@ def experiment(args):
         raise UserError(f"--out {out}: {error.strerror}") from error
     if not writable:
         raise UserError(f"--out {out}: no permission to write there")
-    result = studies.study(args, screen.Screen())
+    result = registry.study(args, screen.Screen())
     result.write(out)
     print(f"\n{result.markdown()}")
     print(f"written to {out / args.name}.md, .csv, .tex and .json")

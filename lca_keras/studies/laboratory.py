@@ -23,8 +23,18 @@ from lca_keras.base.sections import (
 )
 
 _PREDICTIONS = "predictions_test.npz"
-# Terms that act in the warm-up, whatever their weights.
-_TERMS = tuple(vars(LossWeights()))
+# Section, field and value that a word of a variant stands for.
+_WORDS = {
+    **{word: ("train", "method", word) for word in METHODS},
+    **{word: ("model", "name", word) for word in NETWORKS},
+    **{word: ("train", "effect", word) for word in EFFECTS},
+    # `none` is a method.
+    **{word: ("train", "embedding_loss", word) for word in EMBEDDING_LOSSES[1:]},
+    "detach": ("train", "detach_counterfactual", True),
+    "one-step": ("train", "warmup_epochs", 0),
+    "vocals": ("features", "source", "vocals"),
+    **{f"no-{term}": ("loss", term, 0.0) for term in vars(LossWeights())},
+}
 
 
 def configure(variant, config, separator=None):
@@ -43,40 +53,23 @@ def configure(variant, config, separator=None):
     Raises:
         UserError: A word that is none of these.
     """
-    train, augment, loss, sections = {"method": "none"}, {"kinds": []}, {}, {}
+    sections = {"train": {"method": "none"}, "augment": {"kinds": ()}}
     for word in variant.split("+"):
-        if word in METHODS:
-            train["method"] = word
-        elif word in NETWORKS:
-            sections["model"] = {"name": word}
-            if "melody" in NETWORKS[word].streams and config.features.melody == "none":
-                sections["features"] = {"melody": "pyin"}
-        elif word in EFFECTS:
-            train["effect"] = word
-        elif word in EMBEDDING_LOSSES:  # `none` is a method first.
-            train["embedding_loss"] = word
-        elif word == "detach":
-            train["detach_counterfactual"] = True
-        elif word == "one-step":
-            train["warmup_epochs"] = 0
-        elif word == "vocals":
-            features = sections.setdefault("features", {})
-            own = separator or config.features.separator or separation.DEFAULT
-            features.update(source="vocals", separator=own)
-        elif word in AUGMENTATIONS:
-            augment["kinds"].append(word)
-        elif word.removeprefix("no-") in _TERMS and word.startswith("no-"):
-            loss[word.removeprefix("no-")] = 0.0
+        if word in AUGMENTATIONS:
+            sections["augment"]["kinds"] += (word,)
+        elif word in _WORDS:
+            section, field, value = _WORDS[word]
+            sections.setdefault(section, {})[field] = value
         else:
-            known = (*METHODS, *NETWORKS, *AUGMENTATIONS, *EFFECTS)
-            known += (*EMBEDDING_LOSSES[1:], "detach", "one-step")
-            terms = (f"no-{term}" for term in _TERMS)
-            raise UserError(
-                f"{word!r} is no part of a variant; these are "
-                f"{', '.join((*known, 'vocals', *terms))}"
-            )
-    augment["kinds"] = tuple(augment["kinds"])
-    return config.replace(train=train, augment=augment, loss=loss, **sections)
+            known = ", ".join((*_WORDS, *AUGMENTATIONS))
+            raise UserError(f"{word!r} is no part of a variant; these are {known}")
+        if word == "vocals":
+            own = separator or config.features.separator or separation.DEFAULT
+            sections["features"]["separator"] = own
+        sung = word in NETWORKS and "melody" in NETWORKS[word].streams
+        if sung and config.features.melody == "none":
+            sections.setdefault("features", {})["melody"] = "pyin"
+    return config.replace(**sections)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,9 +154,8 @@ class Laboratory:
         from lca_keras.data import corpus, split
 
         songs = self.corpus(config)
-        parts = split.parts_by_name(config.split.file)
-        named = {s.key: parts.get((s.artist, s.album, s.song)) for s in songs.songs}
-        part_of = {key: part for key, part in named.items() if part == "test"}
+        parts = split.read_split(config.split.file, songs.songs, partial=True)
+        part_of = {key: part for key, part in parts.items() if part == "test"}
         sources = corpus.clip_sources(songs, part_of, artists, config, ["test"])
         return sources["test"]
 
@@ -269,17 +261,14 @@ def load_predictions(path):
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = dict(stored)
-        keys, ends = arrays["songs"].tolist(), np.cumsum(arrays["counts"])[:-1]
-        clips = np.split(arrays["clips"], ends)
-        starts = np.split(arrays["starts"], ends)
-        outputs = {
-            name.removeprefix("output_"): array
-            for name, array in arrays.items()
-            if name.startswith("output_")
-        }
-        songs = dict(zip(keys, clips, strict=True))
-        starts = dict(zip(keys, starts, strict=True))
-        return ClipPredictions(arrays["labels"], songs, starts, outputs)
+        labels, keys = arrays.pop("labels"), arrays.pop("songs").tolist()
+        ends = np.cumsum(arrays.pop("counts"))[:-1]
+        songs, starts = (
+            dict(zip(keys, np.split(arrays.pop(name), ends), strict=True))
+            for name in ("clips", "starts")
+        )
+        outputs = {name.removeprefix("output_"): a for name, a in arrays.items()}
+        return ClipPredictions(labels, songs, starts, outputs)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         folder = pathlib.Path(path).parent
         raise UserError(

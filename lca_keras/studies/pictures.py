@@ -5,25 +5,46 @@ import numpy as np
 from lca_keras.base import plots
 
 
-def embed_in_plane(embeddings, seed=0):
-    """t-SNE of embeddings `(clips, units)`: coordinates `(clips, 2)`.
+def plane_of(predictions, marked, seed=0):
+    """Clips in the plane by their embeddings (t-SNE).
+
+    Args:
+        predictions: `lca_keras.evaluation.scoring.ClipPredictions`.
+        marked: Bool array `(clips,)`.
+        seed: Int.
+
+    Returns:
+        Tuple of coordinates `(clips, 2)`, labels `(clips,)` and `marked`.
 
     References:
         - van der Maaten & Hinton, 2008, Visualizing data using t-SNE
     """
     from sklearn.manifold import TSNE
 
+    embeddings = np.asarray(predictions.outputs["embedding"], "float64")
     perplexity = min(30, max(2, (len(embeddings) - 1) / 3))
-    plane = TSNE(random_state=seed, init="pca", perplexity=perplexity)
-    return plane.fit_transform(np.asarray(embeddings, "float64"))
+    tsne = TSNE(random_state=seed, init="pca", perplexity=perplexity)
+    return tsne.fit_transform(embeddings), predictions.labels, marked
+
+
+def plane_rows(panels, artists, marked):
+    """What `planes` draws, for a CSV: columns, and rows by the panels' names.
+
+    `marked` is the heading of the column that says which clips are marked.
+    """
+    rows = [
+        [name, artists[label], int(ringed), f"{x:.4f}", f"{y:.4f}"]
+        for name, panel in panels.items()
+        for (x, y), label, ringed in zip(*panel, strict=True)
+    ]
+    return ["training", "artist", marked, "x", "y"], rows
 
 
 def planes(panels, artists, marked=None):
     """Clips in the plane, a panel for each model.
 
     Args:
-        panels: Dict from title to a tuple of coordinates `(clips, 2)`, labels
-            `(clips,)`, and which clips are marked, bool `(clips,)`.
+        panels: Dict from title to what `plane_of` returned.
         artists: List of class names.
         marked: What it says of marked clips, in the legend, or `None`.
     """

@@ -7,6 +7,41 @@ from lca_keras.base import files
 from lca_keras.base.errors import UserError
 
 
+def describe(value):
+    """A value of a table for people: a score says it itself."""
+    return value.describe() if hasattr(value, "describe") else str(value)
+
+
+class Column:
+    """A column of a table: where its values are in a row, and how they read.
+
+    Args:
+        title: Heading; an empty one is for programs alone.
+        keys: Names of the values in a row, and of their numbers in the CSV. Those that
+            a row lacks are left out.
+        read: Function from a value to a string for people.
+        between: String, stands between several values.
+    """
+
+    def __init__(self, title, *keys, read=describe, between=" / "):
+        self.title, self.keys, self.read, self.between = title, keys, read, between
+
+    def cell(self, row):
+        """The values of a row for people."""
+        there = [row[key] for key in self.keys if key in row]
+        return self.between.join(map(self.read, there))
+
+    def record(self, row):
+        """The values of a row for programs, by name; a score is several numbers."""
+        record = {}
+        for key in self.keys:
+            if key in row:
+                value = row[key]
+                has_more = hasattr(value, "record")
+                record |= value.record(key) if has_more else {key: value}
+        return record
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """A table, as people read it and as programs do.
@@ -26,6 +61,17 @@ class Table:
     rows: list[list[str]]
     records: list[dict]
     note: str = ""
+
+    @classmethod
+    def of(cls, name, title, columns, rows, note=""):
+        """The table of rows, dicts from keys of `Column`s to values."""
+        shown = [column for column in columns if column.title]
+        cells = [[column.cell(row) for column in shown] for row in rows]
+        records = [
+            {key: v for column in columns for key, v in column.record(row).items()}
+            for row in rows
+        ]
+        return cls(name, title, [c.title for c in shown], cells, records, note)
 
     def markdown(self):
         """The table in Markdown."""
@@ -102,7 +148,7 @@ class Result:
         notes: List of sentences.
         runs: List of the run folders that the numbers come from, below the folder.
         environment: Dict with versions and commit, as
-            `lca_keras.workflow.run.environment`.
+            `lca_keras.workflow.records.environment`.
     """
 
     name: str
@@ -167,26 +213,19 @@ def check_settings(folder, name, settings):
     path = pathlib.Path(folder, f"{name}.json")
     if not path.exists():
         return
-    kept = Result.load(path).settings
-    wanted = files.as_json(settings)
-
-    def grown(old, new):
+    kept, wanted = _flat(Result.load(path).settings), _flat(files.as_json(settings))
+    differ = []
+    for key in sorted(kept.keys() | wanted):
+        old, new = kept.get(key), wanted.get(key)
         lists = isinstance(old, list) and isinstance(new, list)
-        return lists and all(value in new for value in old)
-
-    kept, wanted = _flat(kept), _flat(wanted)
-    differ = sorted(
-        name
-        for name in kept.keys() | wanted
-        if kept.get(name) != wanted.get(name)
-        and not grown(kept.get(name), wanted.get(name))
-    )
+        grown = lists and all(value in new for value in old)
+        if old != new and not grown:
+            differ.append(f"{key}: {old}, not {new}")
     if differ:
-        listed = "; ".join(f"{k}: {kept.get(k)}, not {wanted.get(k)}" for k in differ)
         raise UserError(
-            f"{path} is of other settings ({listed}). Choose another --out, or delete "
-            f"{path} (finished trainings are kept). Seeds and variants can be added, "
-            "not taken away"
+            f"{path} is of other settings ({'; '.join(differ)}). Choose another --out, "
+            f"or delete {path} (finished trainings are kept). Seeds and variants can "
+            "be added, not taken away"
         )
 
 

@@ -25,24 +25,30 @@ class Counts:
     @classmethod
     def of_clips(cls, decisions):
         """Counts of the clips of `lca_keras.evaluation.scoring.Decisions`."""
-        songs = decisions.predictions.songs
-        counts = cls._empty(decisions)
-        for count, group in zip(counts, songs.values(), strict=True):
-            labels = decisions.predictions.labels[group]
-            np.add.at(count, (labels, decisions.winners[group]), 1)
-        return cls(tuple(songs), counts)
+        songs = decisions.predictions.songs.values()
+        places = np.repeat(np.arange(len(songs)), [len(clips) for clips in songs])
+        clips = np.concatenate([*songs])
+        labels = decisions.predictions.labels[clips]
+        return cls._of(decisions, places, labels, decisions.winners[clips])
 
     @classmethod
     def of_songs(cls, decisions, votes):
         """Counts of the songs of `Decisions`, with `votes` `(songs,)` about them."""
-        counts = cls._empty(decisions)
-        counts[np.arange(len(votes)), decisions.song_labels, votes] = 1
-        return cls(tuple(decisions.predictions.songs), counts)
+        places = np.arange(len(votes))
+        return cls._of(decisions, places, decisions.song_labels, votes)
 
-    @staticmethod
-    def _empty(decisions):
+    @classmethod
+    def _of(cls, decisions, places, labels, named):
         classes = decisions.probabilities.shape[1]
-        return np.zeros((len(decisions.predictions.songs), classes, classes), int)
+        songs = tuple(decisions.predictions.songs)
+        counts = np.zeros((len(songs), classes, classes), int)
+        np.add.at(counts, (places, labels, named), 1)
+        return cls(songs, counts)
+
+    @property
+    def f1_of_all(self):
+        """Weighted F1 of all songs, each once; a float."""
+        return float(self.f1(np.ones((1, len(self.songs))))[0])
 
     def f1(self, weights):
         """Weighted F1 where songs count several times.

@@ -6,7 +6,7 @@ import pytest
 
 from lca_keras.base import pages
 from lca_keras.studies import report
-from tests.experiments.test_tables import result
+from tests.studies.test_tables import result
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

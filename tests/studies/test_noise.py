@@ -5,7 +5,7 @@ import soundfile
 from lca_keras.base.errors import UserError
 from lca_keras.data import catalogue, split
 from lca_keras.experiments import main
-from lca_keras.studies import noise
+from lca_keras.studies.subjects import noise
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-import dataclasses
+import contextlib
 import json
 import shutil
 
@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from lca_keras.base import files
-from lca_keras.base.config import get_preset
 from lca_keras.base.errors import UserError
+from lca_keras.base.observer import Observer
 from lca_keras.data.corpus import DataSource
 from lca_keras.studies import schedule
 from lca_keras.studies.laboratory import Laboratory, configure
-from lca_keras.studies.schedule import Pace, Plan
+from lca_keras.studies.schedule import Crew, Plan
 
 
 @pytest.fixture(scope="module")
@@ -24,27 +24,6 @@ def laboratory(tiny_corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("laboratory")
     source = DataSource(data=str(tiny_corpus), features=str(folder / "features"))
     return Laboratory(folder / "out", source)
-
-
-def test_a_training_takes_its_steps_its_validations_and_its_ends():
-    pace = Pace(start=10.0, step=0.5, clip=0.01, epoch=0.2)
-    train = get_preset("demo").train  # 20 epochs.
-    whole = pace.seconds(train, 30, 100, 200, done=0)
-    # 20 epochs of 30 steps and 100 clips; 2 x 100 + 200 clips at the end.
-    assert whole == pytest.approx(10 + 20 * (15 + 1 + 0.2) + 4 + 3)
-    half = pace.seconds(train, 30, 100, 200, done=10)
-    assert whole - half == pytest.approx(10 * 16.2)
-
-
-@pytest.mark.slow
-def test_a_measured_pace_is_of_this_machine(laboratory, config):
-    sources, artists = laboratory.sources(config)
-    laboratory.out.mkdir(exist_ok=True)
-    pace = Pace.measure(config, sources, len(artists), laboratory.out)
-    numbers = dataclasses.astuple(pace)
-    assert all(0 < number < 60 for number in numbers)
-    assert pace.start > pace.step  # It traces the graph.
-    assert not list(laboratory.out.glob("*measured*"))
 
 
 def test_settings_have_a_folder_each_and_content_decides(laboratory, config, tmp_path):
@@ -94,8 +73,20 @@ def test_a_plan_knows_what_is_missing(laboratory, config):
     (half / "checkpoints" / "state.json").write_text(json.dumps({"epoch": 1}))
     assert plan.missing() == [1, 2]
     assert plan.epochs() == (3, 6)
-    # So little is not worth measuring.
-    assert schedule.estimate(plan, 1) is None
+
+
+def test_an_analysis_is_told_and_computed_once(tmp_path):
+    told = []
+
+    class Ear(Observer):
+        def progress(self, title):
+            return contextlib.nullcontext(lambda *counts: told.append((title, counts)))
+
+    crew = Crew(1, None, tmp_path / "log", Ear())
+    for number in (1, 2):
+        wanted = {"a": (tmp_path / "a", {"seed": 0}, lambda n=number: {"n": n})}
+        assert crew.analyse("Listening", wanted) == {"a": {"n": 1}}
+    assert told == [("Listening", (0, 1)), ("Listening", (1, 1))] * 2
 
 
 def test_a_model_deleted_by_hand_is_named(laboratory, config):

@@ -5,10 +5,11 @@ from sklearn.metrics import f1_score
 from lca_keras.base import files
 from lca_keras.base.config import get_preset
 from lca_keras.base.errors import UserError
-from lca_keras.studies import laboratory, results, tables
+from lca_keras.studies import laboratory, results, scores
 from lca_keras.studies.laboratory import Trained, configure
-from lca_keras.studies.results import Picture, Result, Table
-from tests.experiments.test_statistics import CLASSES, decisions
+from lca_keras.studies.results import Column, Picture, Result, Table
+from lca_keras.studies.subjects import papers
+from tests.studies.test_statistics import CLASSES, decisions
 
 DEMO = get_preset("demo")
 
@@ -51,7 +52,7 @@ def stems(config):
 
 
 def test_table_1_adds_the_terms_one_by_one():
-    headings, rows = tables.rows_of("table1", (3,))
+    headings, rows = papers.rows_of("table1", (3,))
     assert [row.labels[0] for row in rows] == ["CRNN_FGNL", "with CAL"] + [
         "with LCA"
     ] * 5
@@ -68,10 +69,10 @@ def test_table_1_adds_the_terms_one_by_one():
 
 
 def test_other_tables_have_the_papers_rows():
-    _, rows = tables.rows_of("table2", (5,))
+    _, rows = papers.rows_of("table2", (5,))
     steps = [configure(row.variant, DEMO).train.warmup_epochs for row in rows]
     assert steps == [6, 0, 6]
-    _, rows = tables.rows_of("table3", (3, 5, 10), vocals=True)
+    _, rows = papers.rows_of("table3", (3, 5, 10), vocals=True)
     assert len(rows) == 4 * 3 * 2
     for row in rows:
         audio, clip, model = row.labels
@@ -81,8 +82,8 @@ def test_other_tables_have_the_papers_rows():
         baseline = rows[row.against]
         assert baseline.labels == (audio, clip, "CRNN_FGNL")
         assert model.lower().startswith(config.model.name.split("_")[0])
-    assert len(tables.rows_of("table3", (3,), vocals=False)[1]) == 4
-    headings, rows = tables.rows_of("table4", (3, 10))
+    assert len(papers.rows_of("table3", (3,), vocals=False)[1]) == 4
+    headings, rows = papers.rows_of("table4", (3, 10))
     assert [row.labels for row in rows] == [
         ("3 s", "main"),
         ("3 s", "counterfactual"),
@@ -94,8 +95,8 @@ def test_other_tables_have_the_papers_rows():
 
 
 def test_trainings_are_those_of_all_rows_and_seeds_once():
-    _, rows = tables.rows_of("table4", (3, 5))
-    wanted = tables.trainings(rows, DEMO, [0, 7])
+    _, rows = papers.rows_of("table4", (3, 5))
+    wanted = papers.trainings(rows, DEMO, [0, 7])
     assert list(wanted) == [("lca", 3, 0), ("lca", 5, 0), ("lca", 3, 7), ("lca", 5, 7)]
     assert wanted["lca", 5, 7].train.seed == 7
     assert wanted["lca", 5, 7].train.clip_seconds == 5
@@ -106,7 +107,7 @@ def test_trainings_are_those_of_all_rows_and_seeds_once():
 
 def test_scores_are_scikit_learns_of_the_stored_predictions(tmp_path):
     made = [trained(tmp_path / f"run {seed}", seed) for seed in range(3)]
-    found = tables.scores([run for run, _ in made])
+    found = scores.scores([run for run, _ in made])
     for place, (_, original) in enumerate(made):
         truth = original.song_labels
         expected = {
@@ -119,7 +120,7 @@ def test_scores_are_scikit_learns_of_the_stored_predictions(tmp_path):
             assert found[level].values[place] == pytest.approx(f1)
     assert found["songs"].mean == pytest.approx(np.mean(found["songs"].values))
     assert found["songs"].best == max(found["songs"].values)
-    counterfactual = tables.scores([run for run, _ in made], "cf_logits")
+    counterfactual = scores.scores([run for run, _ in made], "cf_logits")
     reversed_ = made[0][1].predictions.decide("cf_logits")
     f1 = f1_score(reversed_.predictions.labels, reversed_.winners, average="weighted")
     assert counterfactual["clips"].values[0] == pytest.approx(f1)
@@ -132,9 +133,9 @@ def test_a_table_has_leads_over_the_baseline_and_published_values(tmp_path):
         for name, skill in names.items()
         for seed in (0, 1)
     }
-    rows = [tables.Row((name,), name, 5) for name in names]
-    rows.append(tables.Row(("other branch",), "lca", 5, branch="cf_logits"))
-    table = tables.build("table2", ["training"], rows, runs, [0, 1], published=True)
+    rows = [papers.Row((name,), name, 5) for name in names]
+    rows.append(papers.Row(("other branch",), "lca", 5, branch="cf_logits"))
+    table = papers.build("table2", ["training"], rows, runs, [0, 1], published=True)
     assert [len(row) for row in table.rows] == [len(table.columns)] * 3
     plain, lca, other = table.records
     assert "songs_minus_baseline_mean" not in plain
@@ -154,6 +155,28 @@ def test_damaged_predictions_are_named(tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(UserError, match=r"npz: cannot be read.*delete .*run"):
         _ = run.predictions
+
+
+def test_columns_give_the_rows_for_people_and_the_records_for_programs():
+    columns = [
+        Column("value", "value", read="{:g}".format),
+        Column("", "hidden"),
+        Column("a / b", "a", "b"),
+    ]
+    rows = [
+        {"value": 0.5, "hidden": "x", "a": scores.Plain([0.25]), "b": 3},
+        {"value": 1.0, "b": 4, "no column": 5},
+    ]
+    table = Table.of("t", "Title", columns, rows, "note")
+    assert table.columns == ["value", "a / b"]
+    assert table.rows == [["0.5", "0.250 / 3"], ["1", "4"]]
+    first, second = table.records
+    assert list(first) == [
+        *("value", "hidden", "a_mean", "a_t_half_width", "a_by_seed", "b")
+    ]
+    assert first["a_mean"] == 0.25
+    assert first["a_t_half_width"] is None
+    assert second == {"value": 1.0, "b": 4}
 
 
 # === Files ===

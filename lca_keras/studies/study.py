@@ -1,0 +1,235 @@
+"""The way of every experiment, from its options to its result."""
+
+import abc
+import os
+import pathlib
+
+import numpy as np
+
+from lca_keras.audio import separation
+from lca_keras.base import files, plots
+from lca_keras.base.config import get_preset
+from lca_keras.base.errors import UserError
+from lca_keras.corpora import synthesis
+from lca_keras.data.corpus import DataSource
+from lca_keras.studies.laboratory import Laboratory, configure
+from lca_keras.studies.results import Result, check_settings
+from lca_keras.studies.schedule import Plan
+from lca_keras.terminal import arguments
+from lca_keras.workflow import records
+
+
+class Study(abc.ABC):
+    """An experiment: what is trained, what is counted, what is shown.
+
+    A subclass reads its options in the constructor and sets the attributes.
+
+    Args:
+        args: What the command line gave.
+        crew: `lca_keras.studies.schedule.Crew`.
+
+    Attributes:
+        title: String, of the result.
+        measuring: String, what goes on while cells beside the trainings are computed.
+        config: `Config` that variants change.
+        settings: Dict for JSON, all that decides the result.
+        listening: `lca_keras.studies.listening.Listening` that all trainings do, or
+            `None`.
+    """
+
+    title = ""
+    listening = None
+    measuring = "Listening"
+
+    def __init__(self, args, crew):
+        self.args = args
+        self.crew = crew
+        self.out = pathlib.Path(args.out)
+        self.seeds = args.seeds
+
+    @abc.abstractmethod
+    def trainings(self):
+        """Dict from a name to (laboratory, variant, configuration)."""
+
+    def measurements(self, trained):
+        """Dict from a name to the arguments of a cell that follows from trainings."""
+        if self.listening is None:
+            return {}
+        return {name: self.listening.cell(each) for name, each in trained.items()}
+
+    @abc.abstractmethod
+    def show(self, trained, found):
+        """What comes of it.
+
+        Args:
+            trained: Dict from the names of `trainings` to `Trained`.
+            found: Dict from the names of `measurements` to their results.
+
+        Returns:
+            Dict with `tables`, `pictures` and `notes` of a `Result`, where it has any.
+        """
+
+    def result(self):
+        """Does the experiment; a `Result`, or `None` of a helper."""
+        check_settings(self.out, self.args.name, self.settings)
+        trained = self.crew.train(Plan(self.trainings()))
+        found = self.crew.analyse(self.measuring, self.measurements(trained))
+        if self.crew.helper:
+            return None
+        shown = self.show(trained, found)
+        runs = {each.folder.relative_to(self.out) for each in trained.values()}
+        config = next(iter(trained.values())).config
+        return Result(
+            name=self.args.name,
+            title=self.title,
+            command=self.args.command,
+            settings=self.settings,
+            runs=sorted(map(os.fspath, runs)),
+            environment=records.environment(config),
+            **{"tables": [], "pictures": [], "notes": [], **shown},
+        )
+
+    # === Options ===
+
+    def configuration(self, split_file=None, stems=False):
+        """The configuration that variants change, for mixtures or stems.
+
+        Raises:
+            UserError: The warm-up outlasts the training.
+        """
+        args, own = self.args, getattr(self.args, "data", None) is not None
+        config = get_preset(args.preset or ("paper" if own else "demo"))
+        features = {"source": "mixture", "separator": "", "level": args.level}
+        if stems:
+            features |= {"source": "stems", "separator": self.separator_id}
+        train = {"epochs": args.epochs, "warmup_epochs": args.warmup_epochs}
+        if not isinstance(args.clip_seconds, list):  # Or a table has several.
+            train["clip_seconds"] = args.clip_seconds
+        config = config.replace(
+            features=features,
+            augment={"kinds": ()},
+            train=train,
+            split={"file": split_file},
+        )
+        train = config.train
+        if train.warmup_epochs >= train.epochs:
+            raise UserError(
+                f"the warm-up ({train.warmup_epochs} epochs) outlasts the training "
+                f"({train.epochs}): the counterfactual's terms would never act. Choose "
+                "a smaller --warmup-epochs or more --epochs"
+            )
+        return config
+
+    @property
+    def separator_id(self):
+        """Identifier of the separator."""
+        given = getattr(self.args, "separator", None)
+        return separation.separator_id(given) if given else separation.DEFAULT
+
+    @property
+    def separator_folder(self):
+        """Folder of the separator, `None` if it is one that is known."""
+        given = getattr(self.args, "separator", None)
+        return None if given in separation.PRETRAINED else given
+
+    def data(self):
+        """`DataSource` without separator, and the split file, of the corpus options."""
+        args = self.args
+        if args.data is None:
+            if args.tags or args.data_root:
+                raise UserError("--tags and --data-root say how to read --data")
+            with self.crew.observer.progress("Synthesising songs") as progress:
+                folder = synthesis.write_built_in(progress)
+            where = {"data": str(folder / "manifest.csv")}
+        else:
+            where = arguments.corpus_source(args)
+            built_in = os.path.isdir(args.data) and synthesis.own_split(args.data)
+            if built_in and not getattr(args, "separator", None):
+                # It says where the stems are.
+                where["data"] = os.path.join(args.data, "manifest.csv")
+        source = DataSource(**where, features=args.features)
+        source.songs()  # A corpus that is none is said before anything else.
+        own = synthesis.own_split(source.data)
+        path = args.split_file or own
+        if own and not args.split_file:
+            self.crew.observer.note(f"split: the corpus's own, {own}")
+        return source.absolute(), path and os.path.abspath(path)
+
+    def settings_of(self, source, **more):
+        """Settings of an experiment on a `DataSource`."""
+        return {
+            "data": source.data,
+            "config": self.config.to_dict(),
+            "seeds": list(self.seeds),
+            **more,
+        }
+
+    # === Trainings ===
+
+    def laboratory(self, source):
+        """The `Laboratory` of a `DataSource`."""
+        return Laboratory(self.out, source, self.crew.observer)
+
+    def training(self, laboratory, variant, seed, split_file=None):
+        """A value of `trainings`."""
+        own = {"file": split_file and os.path.abspath(split_file)}
+        config = configure(variant, self.config)
+        return laboratory, variant, config.replace(train={"seed": seed}, split=own)
+
+    def by_seed(self, laboratory, variants):
+        """The `trainings` of variants, by variant and seed."""
+        return {
+            (name, seed): self.training(laboratory, name, seed)
+            for seed in self.seeds
+            for name in variants
+        }
+
+    def of_seeds(self, values, *name):
+        """What a dict has for each seed, under names that end with the seed; a list."""
+        return [values[(*name, seed)] for seed in self.seeds]
+
+    # === Files ===
+
+    def made(self):
+        """Folder of the corpora that an experiment makes."""
+        folder = self.out / "corpora"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def save(self, figures, data):
+        """Writes pictures, and what they show: columns and rows, or named arrays."""
+        for name, figure in figures.items():
+            plots.save_figure(figure, self.out / name)
+        for name, content in data.items():
+            if isinstance(content, dict):
+                with files.atomic_path(self.out / name) as temporary:
+                    np.savez_compressed(temporary, **content)
+            else:
+                files.write_csv(self.out / name, *content)
+
+
+def has_vocals(songs):
+    """Whether each song of a corpus has the voice alone beside it."""
+    return all(song.vocals_path for song in songs)
+
+
+def list_songs(path, songs):
+    """Writes a manifest: `songs` are tuples of a `Song` and the path of its vocals.
+
+    Returns:
+        Dict, what of a `DataSource` it changes.
+    """
+    columns = ("path", "artist", "album", "song", "vocals_path")
+    rows = [[s.path, s.artist, s.album, s.song, vocals] for s, vocals in songs]
+    files.write_csv(path, columns, rows)
+    root = os.path.abspath(os.sep)
+    return {"data": str(path), "data_root": root, "tags": False}
+
+
+def check_variants(name, variants):
+    """Raises for networks that take more than spectrograms."""
+    if any("crnnm" in each.split("+") for each in variants or ()):
+        raise UserError(
+            f"{name} has no crnnm: the melody would have to be tracked anew in every "
+            "version of a song. Leave it out of --variants"
+        )

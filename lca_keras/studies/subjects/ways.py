@@ -1,0 +1,122 @@
+"""Ways to tell strangers from singers whom a model knows, and how well each does."""
+
+import functools
+
+import numpy as np
+
+from lca_keras.voices.gallery import fit_gallery
+
+_NEIGHBOURS = 10
+# The one that `lca_keras.voices.gallery` has.
+CHOSEN = "voiceprint: cosine, songs whitened"
+
+
+def compare(heard, unseen):
+    """AUROC of ways to tell strangers, over songs and clips.
+
+    Args:
+        heard: Dict from (`"known"`, part) to `lca_keras.voices.strangers.Heard`.
+        unseen: List of `Heard` of strangers.
+
+    Returns:
+        Dict from name to a dict with `songs` and `clips`.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    found = {}
+    ways = candidates(heard["known", "train"], heard["known", "validation"])
+    for name, score in ways.items():
+        known = score(heard["known", "test"])
+        strange = map(np.concatenate, zip(*map(score, unseen), strict=True))
+        found[name] = {
+            level: float(
+                roc_auc_score(
+                    np.repeat([1, 0], [len(of_known), len(of_strange)]),
+                    np.concatenate([of_known, of_strange]),
+                )
+            )
+            for level, of_known, of_strange in zip(
+                ("clips", "songs"), known, strange, strict=True
+            )
+        }
+    return found
+
+
+def candidates(train, validation):
+    """Dict from name to a function of `Heard`: scores of its clips and its songs.
+
+    Higher ones are of known singers.
+    """
+    found = {
+        "maximum probability": _probability,
+        "share of the votes": _votes,
+        "energy": _energy,
+    }
+    for layer in ("embedding", "voiceprint"):
+        for name, measure in _measures(train, validation, layer).items():
+            way = functools.partial(_of_vectors, layer, measure)
+            found[f"{layer}: {name}"] = way
+    return found
+
+
+def _songs(heard):
+    return list(heard.predictions.songs.values())
+
+
+def _probability(heard):
+    values = heard.predictions.decide().probabilities
+    means = [values[clips].mean(axis=0).max() for clips in _songs(heard)]
+    return values.max(axis=1), means
+
+
+def _votes(heard):
+    values = heard.predictions.decide().probabilities
+    votes = [np.bincount(values[clips].argmax(axis=1)) for clips in _songs(heard)]
+    return values.max(axis=1), [counts.max() / counts.sum() for counts in votes]
+
+
+def _energy(heard):
+    from scipy.special import logsumexp
+
+    values = logsumexp(heard.predictions.outputs["logits"], axis=1)
+    return values, [values[clips].mean() for clips in _songs(heard)]
+
+
+def _of_vectors(layer, measure, heard):
+    values = heard.predictions.outputs[layer]
+    means = np.stack([values[clips].mean(axis=0) for clips in _songs(heard)])
+    return measure(values), measure(means)
+
+
+def _measures(train, validation, layer):
+    """Dict from name to a function of vectors `(n, size)` of a layer: scores `(n,)`."""
+    from scipy.spatial.distance import cdist
+    from sklearn.covariance import LedoitWolf
+    from sklearn.metrics.pairwise import cosine_similarity
+    from sklearn.neighbors import NearestNeighbors
+
+    own, labels = train.predictions.outputs[layer], train.predictions.labels
+    center, spread = own.mean(axis=0), own.std(axis=0).clip(1e-6)
+    means = np.stack([own[labels == n].mean(axis=0) for n in np.unique(labels)])
+    precision = LedoitWolf().fit((own - means[labels]) / spread).precision_
+    index = NearestNeighbors(n_neighbors=_NEIGHBOURS).fit((own - center) / spread)
+    held_out = validation.predictions.outputs[layer], validation.predictions.labels
+    gallery, _ = fit_gallery((own, labels), held_out, validation.songs, 0.05)
+
+    def mahalanobis(values):
+        pair = (values / spread, means / spread)
+        return -cdist(*pair, "mahalanobis", VI=precision).min(axis=1)
+
+    def nearest(values):
+        return -index.kneighbors((values - center) / spread)[0].mean(axis=1)
+
+    return {
+        "cosine to the nearest mean": lambda values: cosine_similarity(
+            values - center, means - center
+        ).max(axis=1),
+        "Mahalanobis distance": mahalanobis,
+        f"{_NEIGHBOURS} nearest clips": nearest,
+        "cosine, songs whitened": lambda values: gallery.similarities(values).max(
+            axis=1
+        ),
+    }
