@@ -18,7 +18,7 @@ from lca_keras.base.config import AugmentConfig, LossWeights
 from lca_keras.base.errors import UserError
 from lca_keras.models import callbacks
 from lca_keras.models.factory import build_training_model
-from lca_keras.workflow import cells, training
+from lca_keras.workflow import cells, training, warm_up
 from tuning import space
 
 # A trial that was begun so often without an end is taken for failed.
@@ -92,38 +92,13 @@ class Trainer:
         Raises:
             lca_keras.models.callbacks.DivergenceError: The loss became NaN.
         """
-        train = config.train
-        before = go_on_from
-        if before is None and train.method != "none" and train.warmup_epochs:
-            before = self._warm_up(config, callbacks)
-        if before is not None:
-            training.go_on_from(folder, before)
-        return Scores.of(self._train(config, folder, callbacks))
-
-    def _train(self, config, folder, callbacks):
-        return training.train(
-            config, self.sources, self.num_classes, folder, callbacks, self._build
-        )
-
-    def _warm_up(self, config, callbacks):
-        """Folder of the checkpoints after the warm-up of a seed, trained or found."""
-        train = config.train
-        # All that the warm-up depends on, apart from what one search has in common.
-        name = f"seed-{train.seed}-lr-{train.learning_rate!r}"
-        if "remix" in config.augment.kinds:
-            augment = config.augment
-            name += f"-remix-{augment.remix_share!r}-{augment.remix_gain_db!r}"
-        kept = self.folder / "warmup" / name
-        kept.mkdir(parents=True, exist_ok=True)
-        wanted = kept / f"{train.warmup_epochs:04d}"
-        with files.lock(kept / ".lock"):
-            shorter = [p for p in kept.glob("[0-9]*") if p.name < wanted.name]
-            if shorter:
-                training.go_on_from(wanted, max(shorter))
-            self._train(
-                config.replace(train={"epochs": train.warmup_epochs}), wanted, callbacks
-            )
-        return wanted
+        if go_on_from is not None:
+            training.go_on_from(folder, go_on_from)
+        material = self.sources, self.num_classes
+        shared = self.folder / "warmup"
+        warm_up.begin(config, *material, folder, shared, callbacks, self._build)
+        state = training.train(config, *material, folder, callbacks, self._build)
+        return Scores.of(state)
 
     def _build(self, config, num_classes):
         """An untrained model; one that was used before, if its graph can be.
