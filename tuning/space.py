@@ -54,15 +54,10 @@ class Parameter:
         """The same dimension as so many values, evenly spaced on its scale."""
         if self.values:
             return self
-        if points == 1:
-            shares = [0.5]
-        else:
-            shares = [index / (points - 1) for index in range(points)]
-        if self.scale == LOG:
-            ratio = math.log(self.high / self.low)
-            values = [self.low * math.exp(ratio * share) for share in shares]
-        else:
-            values = [self.low + (self.high - self.low) * share for share in shares]
+        import numpy as np
+
+        spaced = np.geomspace if self.scale == LOG else np.linspace
+        values = spaced(self.low, self.high, points).tolist()
         if self.name in _WHOLE:
             values = sorted({round(value) for value in values})
         else:
@@ -94,7 +89,7 @@ _WHOLE = ("warmup_epochs",)
 # (KerasTuner would make numbers of true and false.)
 _CHOICES = {"effect_form": EFFECTS, "detach_counterfactual": ("false", "true")}
 # Where the values go that are no loss weights: section and field of a `Config`.
-_FIELDS = {
+FIELDS = {
     "warmup_epochs": ("train", "warmup_epochs"),
     "cf_dropout": ("train", "cf_dropout"),
     "learning_rate": ("train", "learning_rate"),
@@ -269,7 +264,7 @@ def apply(values, config):
         ent_main=values["ent_cf"] * values["ent_main_ratio"],
     )
     sections = {"train": {}, "augment": {}}
-    for name, (section, field) in _FIELDS.items():
+    for name, (section, field) in FIELDS.items():
         value = values.get(name)
         if name == "detach_counterfactual" and value is not None:
             value = value == "true"
