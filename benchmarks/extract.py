@@ -13,17 +13,14 @@ Workers have a fixed cost of some seconds (processes, Beam, TensorFlow's import)
 songs have to be long or many for the slope to show.
 """
 
-import argparse
 import itertools
 import pathlib
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 
+from benchmarks import common
 from lca_keras.base import console, files
-from lca_keras.corpora import synthesis
 
 _SIZES = (50, 100, 200, 400, 800)
 
@@ -38,57 +35,32 @@ for song in catalogue.load(sys.argv[1]):
     extractor.extract(song)
 """
 
-# Runs extraction and says how much memory it took, children aside.
-_CHILD = """
-import resource, sys
-from pipelines import extract
-code = extract.main(sys.argv[1:])
-print("MiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-sys.exit(code)
-"""
-
 
 def make_corpus(songs, seconds, stems=False):
     """Synthesises a corpus of so many songs unless it is there; returns its folder."""
-    corpus = synthesis.SynthesisConfig(
-        artists=2, albums=5, songs=songs // 10, seconds=seconds
-    )
     folder = pathlib.Path("corpus", f"benchmark-{songs}x{seconds:g}")
-    with console.progress(f"Synthesising {folder}") as progress:
-        synthesis.write_corpus(corpus, folder, stems, progress=progress)
-    return folder
+    sizes = {"artists": 2, "albums": 5, "songs": songs // 10, "seconds": seconds}
+    return common.make_corpus(folder, stems, **sizes)
 
 
 def extract(data, out, *options):
     """Runs `pipelines.extract` in a new process; returns seconds and peak MiB."""
-    shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-c", _CHILD, "--data", data, "--out", out, *options]
-    start = time.perf_counter()
-    done = subprocess.run(
-        list(map(str, command)), check=True, capture_output=True, text=True
-    )
-    return time.perf_counter() - start, float(done.stdout.split()[-1])
-
-
-def seconds_of(*command):
-    """Runs a command in a new process; returns seconds."""
-    start = time.perf_counter()
-    subprocess.run(list(map(str, command)), check=True, capture_output=True)
-    return time.perf_counter() - start
+    words = ("--data", data, "--out", out, *options)
+    return common.run_command("pipelines.extract", *words)
 
 
 def workers(songs, seconds, melody, out):
     """Compares a loop, one worker and two."""
     data = make_corpus(songs, seconds)
     print(f"{songs} songs of {seconds:g} s, melody {melody}; whole commands")
-    loop = seconds_of(sys.executable, "-c", _LOOP, data, melody)
+    loop, _ = common.run("-c", _LOOP, data, melody)
     print(f"  bare function in a loop  {loop:6.1f} s", flush=True)
     one, _ = extract(data, out, "--melody", melody)
     print(f"  one worker               {one:6.1f} s   {one / loop:.2f} of the loop")
+    shutil.rmtree(out)
     two, _ = extract(data, out, "--melody", melody, "--workers", "2")
     print(f"  two workers              {two:6.1f} s   {two / one:.2f} of one worker")
-    again = [sys.executable, "-m", "pipelines.extract", "--data", data, "--out", out]
-    took = seconds_of(*again, "--melody", melody)
+    took, _ = extract(data, out, "--melody", melody)
     print(f"  once more, all reused    {took:6.1f} s", flush=True)
 
 
@@ -100,6 +72,7 @@ def scaling(seconds, out):
     for size in _SIZES:
         manifest = data / f"first-{size}.csv"
         files.write_csv(manifest, list(rows[0]), rows[:size])
+        shutil.rmtree(out, ignore_errors=True)
         took, peak = extract(manifest, out)
         print(f"  {size:5d}  {took:7.1f}  {size / took:7.1f}  {peak:8.0f}")
 
@@ -164,7 +137,7 @@ def augmenting(seconds, out):
 
 def main(argv=None):
     """Runs all measurements."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common.parser(__doc__)
     parser.add_argument("--songs", type=int, default=200, help="a multiple of ten")
     parser.add_argument("--seconds", type=float, default=240.0, help="of a song")
     parser.add_argument("--melody", default="none", help="none, pyin or crepe")

@@ -8,12 +8,13 @@ trainings are kept in FOLDER; several processes share the work.
 """
 
 import argparse
+import functools
 import pathlib
 import sys
 
 import numpy as np
 
-from lca_keras.base import console, files
+from lca_keras.base import console, files, markdown
 from lca_keras.base.config import get_preset
 from lca_keras.base.errors import UserError
 from lca_keras.data.clips import ClipSource
@@ -127,19 +128,17 @@ def compare(args):
             division = corpus.divide(config, prepared)
             folder = out / "cells" / way.replace(" ", "-") / f"seed-{seed}"
 
-            def compute(given=(config, prepared, division, folder, gain)):
-                return score(*given)
-
+            given = (config, prepared, division, folder, gain)
             settings = {**config.to_dict(), "gain": gain}
-            wanted[way, seed] = (folder, settings, compute)
+            wanted[way, seed] = folder, settings, functools.partial(score, *given)
     found = dict(cells.cells(wanted))
-    print("| features | seeds | test clips | test songs |\n| --- | --- | --- | --- |")
+    table = []
     for way in _WAYS:
-        cells = [way, str(len(args.seeds))]
+        table.append([way, len(args.seeds)])
         for level in ("frame", "song"):
             values = [found[way, seed][level] for seed in args.seeds]
-            cells.append(f"{np.mean(values):.3f} ± {over_seeds(values):.3f}")
-        print(f"| {' | '.join(cells)} |")
+            table[-1].append(f"{np.mean(values):.3f} ± {over_seeds(values):.3f}")
+    print(markdown.table(["features", "seeds", "test clips", "test songs"], table))
 
 
 if __name__ == "__main__":

@@ -5,14 +5,14 @@ every song and fits logistic regression and a support vector machine. A corpus t
 solves says little about attention.
 """
 
-import argparse
-
 import numpy as np
+
+from benchmarks import common
 
 
 def main(argv=None):
     """Computes the features and prints the scores."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common.parser(__doc__)
     parser.add_argument("corpus")
     parser.add_argument("split")
     args = parser.parse_args(argv)

@@ -6,20 +6,18 @@ for each runtime; then it asks about many copies of it, in a process for each co
 once step by step to see where the time goes.
 """
 
-import argparse
-import multiprocessing
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
+
+from benchmarks import common
 
 
 def main(argv=None):
     """Prepares models and songs, runs the command, prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common.parser(__doc__)
     parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--songs", type=int, default=100)
@@ -29,18 +27,11 @@ def main(argv=None):
     import soundfile
 
     from lca_keras.base import hardware
-    from lca_keras.base.config import get_preset
-    from lca_keras.exports.export import export_model
-    from lca_keras.models.factory import build_network
 
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        names = [f"artist {i}" for i in range(20)]
-        exports = {}
-        for preset in ("demo", "paper"):
-            config = get_preset(preset)
-            network = build_network(config, 20)
-            exports[preset] = export_model(network, names, config, folder, preset, {})
+        presets = ("demo", "paper")
+        exports = {name: common.export_network(name, folder)[0] for name in presets}
         (folder / "songs").mkdir()
         rng = np.random.default_rng(0)
         sound = rng.normal(0, 0.1, (int(args.minutes * 60 * 44100), 2))
@@ -52,61 +43,33 @@ def main(argv=None):
         print("one song, from the start of the process to its end")
         for preset, export in exports.items():
             for runtime in ("litert", "tensorflow"):
-                rows = [_cold(export, runtime, song) for _ in range(args.rounds)]
+                words = ("--model", export, "--runtime", runtime, song)
+                rows = [_predict(*words) for _ in range(args.rounds)]
                 seconds, memory = min(s for s, _ in rows), max(m for _, m in rows)
                 print(
                     f"  {preset:<6} {runtime:<11} {seconds:6.2f} s  {memory:6.0f} MiB"
                 )
         print(f"\n{args.songs} songs, a process for each core")
-        spawn = multiprocessing.get_context("spawn")
         ways = [("runtime", "litert")]
         if hardware.multiplies_bfloat16():
             ways.append(("precision", "bfloat16"))
         for preset, export in exports.items():
             for option, way in ways:
-                options = [f"--{option}", way, "--workers", str(os.cpu_count())]
-                start = time.perf_counter()
-                _predict(export, *options, folder / "songs", "--out", folder / "o.csv")
-                speed = args.songs / (time.perf_counter() - start)
+                words = ["--model", export, f"--{option}", way, folder / "songs"]
+                words += ["--workers", os.cpu_count(), "--out", folder / "o.csv"]
+                speed = args.songs / _predict(*words)[0]
                 (folder / "o.csv").unlink()
                 print(f"  {preset:<6} {way:<11} {speed:6.2f} songs/s, start included")
                 # Apart: TensorFlow's threads are counted before its first call.
-                about = (export, song, {option: way})
-                process = spawn.Process(target=_shares, args=about)
-                process.start()
-                process.join()
+                print(common.apart(_shares, export, song, {option: way}))
 
 
-def _predict(export, *arguments):
-    command = [sys.executable, "-m", "lca_keras.predict", "--model", export]
-    subprocess.run(
-        [*command, *arguments],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def _cold(export, runtime, song):
-    """Seconds and MiB of a process that names one song."""
-    # What the resources of a process count begins with those of its parent.
-    program = (
-        "import re, sys; from lca_keras import predict; predict.main(sys.argv[1:]); "
-        "status = open('/proc/self/status').read(); "
-        "print(re.search(r'VmHWM:\\s+(\\d+)', status)[1], file=sys.stderr)"
-    )
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", program, "--model", export, "--runtime", runtime, song],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return time.perf_counter() - start, float(done.stderr.split()[-1]) / 1024
+def _predict(*words):
+    return common.run_command("lca_keras.predict", *words)
 
 
 def _shares(export, song, options):
-    """Prints what one core does with a song: decode, features, network."""
+    """What one core does with a song, for people: decode, features, network."""
     os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
     from lca_keras.audio.decode import decode
     from lca_keras.features import spectrogram
@@ -133,7 +96,7 @@ def _shares(export, song, options):
         }
     total = sum(times.values())
     shares = ", ".join(f"{k} {v / total:.0%} ({v:.2f} s)" for k, v in times.items())
-    print(f"         one core, a song: {shares}")
+    return f"         one core, a song: {shares}"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ costs each process some ten seconds: the time from the first trial's start to th
 one's end is printed too.
 """
 
-import argparse
 import os
 import pathlib
 import subprocess
@@ -14,9 +13,9 @@ import sys
 import tempfile
 import time
 
+from benchmarks import common
 from lca_keras.base import console
 from lca_keras.base.config import get_preset
-from lca_keras.corpora import synthesis
 
 _ONE_THREAD = {
     "TF_NUM_INTRAOP_THREADS": "1",
@@ -34,18 +33,15 @@ def command(folder, data, name):
     return list(map(str, words))
 
 
-def start(words):
-    """Starts a process with one TensorFlow thread."""
-    environment = {**os.environ, **_ONE_THREAD}
-    return subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
-
-
-def timed(processes):
-    """Seconds until all processes have ended well."""
-    begun = time.perf_counter()
-    for process in processes:
-        if process.wait():
-            raise SystemExit(f"{' '.join(process.args)} failed")
+def seconds_of(words, count=1):
+    """Seconds until so many processes, with one TensorFlow thread each, are done."""
+    begun, environment = time.perf_counter(), {**os.environ, **_ONE_THREAD}
+    processes = [
+        subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
+        for _ in range(count)
+    ]
+    if any([process.wait() for process in processes]):
+        raise SystemExit(f"{' '.join(words)} failed")
     return time.perf_counter() - begun
 
 
@@ -63,17 +59,15 @@ def outcome(folder):
 
 def main(argv=None):
     """Runs the measurement."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common.parser(__doc__)
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=9, help="one of them warm-up")
     args = parser.parse_args(argv)
     console.quiet_tensorflow()
     data = pathlib.Path("corpus", "benchmark-search")
-    corpus = synthesis.SynthesisConfig(artists=6, albums=4, songs=4)
-    with console.progress(f"Synthesising {data}") as progress:
-        synthesis.write_corpus(corpus, data, progress=progress)
-    with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
+    common.make_corpus(data, artists=6, albums=4, songs=4)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
         config = get_preset("demo")
         config = config.replace(train={"epochs": args.epochs, "warmup_epochs": 1})
         config.save(folder / "base.yaml")
@@ -81,16 +75,15 @@ def main(argv=None):
         fixed = "main: 1\ncf_ratio: 0.5\nent_cf: 0.5\nent_main_ratio: 0.1\n"
         (folder / "space.yaml").write_text(f"{fixed}att: {{values: {att}}}\n")
         # Features and the files of Python and TensorFlow, read once.
-        timed([start([*command(folder, data, "first"), "--trials", "1"])])
+        seconds_of([*command(folder, data, "first"), "--trials", "1"])
         print(
             f"{args.trials} trials of {args.epochs - 1} epochs, one TensorFlow thread"
         )
         results = {}
         for count, title in enumerate(("one process", "two processes"), start=1):
-            words = command(folder, data, title.replace(" ", "-"))
-            processes = [start(words) for _ in range(count)]
-            took = timed(processes)
-            trials, scores = outcome(folder / "searches" / title.replace(" ", "-"))
+            name = title.replace(" ", "-")
+            took = seconds_of(command(folder, data, name), count)
+            trials, scores = outcome(folder / "searches" / name)
             results[title] = took, trials, scores
             print(f"  {title:<13} {took:6.1f} s, trials {trials:6.1f} s", flush=True)
         (alone, alone_trials, scores), (two, two_trials, others) = results.values()

@@ -13,6 +13,8 @@ import sys
 import tempfile
 import time
 
+from benchmarks import common
+
 
 def serve(export, rounds):
     """Serves an export; before it, prints what its calls cost without transport."""
@@ -78,7 +80,7 @@ def _requests(export):
 
 def main(argv=None):
     """Starts the server, asks it, prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common.parser(__doc__)
     parser.add_argument("--preset", default="paper", help="whose network is served")
     parser.add_argument("--rounds", type=int, default=20, help="calls of each kind")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -96,16 +98,9 @@ def main(argv=None):
         prediction_service_pb2_grpc,
     )
 
-    from lca_keras.base.config import get_preset
-    from lca_keras.exports.export import export_model
-    from lca_keras.models.factory import build_network
-
     with tempfile.TemporaryDirectory() as folder:
-        config = get_preset(args.preset)
-        network = build_network(config, 20)
-        names = [f"artist {i}" for i in range(20)]
-        export = str(export_model(network, names, config, folder, "m", {}))
-        command = [sys.executable, "-m", "benchmarks.serve", "--worker", export]
+        export, config = common.export_network(args.preset, folder)
+        command = [sys.executable, "-m", "benchmarks.serve", "--worker", str(export)]
         process = subprocess.Popen(
             [*command, "--rounds", str(args.rounds)],
             stdin=subprocess.PIPE,
@@ -130,7 +125,7 @@ def main(argv=None):
         print("signature        batch  clips/s    p50    p95    p99 ms   transport")
         for name, batch, arrays in _requests(export):
             request = predict_pb2.PredictRequest(
-                model_spec=model_pb2.ModelSpec(name="m", signature_name=name),
+                model_spec=model_pb2.ModelSpec(name=args.preset, signature_name=name),
                 inputs={k: tf.make_tensor_proto(v) for k, v in arrays.items()},
             )
             stub.Predict(request)

@@ -5,12 +5,10 @@ that peak memory is its own; variants take turns over several rounds, so that a 
 moment of the machine does not favour one. The fastest round's median is reported.
 """
 
-import argparse
-import json
 import resource
-import subprocess
-import sys
 import time
+
+from benchmarks import common
 
 VARIANTS = (
     ("plain Keras", "float32"),
@@ -87,6 +85,9 @@ def plain_keras_network(num_classes, clip_frames, normalize="keys"):
 
 def measure(variant, precision, steps, batch_size, clip_frames):
     """Returns seconds a step (median) and peak memory of this process in MiB."""
+    from lca_keras.base import console
+
+    console.quiet_tensorflow()
     import keras
     import numpy as np
 
@@ -126,34 +127,17 @@ def measure(variant, precision, steps, batch_size, clip_frames):
 
 def main(argv=None):
     """Runs all variants and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6, help="timed steps a round")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--clip-frames", type=int, default=157)
-    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     sizes = (args.steps, args.batch_size, args.clip_frames)
-    if args.worker:
-        print(json.dumps(measure(*args.worker, *sizes)))
-        return
     results = {variant: [] for variant in VARIANTS}
-    options = [
-        f"--steps={args.steps}",
-        f"--batch-size={args.batch_size}",
-        f"--clip-frames={args.clip_frames}",
-    ]
     for _ in range(args.rounds):
         for variant in VARIANTS:
-            command = [sys.executable, "-m", "benchmarks.train_step", *options]
-            done = subprocess.run(
-                [*command, "--worker", *variant],
-                check=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
-            results[variant].append(json.loads(done.stdout.splitlines()[-1]))
+            results[variant].append(common.apart(measure, *variant, *sizes))
     best = {v: min(r["seconds"] for r in rows) for v, rows in results.items()}
     yardstick = best[VARIANTS[0]]
     print(f"batch {args.batch_size}, {args.clip_frames} frames, 20 artists")

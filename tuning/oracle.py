@@ -7,117 +7,89 @@ they are not written atomically.
 """
 
 import copy
+import itertools
 import math
 
 import keras_tuner as kt
-import numpy as np
 
 from lca_keras.base.errors import UserError
+from tuning import privates
 from tuning import space as spaces
 
 OBJECTIVE = kt.Objective("score", "max")
 # Failed trials in a row that end a search: the next one would fail too.
 MAX_FAILURES = 3
 _GRID_POINTS = 3
-# What an oracle's next proposal follows from, apart from the trials.
-_PROPOSING = (
-    *("_seed_state", "_tried_so_far", "_populate_next"),
-    *("_brackets", "_current_bracket", "_current_iteration"),
-)
 
 
-class _Bayesian(kt.oracles.BayesianOptimizationOracle):
-    """Bayesian proposals that depend on the trials alone, not on proposals before."""
+class _Repeatable(privates.Unsaved):
+    """An oracle whose state is the events, and nothing else."""
 
-    # Values on record of the trial that is being replayed.
-    recorded = None
+    # Why the search has to end, if it has.
+    fatal = None
+    # KerasTuner's own limit decides the width of identifiers, so that a search with
+    # another limit could not go on where this one ended.
+    most_trials = None
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        privates.check(self)
+        self.verbose = 0
+        self.waiting = []  # Trials of dead workers.
 
     def populate_space(self, trial_id):
-        """Proposes values; see `keras_tuner.Oracle`."""
-        done = {k: t for k, t in self.trials.items() if t.status == "COMPLETED"}
-        if len(done) < max(3 * len(self.hyperparameters.space), 3):
-            return super().populate_space(trial_id)  # Random, and quick.
-        if self.recorded is not None:
-            return {"status": "RUNNING", "values": self.recorded}
-        self._random_state = np.random.RandomState([self.seed, len(self.trials)])
-        if self.ongoing_trials:
-            # What running trials will score is guessed by the process fitted last.
-            trials, self.trials = self.trials, done
-            self.gpr.fit(*self._vectorize_trials())
-            self.trials = trials
+        """Proposes values, or ends the search; see `keras_tuner.Oracle`."""
+        if self.most_trials is not None and len(self.trials) >= self.most_trials:
+            return {"status": "STOPPED"}
         return super().populate_space(trial_id)
 
+    def create_trial(self, tuner_id):
+        """Proposes a trial; see `keras_tuner.Oracle`."""
+        if self.waiting and tuner_id not in self.ongoing_trials:
+            self.ongoing_trials[tuner_id] = self.waiting.pop()
+        same = {id(each): each for each in (self, *self.trials.values())}
+        before = copy.deepcopy(vars(self), same)
+        trial = super().create_trial(tuner_id)
+        if trial.status != "RUNNING":
+            # How often a worker asks in vain must not change what comes next.
+            vars(self).update(before)
+            if self.ongoing_trials:
+                # Another worker's trial may come back, should that worker die.
+                trial.status = "IDLE"
+        return trial
 
-def _repeatable(base):
-    """A KerasTuner oracle class whose state is the events, and nothing else."""
+    def end_trial(self, trial):
+        """Takes a result; see `keras_tuner.Oracle`."""
+        trial_id = trial.trial_id
+        # Otherwise from a worker that was given up, and finished after all.
+        if trial_id not in self.end_order:
+            super().end_trial(trial)
+            last = [self.trials[each] for each in self.end_order[-MAX_FAILURES:]]
+            if [each.status for each in last] == ["FAILED"] * MAX_FAILURES:
+                self.fatal = trial.message or "no reason is known."
+        # Nobody has or waits for this trial any more.
+        self.waiting = [each for each in self.waiting if each.trial_id != trial_id]
+        for worker, ongoing in list(self.ongoing_trials.items()):
+            if ongoing.trial_id == trial_id:
+                del self.ongoing_trials[worker]
 
-    class Repeatable(base):
-        # Why the search has to end, if it has.
-        fatal = None
-        # KerasTuner's own limit decides the width of identifiers, so that a search with
-        # another limit could not go on where this one ended.
-        most_trials = None
+    def abandon(self, tuner_id):
+        """Gives the trial of a dead worker to the next one."""
+        self.waiting.append(self.ongoing_trials.pop(tuner_id))
 
-        def populate_space(self, trial_id):
-            """Proposes values, or ends the search; see `keras_tuner.Oracle`."""
-            if self.most_trials is not None and len(self.trials) >= self.most_trials:
-                return {"status": "STOPPED"}
-            return super().populate_space(trial_id)
 
-        @kt.synchronized
-        def create_trial(self, tuner_id):
-            """Proposes a trial; see `keras_tuner.Oracle`."""
-            if tuner_id in self.ongoing_trials:
-                return self.ongoing_trials[tuner_id]
-            before = {
-                name: copy.deepcopy(getattr(self, name))
-                for name in _PROPOSING
-                if hasattr(self, name)
-            }
-            trial = super().create_trial(tuner_id)
-            if trial.status != "RUNNING":
-                # How often a worker asks in vain must not change what comes next.
-                for name, value in before.items():
-                    setattr(self, name, value)
-                if self.ongoing_trials:
-                    # Another worker's trial may come back, should that worker die.
-                    trial.status = "IDLE"
-            elif hasattr(self, "_populate_next"):
-                # KerasTuner's grid finds the next combination once this trial has
-                # ended, for new entries might appear; here none can, and other
-                # workers are waiting.
-                self._populate_next.append(trial.trial_id)
-            return trial
+class _Combinations(kt.Oracle):
+    """All combinations in order; KerasTuner's grid waits for trials to end."""
 
-        @kt.synchronized
-        def end_trial(self, trial):
-            """Takes a result; see `keras_tuner.Oracle`."""
-            trial_id = trial.trial_id
-            # Otherwise from a worker that was given up, and finished after all.
-            if trial_id not in self.end_order:
-                try:
-                    super().end_trial(trial)
-                except RuntimeError:  # Too many failures in a row.
-                    self.fatal = trial.message or "no reason is known."
-            # Nobody has or waits for this trial any more.
-            if trial_id in self._retry_queue:
-                self._retry_queue.remove(trial_id)
-            for worker, ongoing in list(self.ongoing_trials.items()):
-                if ongoing.trial_id == trial_id:
-                    del self.ongoing_trials[worker]
-
-        @kt.synchronized
-        def abandon(self, tuner_id):
-            """Gives the trial of a dead worker to the next one."""
-            self._retry_queue.append(self.ongoing_trials.pop(tuner_id).trial_id)
-
-        def save(self):
-            """Writes nothing: the events are the state."""
-
-        def _save_trial(self, trial):
-            """Writes nothing: the events are the state."""
-
-    return Repeatable
+    def populate_space(self, trial_id):
+        """Proposes the next combination; see `keras_tuner.Oracle`."""
+        space = self.hyperparameters.space
+        every = itertools.product(*(entry.values for entry in space))
+        values = next(itertools.islice(every, len(self.trials), None), None)
+        if values is None:
+            return {"status": "STOPPED"}
+        names = [entry.name for entry in space]
+        return {"status": "RUNNING", "values": dict(zip(names, values, strict=True))}
 
 
 def size(algorithm, space, trials):
@@ -149,21 +121,19 @@ def make_oracle(algorithm, space, trials, lca_epochs, seed):
         "tune_new_entries": False,
         # KerasTuner takes a seed of zero for none.
         "seed": seed + 1,
-        "max_consecutive_failed_trials": MAX_FAILURES,
+        "max_consecutive_failed_trials": math.inf,  # They are counted here.
     }
-    if algorithm == "hyperband":
-        oracle = _repeatable(kt.oracles.HyperbandOracle)(
-            max_epochs=lca_epochs, **shared
-        )
-    else:
-        base = {
-            "bayesian": _Bayesian,
-            "random": kt.oracles.RandomSearchOracle,
-            "grid": kt.oracles.GridSearchOracle,
-        }[algorithm]
-        oracle = _repeatable(base)(max_trials=None, **shared)
-        oracle.most_trials = trials
-    oracle.verbose = 0
+    bases = {
+        "bayesian": privates.BayesianOracle,
+        "grid": _Combinations,
+        "hyperband": kt.oracles.HyperbandOracle,
+        "random": kt.oracles.RandomSearchOracle,
+    }
+    hyperband = algorithm == "hyperband"
+    own = {"max_epochs": lca_epochs} if hyperband else {"max_trials": None}
+    kind = type(algorithm, (_Repeatable, bases[algorithm]), {})
+    oracle = kind(**own, **shared)
+    oracle.most_trials = trials
     return oracle
 
 

@@ -7,14 +7,13 @@ plain network anew, with seeds that the search has not seen and as many epochs.
 """
 
 import argparse
-import dataclasses
 import functools
 import pathlib
 import sys
 
 import numpy as np
 
-from lca_keras.base import console, files, plots
+from lca_keras.base import console, files, markdown, plots
 from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
 from lca_keras.base.sections import LOSS_WEIGHTS
@@ -22,9 +21,9 @@ from lca_keras.workflow import cells
 from tuning.space import BUDGET, shown
 
 _IMPORTANCE_TREES = 300
+COMPARED = ("best", "default", "published", "plain")
 # Trials for each weight, and at least, that are ranked; fewer rank it by chance.
 _TRIALS_EACH, _LEAST_TRIALS = 2, 10
-COMPARED = ("best", "default", "published", "plain")
 
 
 def searched(rows):
@@ -84,19 +83,15 @@ def scatter_figure(rows, names, space, objective):
     lines = -(-len(names) // columns)
     figure = plots.new_figure(4 * columns, 3.2 * lines)
     scores = np.array([row.score for row in rows])
-    seeds = [[getattr(one, objective) for one in row.seeds] for row in rows]
-    spread = np.array(
-        [[s - min(v), max(v) - s] for s, v in zip(scores, seeds, strict=True)]
-    )
-    spread = np.maximum(spread, 0)  # A mean of equal numbers is rounded.
+    seeds = np.array([[one[objective] for one in row.seeds] for row in rows])
+    # A mean of equal numbers is rounded, so that it may be outside of them.
+    spread = np.maximum([scores - seeds.min(axis=1), seeds.max(axis=1) - scores], 0)
     best = int(scores.argmax())
     with plots.style():
         grid = np.atleast_1d(figure.subplots(lines, columns)).ravel()
         for axes, name in zip(grid, names, strict=False):
             values, places = numbers(rows, name)
-            axes.errorbar(
-                values, scores, spread.T, fmt="o", markersize=4, elinewidth=0.8
-            )
+            axes.errorbar(values, scores, spread, fmt="o", markersize=4, elinewidth=0.8)
             axes.plot(values[best], scores[best], "r*", markersize=12)
             axes.set_xscale(space[name]["scale"])
             if space[name]["scale"] == "log":
@@ -116,33 +111,28 @@ def scatter_figure(rows, names, space, objective):
 def parallel_figure(rows, names, space, objective):
     """Parallel coordinates: a line for each trial, coloured by its score."""
     import matplotlib as mpl
+    from sklearn.preprocessing import minmax_scale
 
     scores = np.array([row.score for row in rows])
-    norm = mpl.colors.Normalize(scores.min(), scores.max())
-    colors = mpl.colormaps["viridis"]
-    figure = plots.new_figure(2 + 1.6 * (len(names) + 1), 4)
+    columns, labels = [], []
+    for name in names:
+        values, places = numbers(rows, name)
+        ends = places or [f"{end:.3g}" for end in (values.min(), values.max())]
+        labels.append(f"{name}\n{ends[0]} to {ends[-1]}")
+        columns.append(np.log(values) if space[name]["scale"] == "log" else values)
+    labels.append(f"{objective}\n{scores.min():.3f} to {scores.max():.3f}")
+    scaled = minmax_scale(np.stack([*columns, scores], axis=1))
+    shade = mpl.cm.ScalarMappable(
+        mpl.colors.Normalize(scores.min(), scores.max()), "viridis"
+    )
+    figure = plots.new_figure(2 + 1.6 * len(labels), 4)
     with plots.style():
         axes = figure.subplots()
-        scaled, labels = [], []
-        for name in names:
-            values, places = numbers(rows, name)
-            if space[name]["scale"] == "log":
-                values = np.log(values)
-            low, high = values.min(), values.max()
-            scaled.append((values - low) / (high - low))
-            ends = places or [
-                f"{limit([row.values[name] for row in rows]):.3g}"
-                for limit in (min, max)
-            ]
-            labels.append(f"{name}\n{ends[0]} to {ends[-1]}")
-        scaled.append(norm(scores))
-        labels.append(f"{objective}\n{scores.min():.3f} to {scores.max():.3f}")
-        scaled = np.array(scaled)
         for index in scores.argsort():  # The best ones on top.
-            axes.plot(scaled[:, index], color=colors(norm(scores[index])), alpha=0.8)
+            color = shade.to_rgba(scores[index])
+            axes.plot(scaled[index], color=color, alpha=0.8)
         axes.set_xticks(range(len(labels)), labels)
         axes.set_yticks([])
-        shade = mpl.cm.ScalarMappable(norm, colors)
         figure.colorbar(shade, ax=axes, label=objective)
     return figure
 
@@ -175,11 +165,8 @@ def compare(folder, search, songs, seeds, test):
     tested = sources.pop("test")
     trainer = trials.Trainer(folder, sources, len(artists))
 
-    def train(config, here):
-        return dataclasses.asdict(trainer.train(config, here / "checkpoints"))
-
-    def score_test(config, here):
-        model = training.best_model(config, len(artists), here / "checkpoints")
+    def score_test(config, checkpoints):
+        model = training.best_model(config, len(artists), checkpoints)
         scores = scoring.evaluate(model, tested).scores
         return {f"test_{key}_f1": scores[key]["f1"] for key in ("frame", "song")}
 
@@ -189,7 +176,7 @@ def compare(folder, search, songs, seeds, test):
         for seed in range(first, first + seeds):
             here = folder / "compare" / f"{name}-seed-{seed}"
             seeded = config.replace(train={"seed": seed})
-            work = functools.partial(train, seeded, here)
+            work = functools.partial(trainer.train, seeded, here / "checkpoints")
             wanted[name, seed] = here, seeded.to_dict(), work
     for (name, seed), row in cells.cells(wanted):
         if test:
@@ -199,86 +186,75 @@ def compare(folder, search, songs, seeds, test):
         yield name, seed, row
 
 
-def markdown(name, search, rows, ranking, comparison):
+def text_of(name, search, rows, ranking, comparison):
     """The report as text; `rows` are all `Result`s, failed trials too."""
     scored = [row for row in rows if row.score is not None]
     best = max(scored, key=lambda row: row.score)
-    names = searched(scored) if len(scored) > 1 else []
-    if BUDGET in best.values:
-        names.append(BUDGET)
     train = search.config["train"]
-    lines = [
+    parts = [
         f"# Search {name}",
-        "",
         f"{search.algorithm}, {len(rows)} trials ({len(rows) - len(scored)} failed), "
         f"{search.seeds} seed(s) each from {train['seed']}, objective "
         f"{search.objective} on validation songs. {train['epochs']} epochs, "
         f"{train['warmup_epochs']} of them warm-up.",
-        "",
         "`frame_f1` and `song_f1` are weighted F1 over clips and over songs at the "
         "best epoch after the warm-up; `cf_` is the counterfactual branch, `test_` the "
         "test songs, all else validation songs.",
-        "",
         f"Best: trial {best.trial}, {search.objective} {best.score:.4f}. The "
         "best of many noisy trials looks better than it is: trust the comparison with "
         "fresh seeds.",
-        "",
     ]
     if comparison:
-        keys = ["frame_f1", "song_f1", "cf_frame_f1", "test_frame_f1", "test_song_f1"]
-        keys = [key for key in keys if any(key in r for r in comparison["best"])]
         count = len(comparison["best"])
-        lines += [
-            f"## Fresh seeds ({count} each{', mean and range' * (count > 1)})",
-            "",
-            "| weights | " + " | ".join(keys) + " |",
-            "| --- |" + " --- |" * len(keys),
-        ]
-        for title, results in comparison.items():
-            cells = []
-            for key in keys:
-                values = [r[key] for r in results if r.get(key) is not None]
-                spread = f" ({min(values):.3f} to {max(values):.3f})" if values else ""
-                mean = f"{np.mean(values):.3f}" if values else "-"
-                cells.append(mean + spread * (count > 1))
-            lines.append(f"| {title} | " + " | ".join(cells) + " |")
-        lines.append("")
-        for title in ("default", "genremert"):
-            weights = dataclasses.asdict(LOSS_WEIGHTS[title])
-            listed = ", ".join(f"{key} {value:g}" for key, value in weights.items())
-            lines.append(f"{title.replace('genremert', 'published')}: {listed}  ")
-        lines.append("")
+        parts.append(f"## Fresh seeds ({count} each{', mean and range' * (count > 1)})")
+        parts.append(_comparison(comparison))
+        for title, weights in (("default", "default"), ("published", "genremert")):
+            listed = (f"{key} {v:g}" for key, v in vars(LOSS_WEIGHTS[weights]).items())
+            parts.append(f"{title}: {', '.join(listed)}")
     if ranking is not None:
-        lines += [
+        parts += [
             "![each weight against the score](weights.png)",
             "![parallel coordinates](parallel.png)",
-            "",
             "A star marks the best trial, bars reach over the seeds of a trial.",
-            "",
             "## Importance",
-            "",
-            *_ranking_lines(*ranking),
-            "",
+            *_ranking(*ranking),
         ]
-    lines += [
-        "## Trials, best first",
-        "",
-        "| trial | "
-        + " | ".join(name.replace(BUDGET, "lca_epochs") for name in names)
-        + f" | {search.objective} | over seeds | reason |",
-        "| --- |" + " --- |" * (len(names) + 3),
+    names = searched(scored) + [BUDGET] * (BUDGET in best.values)
+    columns = ["trial", *names, search.objective, "over seeds", "reason"]
+    table = [
+        [
+            *(row.trial, *(shown(row.values[key]) for key in names)),
+            "failed" if row.score is None else f"{row.score:.4f}",
+            ", ".join(f"{one[search.objective]:.4f}" for one in row.seeds),
+            row.reason,
+        ]
+        for row in sorted(rows, key=lambda row: -(row.score or -1.0))
     ]
-    for row in sorted(rows, key=lambda row: -(row.score or -1.0)):
-        values = [shown(row.values[key]) for key in names]
-        score = "failed" if row.score is None else f"{row.score:.4f}"
-        each = [f"{getattr(one, search.objective):.4f}" for one in row.seeds]
-        cells = [row.trial, *values, score, ", ".join(each)]
-        cells.append(row.reason.replace("|", "/"))
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
+    heads = [column.replace(BUDGET, "lca_epochs") for column in columns]
+    parts += ["## Trials, best first", markdown.table(heads, table)]
+    return "\n\n".join(parts) + "\n"
 
 
-def _ranking_lines(count, names, ranked, explained):
+def _comparison(comparison):
+    """The table of scores with fresh seeds."""
+
+    def cell(results, key):
+        values = [result[key] for result in results if result.get(key) is not None]
+        if not values:
+            return "-"
+        spread = f" ({min(values):.3f} to {max(values):.3f})" * (len(values) > 1)
+        return f"{np.mean(values):.3f}{spread}"
+
+    keys = ["frame_f1", "song_f1", "cf_frame_f1", "test_frame_f1", "test_song_f1"]
+    keys = [key for key in keys if key in comparison["best"][0]]
+    table = [
+        [title, *(cell(results, key) for key in keys)]
+        for title, results in comparison.items()
+    ]
+    return markdown.table(["weights", *keys], table)
+
+
+def _ranking(count, names, ranked, explained):
     """What is said of the weights' importance after so many trials."""
     least = least_trials(names)
     if count < least:
@@ -291,10 +267,9 @@ def _ranking_lines(count, names, ranked, explained):
         "By how much the R^2 of a random forest fitted to the trials falls when a "
         "weight's values are shuffled. On trials that it has not seen the forest has "
         f"an R^2 of {explained:.2f}: {trust}.",
-        "",
-        "| weight | importance |",
-        "| --- | --- |",
-        *(f"| {key} | {value:.3f} |" for key, value in ranked.items()),
+        markdown.table(
+            ["weight", "importance"], [[k, f"{v:.3f}"] for k, v in ranked.items()]
+        ),
     ]
 
 
@@ -328,6 +303,7 @@ def main(argv=None):
 def report(args):
     """Runs the job that the parsed arguments describe."""
     console.quiet_tensorflow()
+    from lca_keras.terminal import screen as terminal
     from tuning import screen, study
 
     folder = pathlib.Path(args.searches, args.name)
@@ -358,13 +334,13 @@ def report(args):
 
         tf.get_logger().setLevel("ERROR")
         with console.resumable(["python", "-m", "tuning.report", *sys.argv[1:]]):
-            songs = screen.prepare_corpus(source, search.base)
+            songs = terminal.prepare_corpus(source, search.base)
             found = compare(folder, search, songs, args.compare, args.test)
             for name, seed, row in found:
                 scores = [f"{k} {row[k]:.3f}" for k in row if "_f1" in k and row[k]]
                 print(f"  {name:<9} seed {seed}  {'  '.join(scores)}", flush=True)
                 comparison[name].append(row)
-    text = markdown(args.name, search, rows, ranking, comparison)
+    text = text_of(args.name, search, rows, ranking, comparison)
     (pictures / "report.md").write_text(text, encoding="utf-8")
     columns = ["trial", *rows[0].values, "score", "reason"]
     table = [{**row.values, **vars(row)} for row in rows]

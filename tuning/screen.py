@@ -27,7 +27,7 @@ class Table:
         self.names = [name for name, entry in space.items() if not entry.fixed]
         if search.algorithm == "hyperband":
             self.names.append(spaces.BUDGET)
-        self.values, self.begun, self.durations = {}, {}, []
+        self.begun, self.durations = {}, []  # The events, by trial; seconds.
         self.ended = {}  # Dict from trial to score.
 
     def begin(self, worker):
@@ -49,7 +49,7 @@ class Table:
         """Takes an event in; prints the trial's line if it ends one now."""
         trial = event["trial"]
         if event["event"] == "start":
-            self.values[trial], self.begun[trial] = event["values"], event["time"]
+            self.begun[trial] = event
             self.ended.pop(trial, None)  # Begun anew after it failed.
         if event["event"] == "abandon" and not past:
             show("")
@@ -58,11 +58,11 @@ class Table:
             return
         score = self.ended[trial] = event["score"]
         if score is not None:
-            self.durations.append(event["time"] - self.begun[trial])
+            self.durations.append(event["time"] - self.begun[trial]["time"])
         if past:
             return
         show("")  # The line below takes the place of the stopwatch's.
-        mine = self.values[trial]
+        mine = self.begun[trial]["values"]
         values = "".join(f"{spaces.shown(mine[name]):>15}" for name in self.names)
         scores = [value for value in self.ended.values() if value is not None]
         best = f"{max(scores):.4f}" if scores else "-"
@@ -112,15 +112,11 @@ def print_best(folder):
     source = study.load_source(folder)
     given = ["--store", source.store] if source.store else ["--data", source.data]
     given += ["--config", str(folder / "best.yaml"), "--name", f"{folder.name}-best"]
-    if source.tags:
-        given += ["--tags"]
-    if source.data_root:
-        given += ["--data-root", source.data_root]
-    if source.separator:
-        given += ["--separator", source.separator]
+    given += ["--tags"] * source.tags
+    given += ["--data-root", source.data_root] if source.data_root else []
+    given += ["--separator", source.separator] if source.separator else []
     print(f"train      python -m lca_keras.fit {shlex.join(given)}")
-    given = [folder.name]
-    if folder.parent != pathlib.Path("searches"):
-        given += ["--searches", str(folder.parent)]
+    elsewhere = folder.parent != pathlib.Path("searches")
+    given = [folder.name, *["--searches", str(folder.parent)] * elsewhere]
     print(f"report     python -m tuning.report {shlex.join(given)}")
     return rows

@@ -72,6 +72,7 @@ def search(args):
 
     from lca_keras.data import corpus
     from lca_keras.models.device import has_gpu
+    from lca_keras.terminal import screen as terminal
     from tuning import screen, study, work
 
     # The Gaussian process of few trials warns of its fit.
@@ -92,12 +93,12 @@ def search(args):
         study.worker_name(folder, args.worker) as worker,
         console.resumable(again),
     ):
-        songs = screen.prepare_corpus(source, config)
+        songs = terminal.prepare_corpus(source, config)
         division = study.divide(folder, wanted, songs)
         sources = corpus.clip_sources(
             songs, division.part_of, division.artists, config, ("train", "validation")
         )
-        screen.print_parts(division, sources)
+        terminal.print_parts(division, sources)
         for part, found in sources.items():
             if not found.num_clips:
                 raise UserError(f"no {part} songs: a search cannot go without")

@@ -8,7 +8,6 @@ be asked for.
 """
 
 import dataclasses
-import math
 
 from lca_keras.base import yaml_files
 from lca_keras.base.config import field_of
@@ -54,15 +53,10 @@ class Parameter:
         """The same dimension as so many values, evenly spaced on its scale."""
         if self.values:
             return self
-        if points == 1:
-            shares = [0.5]
-        else:
-            shares = [index / (points - 1) for index in range(points)]
-        if self.scale == LOG:
-            ratio = math.log(self.high / self.low)
-            values = [self.low * math.exp(ratio * share) for share in shares]
-        else:
-            values = [self.low + (self.high - self.low) * share for share in shares]
+        import numpy as np
+
+        spaced = np.geomspace if self.scale == LOG else np.linspace
+        values = spaced(self.low, self.high, points).tolist()
         if self.name in _WHOLE:
             values = sorted({round(value) for value in values})
         else:
@@ -71,7 +65,7 @@ class Parameter:
 
 
 # Names of what is no loss weight, and the fields of a `Config` where the values go.
-_FIELDS = {
+FIELDS = {
     "warmup_epochs": "train.warmup_epochs",
     "cf_dropout": "train.cf_dropout",
     "learning_rate": "train.learning_rate",
@@ -80,7 +74,7 @@ _FIELDS = {
     "remix_share": "augment.remix_share",
     "remix_gain_db": "augment.remix_gain_db",
 }
-_KNOWN = {name: field_of(place) for name, place in _FIELDS.items()}
+_KNOWN = {name: field_of(place) for name, place in FIELDS.items()}
 _WHOLE = {name for name, field in _KNOWN.items() if field.type is int}
 # What has no order: every value that may be listed.
 # (KerasTuner would make numbers of true and false.)
@@ -258,7 +252,7 @@ def apply(values, config):
         ent_main=values["ent_cf"] * values["ent_main_ratio"],
     )
     sections = {"train": {}, "augment": {}}
-    for name, place in _FIELDS.items():
+    for name, place in FIELDS.items():
         (section, field), value = place.split("."), values.get(name)
         if name == "detach_counterfactual" and value is not None:
             value = value == "true"

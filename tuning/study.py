@@ -9,6 +9,7 @@ folder and whose file system locks files for all machines.
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -90,18 +91,18 @@ def open_folder(folder, search):
     with files.lock(folder / ".lock"):
         wanted = files.as_json(dataclasses.asdict(search))
         if path.exists():
-            known = files.read_json(path)
+            known = Search.load(folder)
             events = Journal(folder / "events.jsonl").read()
-            changed = _differences({**known, "trials": 0}, {**wanted, "trials": 0})
+            changed = _changes(known, search)
             if changed and events:
                 raise UserError(
-                    f"{folder} holds another search: {'; '.join(changed)}. Choose "
+                    f"{folder} holds another search: {changed}. Choose "
                     "another --name, or repeat the options of that search."
                 )
             if changed:
                 _begin_anew(folder)  # Nothing came of it yet: no data, perhaps.
             elif wanted["trials"] is None:
-                wanted["trials"] = known["trials"]  # As many as it was begun with.
+                wanted["trials"] = known.trials  # As many as it was begun with.
             begun = len({e["trial"] for e in events if e["event"] == "start"})
             if wanted["trials"] is not None and wanted["trials"] < begun:
                 raise UserError(
@@ -113,8 +114,13 @@ def open_folder(folder, search):
         files.write_json(path, wanted)
 
 
+def _changes(known, wanted):
+    """What differs between two `Search`es, but for the number of trials, in words."""
+    both = ({**dataclasses.asdict(each), "trials": 0} for each in (known, wanted))
+    return "; ".join(_differences(*map(files.as_json, both)))
+
+
 def _differences(known, wanted, where=""):
-    """Which entries of two nested dicts differ, in words."""
     found = []
     for name in sorted(set(known) | set(wanted)):
         before, now = known.get(name), wanted.get(name)
@@ -141,10 +147,8 @@ def _begin_anew(folder):
 
 def check_same(folder, search):
     """Raises a `UserError` if a folder does not hold this search any more."""
-    known = files.as_json(dataclasses.asdict(Search.load(folder)))
-    wanted = files.as_json(dataclasses.asdict(search))
-    if changed := _differences({**known, "trials": 0}, {**wanted, "trials": 0}):
-        raise UserError(f"{folder} was begun anew meanwhile: {'; '.join(changed)}")
+    if changed := _changes(Search.load(folder), search):
+        raise UserError(f"{folder} was begun anew meanwhile: {changed}")
 
 
 def keep_source(folder, source):
@@ -200,22 +204,16 @@ def worker_name(folder, name=None):
     """
     workers = pathlib.Path(folder, "workers")
     workers.mkdir(exist_ok=True)
+    numbered = (f"{socket.gethostname()}-{number}" for number in itertools.count(1))
     with contextlib.ExitStack() as stack:
-        if name is not None:
+        for each in numbered if name is None else [name]:
             try:
-                stack.enter_context(files.lock(workers / f".{name}.lock", wait=False))
-            except files.LockedError as error:
-                raise UserError(
-                    f"--worker {name}: another process of this search has that name"
-                ) from error
-        number = 0
-        while name is None:
-            number += 1
-            free = f"{socket.gethostname()}-{number}"
-            with contextlib.suppress(files.LockedError):
-                stack.enter_context(files.lock(workers / f".{free}.lock", wait=False))
-                name = free
-        yield name
+                stack.enter_context(files.lock(workers / f".{each}.lock", wait=False))
+            except files.LockedError:
+                continue
+            yield each
+            return
+    raise UserError(f"--worker {name}: another process of this search has that name")
 
 
 class Study:
@@ -316,8 +314,7 @@ class Study:
             same = [event == known for event, known in pairs]
             self._told = [*same, False].index(False)
             self._oracle, self._events = _make_oracle(search), []
-        if search.algorithm != "hyperband":
-            self._oracle.most_trials = search.trials  # It may have been lengthened.
+        self._oracle.most_trials = search.trials  # It may have been lengthened.
         for event in events[len(self._events) :]:
             oracles.apply(self._oracle, event)
         self._events = events

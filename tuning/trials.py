@@ -26,35 +26,22 @@ _ATTEMPTS = 8
 _BEGUN = "attempts.json"
 
 
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """Validation scores of one seed of a trial, at its best epoch.
+def scores_of(state):
+    """Validation scores of a `lca_keras.workflow.training.TrainingState`.
 
-    Attributes:
-        frame_f1: Weighted F1 over clips.
-        song_f1: Weighted F1 over songs.
-        cf_frame_f1: Counterfactual branch's F1 over clips, or `None`.
-        attention_distance: Mean |A - A~|, or `None`.
-        epoch: That epoch, from 1.
+    Returns:
+        Dict for JSON, of the best epoch: `frame_f1` and `song_f1`, weighted F1 over
+        clips and over songs; `cf_frame_f1` of the counterfactual branch over clips and
+        `attention_distance`, mean |A - A~|, or `None`; `epoch`, from 1.
     """
-
-    frame_f1: float
-    song_f1: float
-    cf_frame_f1: float | None
-    attention_distance: float | None
-    epoch: int
-
-    @classmethod
-    def of(cls, state):
-        """Reads the scores out of a `lca_keras.workflow.training.TrainingState`."""
-        logs = state.best_logs
-        return cls(
-            logs["val_f1"],
-            logs["val_song_f1"],
-            logs.get("val_cf_f1"),
-            logs.get("val_att_term"),
-            state.best_epoch,
-        )
+    logs = state.best_logs
+    return {
+        "frame_f1": logs["val_f1"],
+        "song_f1": logs["val_song_f1"],
+        "cf_frame_f1": logs.get("val_cf_f1"),
+        "attention_distance": logs.get("val_att_term"),
+        "epoch": state.best_epoch,
+    }
 
 
 class Trainer:
@@ -87,7 +74,7 @@ class Trainer:
         fewer epochs; without one a shared warm-up is the beginning.
 
         Returns:
-            `Scores`.
+            Dict, as `scores_of`.
 
         Raises:
             lca_keras.models.callbacks.DivergenceError: The loss became NaN.
@@ -98,7 +85,7 @@ class Trainer:
         shared = self.folder / "warmup"
         warm_up.begin(config, *material, folder, shared, callbacks, self._build)
         state = training.train(config, *material, folder, callbacks, self._build)
-        return Scores.of(state)
+        return scores_of(state)
 
     def _build(self, config, num_classes):
         """An untrained model; one that was used before, if its graph can be.
@@ -188,19 +175,16 @@ def _run_seed(trainer, config, here, values, callbacks):
     shorter = promoted and here.parent.parent / promoted / here.name / "checkpoints"
     scores = trainer.train(config, here / "checkpoints", callbacks, shorter)
     _write_hparams(here, config, scores)
-    return dataclasses.asdict(scores)
+    return scores
 
 
 def _count_attempt(here):
     """Raises if a trial was begun too often without getting on."""
-    path = here / _BEGUN
-    stands = {
-        str(state.relative_to(here.parent.parent)): files.read_json(state)["epoch"]
-        for pattern in (f"trials/{here.name}/*/*/state.json", "warmup/*/*/state.json")
-        for state in here.parent.parent.glob(pattern)
-    }
+    path, root = here / _BEGUN, here.parent.parent
+    states = [*here.glob("*/*/state.json"), *root.glob("warmup/*/*/state.json")]
+    epochs = {str(p.relative_to(root)): files.read_json(p)["epoch"] for p in states}
     cells = map(files.read_json, here.glob("seed-*/cell.json"))
-    stands["finished"] = sum("result" in cell for cell in cells)
+    stands = {**epochs, "finished": sum("result" in cell for cell in cells)}
     before = files.read_json(path) if path.exists() else {}
     count = before["count"] if before.get("stands") == stands else 0
     if count >= _ATTEMPTS:
@@ -216,25 +200,16 @@ def _write_hparams(folder, config, scores):
     import tensorflow as tf
     from tensorboard.plugins.hparams import api
 
-    weights = dataclasses.asdict(config.loss)
-    train = config.train
-    searched = {
-        **weights,
-        "learning_rate": train.learning_rate,
-        "cf_dropout": train.cf_dropout,
-        "warmup_epochs": train.warmup_epochs,
-        "seed": train.seed,
-        "effect_form": train.effect,
-        "detach_counterfactual": train.detach_counterfactual,
-    }
-    if "remix" in config.augment.kinds:
-        searched["remix_share"] = config.augment.remix_share
-        searched["remix_gain_db"] = config.augment.remix_gain_db
+    searched = {**vars(config.loss), "seed": config.train.seed}
+    for name, place in space.FIELDS.items():
+        section, field = place.split(".")
+        if section != "augment" or "remix" in config.augment.kinds:
+            searched[name] = getattr(getattr(config, section), field)
     with tf.summary.create_file_writer(os.fspath(folder)).as_default():
         api.hparams(searched)
-        for name, value in dataclasses.asdict(scores).items():
+        for name, value in scores.items():
             if value is not None:
-                tf.summary.scalar(name, value, step=scores.epoch)
+                tf.summary.scalar(name, value, step=scores["epoch"])
 
 
 def trial_config(values, config):
@@ -249,7 +224,7 @@ def trial_config(values, config):
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A trial that has ended; `score` is `None` if it failed, `seeds` are `Scores`."""
+    """A trial that has ended; `seeds` as of `scores_of`, no `score` if it failed."""
 
     trial: str
     values: dict
@@ -282,7 +257,7 @@ def results(folder, events):
             trial = event["trial"]
             here = pathlib.Path(folder, "trials", trial)
             cells = map(files.read_json, sorted(here.glob("seed-*/cell.json")))
-            seeds = [Scores(**c["result"]) for c in cells if "result" in c]
+            seeds = [cell["result"] for cell in cells if "result" in cell]
             reason = event["message"] or ""
             rows.append(Result(trial, begun[trial], event["score"], reason, seeds))
     return rows

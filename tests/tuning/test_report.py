@@ -12,7 +12,7 @@ def test_what_has_no_order_is_drawn_and_ranked():
     for index in range(24):
         form = ("logit", "probability", "product")[index % 3]
         score = {"logit": 0.2, "probability": 0.5, "product": 0.9}[form]
-        seeds = [types.SimpleNamespace(frame_f1=score)]
+        seeds = [{"frame_f1": score}]
         detach = ("true", "false")[index % 2]
         values = {"effect_form": form, "detach_counterfactual": detach}
         values["att"] = float(rng.uniform(0.1, 1))
