@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from lca_keras import bias
 from lca_keras.base import files
 from lca_keras.base.config import FeatureConfig
-from lca_keras.corpora import bias
+from lca_keras.corpora.bias import add_noise
 from lca_keras.data import catalogue
 from lca_keras.data.extraction import Extractor
 from tests.audio.signals import music
@@ -82,8 +83,8 @@ def test_only_what_the_noise_did_is_reported(tmp_path):
     samples = np.sin(2 * np.pi * 300 * np.arange(16000) / 16000)
     samples[:4000] *= 1.5  # Beyond full scale before.
     soundfile.write(path, samples, 16000, subtype="FLOAT")
-    assert bias.add_noise(path, target, (3000, 5000), 80.0, rng) < 0.01
-    assert bias.add_noise(path, target, (3000, 5000), 0.0, rng) > 0.05
+    assert add_noise(path, target, (3000, 5000), 80.0, rng) < 0.01
+    assert add_noise(path, target, (3000, 5000), 0.0, rng) > 0.05
 
 
 def test_same_stem_in_two_formats(corpus, tmp_path):

@@ -6,8 +6,9 @@ import pytest
 import soundfile
 import soxr
 
+from lca_keras import doctor
 from lca_keras.base.config import get_preset
-from lca_keras.corpora import doctor, synthesis
+from lca_keras.corpora import synthesis
 from lca_keras.data.corpus import DataSource, prepare
 
 

@@ -9,6 +9,7 @@ import soundfile
 from lca_keras.base import files
 from lca_keras.corpora import synthesis
 from lca_keras.corpora.synthesis import SynthesisConfig
+from lca_keras.synthesis import main
 from tests.conftest import TINY
 
 
@@ -100,11 +101,11 @@ def test_an_interrupted_corpus_continues(tmp_path):
 def test_never_writes_into_other_folders(tmp_path, capsys):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").write_text("keep me")
-    assert synthesis.main([str(tmp_path / "letters")]) == 1
+    assert main([str(tmp_path / "letters")]) == 1
     assert "not empty" in capsys.readouterr().err
     small = ["--artists", "2", "--albums", "3", "--songs", "1", "--seconds", "4"]
-    assert synthesis.main([str(tmp_path / "c"), *small]) == 0
-    assert synthesis.main([str(tmp_path / "c"), *small, "--seed", "5"]) == 1
+    assert main([str(tmp_path / "c"), *small]) == 0
+    assert main([str(tmp_path / "c"), *small, "--seed", "5"]) == 1
     assert "other settings" in capsys.readouterr().err
 
 
