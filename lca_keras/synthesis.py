@@ -12,25 +12,19 @@ from lca_keras.corpora.synthesis import TEST_BANDS, SynthesisConfig, write_corpu
 
 def main(argv=None):
     """Command line of the built-in corpus."""
-    defaults = SynthesisConfig()
     parser = argparse.ArgumentParser(
         prog="python -m lca_keras.synthesis", description=__doc__.split("\n")[0]
     )
     parser.add_argument("out", help="folder to write the corpus to")
-    parser.add_argument("--artists", type=int, default=defaults.artists)
-    parser.add_argument("--albums", type=int, default=defaults.albums)
-    parser.add_argument("--songs", type=int, default=defaults.songs)
-    parser.add_argument("--seconds", type=float, default=defaults.seconds)
-    parser.add_argument("--confounding", type=float, default=defaults.confounding)
-    parser.add_argument("--voice-db", type=float, default=defaults.voice_db)
-    parser.add_argument("--sample-rate", type=int, default=defaults.sample_rate)
-    parser.add_argument("--seed", type=int, default=defaults.seed)
-    parser.add_argument(
-        "--test-bands",
-        choices=TEST_BANDS,
-        default=defaults.test_bands,
-        help="who plays in the last two albums; default: any",
-    )
+    for field in dataclasses.fields(SynthesisConfig):
+        bands, who = field.name == "test_bands", "who plays in the last two albums; "
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=field.type,
+            default=field.default,
+            choices=TEST_BANDS if bands else None,
+            help=f"{who if bands else ''}default: {field.default}",
+        )
     parser.add_argument("--stems", action="store_true", help="write the stems too")
     parser.add_argument("--jobs", type=int, help="processes; default: all cores")
     console.add_debug_flag(parser)
