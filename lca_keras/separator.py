@@ -81,7 +81,7 @@ def _run_train(args):
     if without:
         raise UserError(
             f"{manifest}: {len(without)} of {len(songs)} songs have no vocals_path, "
-            f"the first is {without[0].label}. `python -m lca_keras.corpora.synthesis "
+            f"the first is {without[0].label}. `python -m lca_keras.synthesis "
             "OUT --stems` writes a corpus that has them."
         )
     if args.split_file:

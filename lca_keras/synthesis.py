@@ -13,21 +13,19 @@ from lca_keras.terminal import arguments
 
 def main(argv=None):
     """Command line of the built-in corpus."""
-    defaults = SynthesisConfig()
     parser = argparse.ArgumentParser(
         prog="python -m lca_keras.synthesis", description=__doc__.split("\n")[0]
     )
     parser.add_argument("out", help="folder to write the corpus to")
-    for field in dataclasses.fields(defaults):
-        if field.name != "test_bands":
-            option = "--" + field.name.replace("_", "-")
-            parser.add_argument(option, type=field.type, default=field.default)
-    parser.add_argument(
-        "--test-bands",
-        choices=TEST_BANDS,
-        default=defaults.test_bands,
-        help="who plays in the last two albums; default: any",
-    )
+    for field in dataclasses.fields(SynthesisConfig):
+        bands, who = field.name == "test_bands", "who plays in the last two albums; "
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=field.type,
+            default=field.default,
+            choices=TEST_BANDS if bands else None,
+            help=f"{who if bands else ''}default: {field.default}",
+        )
     parser.add_argument("--stems", action="store_true", help="write the stems too")
     told = "processes; default: all cores"
     parser.add_argument("--jobs", help=told, **arguments.WHOLE)

@@ -4,8 +4,10 @@ FFmpeg decodes, in processes of their own (`lca_keras.audio.decoder`), so a file
 brings a decoder down is one file less and nothing else.
 """
 
-import contextlib
+import functools
+import itertools
 import json
+import operator
 import os
 import signal
 import stat
@@ -62,7 +64,12 @@ class Sound:
         self.sample_rate = sample_rate
         self.size = 0
         self.notes = []
-        self._blocks, self._file = [], None
+        self._file = tempfile.SpooledTemporaryFile(  # noqa: SIM115
+            4 * _SAMPLES_IN_MEMORY, prefix="lca_keras-"
+        )
+
+    def __del__(self):
+        self._file.close()
 
     @property
     def seconds(self):
@@ -82,26 +89,15 @@ class Sound:
         Raises:
             OSError: There is no room for temporary files.
         """
+        try:
+            self._file.seek(4 * self.size)
+            self._file.write(block.tobytes())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, tempfile.gettempdir()) from error
         self.size += block.size
-        self._blocks.append(block)
-        if self._file is None and self.size > _SAMPLES_IN_MEMORY:
-            # It is there as long as the sound is, and has no name.
-            self._file = tempfile.TemporaryFile(prefix="lca_keras-")  # noqa: SIM115
-        if self._file is not None:
-            try:
-                self._file.seek(0, os.SEEK_END)
-                for waiting in self._blocks:
-                    self._file.write(waiting.tobytes())
-            except OSError as error:
-                where = tempfile.gettempdir()
-                raise OSError(error.errno, error.strerror, where) from error
-            self._blocks = []
 
     def __iter__(self):
         """Yields the samples as float32 arrays `(samples,)`, in order."""
-        if self._file is None:
-            yield from self._blocks
-            return
         for start in range(0, 4 * self.size, 4 * _SAMPLES_IN_MEMORY):
             self._file.seek(start)
             yield np.frombuffer(self._file.read(4 * _SAMPLES_IN_MEMORY), "float32")
@@ -112,7 +108,7 @@ class Sound:
         return np.concatenate([*self, np.zeros(0, "float32")])
 
 
-def decode(path, sample_rate=16000):
+def decode(path, sample_rate=16000, watch=None):
     """Decodes a file to mono at a given rate.
 
     Channels are averaged, then resampled with soxr's high quality filter: the same
@@ -122,6 +118,7 @@ def decode(path, sample_rate=16000):
     Args:
         path: Path of a file of any format that FFmpeg decodes.
         sample_rate: Int, samples per second to return.
+        watch: Optional function, called with each rate and block of `read_blocks`.
 
     Returns:
         `Sound`; full scale is 1.
@@ -131,14 +128,15 @@ def decode(path, sample_rate=16000):
         OSError: There is no room for temporary files.
     """
     # The mean of librosa.to_mono, in the same precision.
-    sound, energies = _to_mono(path, sample_rate, lambda block: block.mean(axis=1))
+    mean = functools.partial(np.mean, axis=1)
+    sound, energies = _to_mono(path, sample_rate, mean, watch)
     if energies[0] < CANCELLED * energies[1]:
         sound, _ = _to_mono(path, sample_rate, lambda block: block[:, 0].copy())
-        sound.notes.append("its channels cancel out: the first of them is heard alone")
+        sound.notes.append("its channels cancel out: only the first of them is used")
     return sound
 
 
-def _to_mono(path, sample_rate, mix):
+def _to_mono(path, sample_rate, mix, watch=None):
     """A file's `Sound`, and the energies of the mix and of the channels' mean.
 
     `mix` makes one channel of a block `(samples, channels)`.
@@ -151,6 +149,8 @@ def _to_mono(path, sample_rate, mix):
         for rate, block in read_blocks(path, sound.notes):
             mono = mix(block)
             check.add(block)
+            if watch is not None:
+                watch(rate, block)
             flat = block.ravel("K")
             energies += np.vdot(mono, mono), np.vdot(flat, flat) / block.shape[1]
             yield rate, mono
@@ -167,51 +167,34 @@ def resampled(blocks, sample_rate):
     """Resamples a stream with soxr's high quality filter, as `librosa.load` does.
 
     Args:
-        blocks: Iterable of tuples of a rate and a float32 array `(samples,)`.
+        blocks: Iterable of tuples of a rate and a float32 array `(samples,)` or
+            `(samples, channels)`. Files that were joined may have several rates.
         sample_rate: Int, samples per second to return.
 
     Yields:
-        Float32 arrays `(samples,)`.
+        Float32 arrays like these, together exactly as long as librosa's result.
     """
-    stream = None
-    for rate, samples in blocks:
-        if stream is None or stream.rate != rate:
-            if stream is not None:  # Files of several rates, joined.
-                yield stream.end()
-            stream = _Resampler(rate, sample_rate)
-        yield stream.resample(samples)
-    if stream is not None:
-        yield stream.end()
+    import soxr
 
-
-class _Resampler:
-    """A stream's filter; what it gives is exactly as long as librosa's result."""
-
-    def __init__(self, rate, new_rate):
-        import soxr
-
-        self.rate, self._new_rate = rate, new_rate
-        self._taken, self._given = 0, 0
-        self._stream = None
-        if rate != new_rate:
-            self._stream = soxr.ResampleStream(rate, new_rate, 1, "float32", "HQ")
-
-    def resample(self, samples):
-        """What can be said already, after some more samples."""
-        self._taken += samples.size
-        if self._stream is not None:
-            samples = self._stream.resample_chunk(samples)
-        self._given += samples.size
-        return samples
-
-    def end(self):
-        """The rest."""
-        rest = np.zeros(0, "float32")
-        if self._stream is not None:
-            rest = self._stream.resample_chunk(rest, last=True)
-            length = -(-self._taken * self._new_rate // self.rate) - self._given
-            rest = np.pad(rest[:length], (0, length - rest[:length].size))
-        return rest
+    for rate, group in itertools.groupby(blocks, key=operator.itemgetter(0)):
+        stream, taken, given = None, 0, 0
+        for _, samples in group:
+            if rate == sample_rate:
+                yield samples
+                continue
+            shape = (-1, *samples.shape[1:])
+            if stream is None:
+                form = (*samples.shape[1:], 1)[0], "float32", "HQ"
+                stream = soxr.ResampleStream(rate, sample_rate, *form)
+            taken += len(samples)
+            samples = stream.resample_chunk(samples).reshape(shape)
+            given += len(samples)
+            yield samples
+        if stream is not None:
+            rest = stream.resample_chunk(samples[:0], last=True).reshape(shape)
+            length = -(-taken * sample_rate // rate) - given
+            lacking = np.zeros((max(0, length - len(rest)), *shape[1:]), "float32")
+            yield np.concatenate([rest[:length], lacking])
 
 
 class SoundCheck:
@@ -328,12 +311,12 @@ def prepare():
 def _ask(path):
     """A decoding process that has been asked for a file."""
     path = os.path.abspath(os.fsencode(path))
-    with contextlib.suppress(IndexError, BrokenPipeError):
-        process = _idle.pop()
+    process = _idle.pop() if _idle else _Process()
+    try:
         process.ask(path)
-        return process
-    process = _Process()
-    process.ask(path)
+    except BrokenPipeError:  # It has died while it waited.
+        process = _Process()
+        process.ask(path)
     return process
 
 

@@ -124,13 +124,13 @@ def read(path, notes):
             if len(container.streams.audio) > 1:
                 notes.append(
                     f"it has {len(container.streams.audio)} sound tracks, of which "
-                    f"number {container.streams.audio.index(stream) + 1} is heard"
+                    f"number {container.streams.audio.index(stream) + 1} is used"
                 )
-            heard = _Heard()
-            yield from _blocks(container, stream, heard)
+            decoded = _Decoded()
+            yield from _blocks(container, stream, decoded)
             names = set(container.format.name.split(","))
             notes += _notes(
-                file, names, heard, _declared(file, names, container, stream)
+                file, names, decoded, _declared(file, names, container, stream)
             )
 
 
@@ -146,7 +146,7 @@ class _File(io.FileIO):
 
 
 @dataclasses.dataclass
-class _Heard:
+class _Decoded:
     """What has been decoded of a file.
 
     Attributes:
@@ -181,7 +181,7 @@ def _not_opened(start):
     return "no recording in a format that FFmpeg decodes, or damaged"
 
 
-def _blocks(container, stream, heard):
+def _blocks(container, stream, decoded):
     """Yields what `read` yields; passages that cannot be decoded are left out."""
     import av
 
@@ -193,13 +193,13 @@ def _blocks(container, stream, heard):
             packet = next(packets, None)
             if packet is None:
                 break
-            heard.end = max(heard.end, (packet.pos or 0) + packet.size)
+            decoded.end = max(decoded.end, (packet.pos or 0) + packet.size)
             frames = packet.decode()
         except av.error.InvalidDataError:
-            heard.lost += 1
+            decoded.lost += 1
             continue
         except av.error.FFmpegError:
-            heard.stopped = True
+            decoded.stopped = True
             break
         for frame in frames:
             now = (frame.sample_rate, frame.layout.name, frame.format.name)
@@ -210,7 +210,7 @@ def _blocks(container, stream, heard):
             if now != form:
                 _check_form(frame)
                 form, waiting = now, av.AudioFifo()
-            heard.seconds += frame.samples / frame.sample_rate
+            decoded.seconds += frame.samples / frame.sample_rate
             frame.pts = None  # Gaps are not filled.
             waiting.write(frame)
     yield from _floats(waiting)
@@ -253,13 +253,13 @@ def _check_form(frame):
 # === Is that all? ===
 
 
-def _notes(file, names, heard, declared):
+def _notes(file, names, decoded, declared):
     """Yields sentences about sound that may be missing.
 
     Args:
         file: Open file.
         names: Set of FFmpeg's names of its format.
-        heard: `_Heard`.
+        decoded: `_Decoded`.
         declared: Seconds that it is to last, or `None`.
     """
     size = os.fstat(file.fileno()).st_size
@@ -268,30 +268,31 @@ def _notes(file, names, heard, declared):
     if place is not None:
         begin, length = place
         # So much sound a byte, and so many bytes are announced.
-        known = heard.end - begin
-        declared = heard.seconds * length / known if known > 0 else None
+        known = decoded.end - begin
+        declared = decoded.seconds * length / known if known > 0 else None
     if place is None and names & {"wav", "aiff"}:
         announced, rest = _chunks(file, size)
         declared = announced or declared
     elif "mov" in names:
         rest = _second_movie(file, size)
-    elif heard.stopped or size - heard.end > heard.end / 4:  # More than tags have.
-        rest = size - heard.end
+    # Tags have less.
+    elif decoded.stopped or size - decoded.end > decoded.end / 4:
+        rest = size - decoded.end
     slack = 0.1 + 0.001 * (declared or 0)
     lasts = f"its header announces {declared or 0:.2f} s"
-    if declared and heard.seconds < declared - slack:
-        yield f"{lasts}, {heard.seconds:.2f} s are there: cut off or damaged"
-    elif declared and heard.seconds > declared + slack:
-        yield f"{lasts}, {heard.seconds:.2f} s are there, and heard: joined files?"
-    elif heard.lost and not declared:
-        yield f"{heard.lost} passages of it are damaged and left out"
+    if declared and decoded.seconds < declared - slack:
+        yield f"{lasts}, {decoded.seconds:.2f} s are there: cut off or damaged"
+    elif declared and decoded.seconds > declared + slack:
+        yield f"{lasts}, {decoded.seconds:.2f} s are there, and used: joined files?"
+    elif decoded.lost and not declared:
+        yield f"{decoded.lost} passages of it are damaged and left out"
     if rest > _LEAST_REST:
         yield (
-            f"it ends after {heard.seconds:.2f} s, and {rest} bytes that follow are "
-            "not heard: joined files, or a wrong header?"
+            f"it ends after {decoded.seconds:.2f} s, and {rest} bytes that follow are "
+            "not used: joined files, or a wrong header?"
         )
     if "ogg" in names and not _ends(file, size):
-        yield f"it stops after {heard.seconds:.2f} s without an end: cut off?"
+        yield f"it stops after {decoded.seconds:.2f} s without an end: cut off?"
 
 
 def _declared(file, names, container, stream):

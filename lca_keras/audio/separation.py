@@ -1,7 +1,7 @@
 """Separation of the singing voice with Open-Unmix.
 
 The pretrained models `umxl` and `umxhq` are fetched by openunmix's own loader. A
-folder in its format does as well, and `python -m lca_keras.corpora.separator train`
+folder in its format does as well, and `python -m lca_keras.separator train`
 writes one: a small Open-Unmix trained on a corpus that has its vocals as stems.
 
 References:
@@ -11,13 +11,13 @@ References:
 import contextlib
 import hashlib
 import importlib.util
-import json
 import os
 import pathlib
 
 import numpy as np
 
-from lca_keras.audio.decode import AudioError, check_sound, read_blocks
+from lca_keras.audio.decode import AudioError, check_sound, read_blocks, resampled
+from lca_keras.base import files
 from lca_keras.base.errors import UserError
 
 PRETRAINED = ("umxl", "umxhq")
@@ -120,13 +120,14 @@ class Separator:
         settings = {"targets": ["vocals"], "niter": 1, "residual": True}
         if separator in PRETRAINED:
             try:
-                with _weights_only():
-                    self._model = utils.load_separator(separator, **settings)
+                # torch.hub then loads tensors only, never code.
+                os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+                self._model = utils.load_separator(separator, **settings)
             except (OSError, RuntimeError) as error:
                 raise SeparatorError(
                     f"the weights of {separator!r} cannot be downloaded ({error}). "
                     "Give a folder that holds them in Open-Unmix's format, or train "
-                    "one with `python -m lca_keras.corpora.separator train`."
+                    "one with `python -m lca_keras.separator train`."
                 ) from error
         else:
             _check_weights(separator)
@@ -152,59 +153,36 @@ class Separator:
         Raises:
             AudioError: The file cannot be decoded, or holds no voice.
         """
-        import soundfile
-        import soxr
-
-        to_mono = soxr.ResampleStream(
-            self.sample_rate, sample_rate, 1, dtype="float32", quality="HQ"
-        )
-        mono = []
+        rate = self.sample_rate
         with contextlib.ExitStack() as stack:
-            if keep is not None:
-                file = stack.enter_context(
-                    soundfile.SoundFile(
-                        keep,
-                        "w",
-                        self.sample_rate,
-                        self.channels,
-                        "PCM_16",
-                        format="FLAC",
-                    )
-                )
-            for block in self._estimates(self._resampled(path)):
-                if keep is not None:
-                    file.write(np.clip(block, -1, 1))
-                mono.append(to_mono.resample_chunk(block.mean(axis=1)))
-        mono.append(to_mono.resample_chunk(np.zeros(0, "float32"), last=True))
-        vocals = np.concatenate(mono)
+            file = keep and stack.enter_context(self._flac(keep))
+
+            def mono():
+                for block in self._estimates(resampled(self._blocks(path), rate)):
+                    if keep is not None:
+                        file.write(np.clip(block, -1, 1))
+                    yield rate, block.mean(axis=1)
+
+            vocals = np.concatenate([*resampled(mono(), sample_rate)])
         try:
             check_sound(vocals)
         except AudioError as error:
             raise AudioError("no voice in it: the vocals are silent") from error
         return vocals
 
-    def _resampled(self, path):
-        """Blocks `(samples, channels)` of a file, at the network's rate."""
-        import soxr
+    def _flac(self, path):
+        import soundfile
 
-        stream, first = None, None
+        form = (self.sample_rate, self.channels, "PCM_16")
+        return soundfile.SoundFile(path, "w", *form, format="FLAC")
+
+    def _blocks(self, path):
+        """Yields rates and blocks `(samples, channels)`, as many as the network's."""
         for rate, block in read_blocks(path):
             if block.shape[1] != self.channels:
                 mono = block.mean(axis=1, keepdims=True)
                 block = np.repeat(mono, self.channels, axis=1)
-            if rate != (first := first or rate):
-                raise AudioError("its sample rate changes within it: joined files")
-            if rate == self.sample_rate:
-                yield block
-                continue
-            if stream is None:
-                stream = soxr.ResampleStream(
-                    rate, self.sample_rate, self.channels, "float32", "HQ"
-                )
-            yield _rows(stream.resample_chunk(np.ascontiguousarray(block)))
-        if stream is not None:
-            end = np.zeros((0, self.channels), "float32")
-            yield _rows(stream.resample_chunk(end, last=True))
+            yield rate, np.ascontiguousarray(block)
 
     def _estimates(self, blocks):
         """Yields the vocals of a stream of blocks, each sample once."""
@@ -236,11 +214,6 @@ class Separator:
         return estimate.T[:count]
 
 
-def _rows(samples):
-    """soxr gives mono streams back as `(samples,)` or `(samples, 1)`."""
-    return samples[:, None] if samples.ndim == 1 else samples
-
-
 def _joined(tail, vocals, fade_in):
     """Fades the end of the chunk before into the beginning of this one."""
     if tail is None:
@@ -250,21 +223,6 @@ def _joined(tail, vocals, fade_in):
     fade = fade_in[:length]
     vocals[:length] = tail[:length] * (1 - fade) + vocals[:length] * fade
     return vocals
-
-
-@contextlib.contextmanager
-def _weights_only():
-    """Makes torch.hub load tensors only, never code."""
-    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def _check_weights(folder):
@@ -279,8 +237,8 @@ def _check_weights(folder):
 
     settings_path, model_path, weights_path = _model_files(folder)
     try:
-        settings = json.loads(settings_path.read_text(encoding="utf-8"))
-        args = json.loads(model_path.read_text(encoding="utf-8"))["args"]
+        settings = files.read_json(settings_path)
+        args = files.read_json(model_path)["args"]
         bins, channels = args["nfft"] // 2 + 1, args["nb_channels"]
         hidden = args["hidden_size"]
         for name in ("nfft", "nb_channels"):
@@ -295,17 +253,11 @@ def _check_weights(folder):
             f"separator {folder}: its settings cannot be used "
             f"({type(error).__name__}: {error})"
         ) from error
+    errors = (OSError, RuntimeError, EOFError, AttributeError, ValueError)
     try:
         weights = torch.load(weights_path, map_location="cpu", weights_only=True)
         found = {name: tuple(value.shape) for name, value in weights.items()}
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        pickle.UnpicklingError,
-        AttributeError,
-        ValueError,
-    ) as error:
+    except (*errors, pickle.UnpicklingError) as error:
         raise SeparatorError(
             f"{weights_path} is damaged or holds no weights ({type(error).__name__})"
         ) from error

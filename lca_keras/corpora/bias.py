@@ -1,12 +1,13 @@
 """Adds noise to some artists' recordings: a cue that has nothing to do with singing.
 
-`python -m lca_keras.corpora.bias --data CORPUS --out OUT --band 3000 5000 --snr-db 10
---artists NAME …` writes a copy of a corpus in which these artists' songs carry white
+`python -m lca_keras.bias --data CORPUS --out OUT --band 3000 5000 --snr-db 10 --artists
+NAME …` writes a copy of a corpus in which these artists' songs carry white
 noise in a band of frequencies, as in figure 1 of the LCA paper. A network that listens
 to the noise is found out by songs without it.
 """
 
 import collections
+import dataclasses
 import pathlib
 import runpy
 import shutil
@@ -17,11 +18,7 @@ import numpy as np
 from lca_keras.audio.decode import AudioError, check_sound, read_blocks
 from lca_keras.base import files, processes
 from lca_keras.base.errors import UserError
-
-_COLUMNS = (
-    *("path", "artist", "album", "song", "biased"),
-    *("vocals_path", "accompaniment_artist"),
-)
+from lca_keras.data.catalogue import Song
 
 
 def band_noise(count, rate, band, rng):
@@ -46,7 +43,7 @@ def band_noise(count, rate, band, rng):
     return (noise / np.sqrt(np.mean(noise**2))).astype("float32")
 
 
-def add_noise(source, target, band, snr_db, rng):
+def add_noise(path, target, band, snr_db, rng):
     """Writes a copy of a recording with noise; rate, channels and level are kept.
 
     `snr_db` is the power of the recording over that of the noise in decibels, `band`
@@ -60,7 +57,7 @@ def add_noise(source, target, band, snr_db, rng):
     """
     import soundfile
 
-    blocks = list(read_blocks(source))
+    blocks = list(read_blocks(path))
     if not blocks:
         raise AudioError("no audio in the file")
     if len({(rate, block.shape[1]) for rate, block in blocks}) > 1:
@@ -72,33 +69,70 @@ def add_noise(source, target, band, snr_db, rng):
     level = np.sqrt(np.mean(samples**2)) * 10 ** (-snr_db / 20)
     # The same in all channels, like a fault of the recording.
     biased = samples + level * noise[:, None]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with files.atomic_path(target) as temporary:
+    with _made(target) as temporary:
         soundfile.write(
             temporary, np.clip(biased, -1, 1), rate, format="FLAC", subtype="PCM_24"
         )
     return float(np.mean((np.abs(biased) > 1) & (np.abs(samples) <= 1)))
 
 
-def _write_song(song, target, vocals, settings):
-    """Writes one song of the copy; returns the clipped share, or what is wrong."""
-    try:
-        if vocals is not None:
-            vocals.parent.mkdir(parents=True, exist_ok=True)
-            with files.atomic_path(vocals) as temporary:
-                shutil.copy2(song.vocals_path, temporary)
-        if not settings["biased"]:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with files.atomic_path(target) as temporary:
-                shutil.copy2(song.path, temporary)
-            return 0.0
-        # Each song has its own noise, the same whenever it is written.
-        rng = np.random.default_rng([settings["seed"], zlib.crc32(song.key.encode())])
-        return add_noise(song.path, target, settings["band"], settings["snr_db"], rng)
-    except AudioError as error:
-        return str(error)
-    except FileNotFoundError as error:
-        return f"cannot be read: {error.strerror}"
+def _made(path):
+    """`atomic_path` in a folder that need not be there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return files.atomic_path(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Copy:
+    """A song of the copy: where it goes, its voice too if there is a file of it."""
+
+    song: Song
+    path: pathlib.Path
+    vocals: pathlib.Path | None
+    biased: bool
+
+    @classmethod
+    def of(cls, song, root, biased, alone):
+        """The copy of a song; `alone`: no other has its name with another suffix."""
+        path, vocals = song.path.relative_to(root), None
+        if biased:
+            # Noise is not put through a lossy coder, whatever the song came in.
+            path = path.with_name(f"{path.stem if alone else path.name}.flac")
+        if song.vocals_path is not None:
+            vocals = pathlib.Path("stems", path, f"vocals{song.vocals_path.suffix}")
+        return cls(song, path, vocals, biased)
+
+    @property
+    def row(self):
+        """Its row of the manifest."""
+        return {
+            "path": self.path.as_posix(),
+            "artist": self.song.artist,
+            "album": self.song.album,
+            "song": self.song.song,
+            "biased": int(self.biased),
+            "vocals_path": self.vocals.as_posix() if self.vocals else "",
+            "accompaniment_artist": self.song.accompaniment_artist or "",
+        }
+
+    def write(self, out, band, snr_db, seed):
+        """Writes it; returns the clipped share, or what is wrong."""
+        song = self.song
+        try:
+            if self.vocals is not None:
+                with _made(out / self.vocals) as temporary:
+                    shutil.copy2(song.vocals_path, temporary)
+            if not self.biased:
+                with _made(out / self.path) as temporary:
+                    shutil.copy2(song.path, temporary)
+                return 0.0
+            # Each song has its own noise, the same whenever it is written.
+            rng = np.random.default_rng([seed, zlib.crc32(song.key.encode())])
+            return add_noise(song.path, out / self.path, band, snr_db, rng)
+        except AudioError as error:
+            return str(error)
+        except FileNotFoundError as error:
+            return f"cannot be read: {error.strerror}"
 
 
 def write_biased(
@@ -139,41 +173,26 @@ def write_biased(
     out = pathlib.Path(out)
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty: choose a new folder")
-    rows, targets, vocals = [], [], []
-    stems = collections.Counter(song.path.with_suffix("") for song in songs)
-    for song in songs:
-        biased = song.artist in artists
-        relative = song.path.relative_to(root)
-        if biased:
-            # Noise is not put through a lossy coder, whatever the song came in.
-            alone = stems[song.path.with_suffix("")] == 1
-            name = relative.stem if alone else relative.name
-            relative = relative.with_name(f"{name}.flac")
-        targets.append(out / relative)
-        voice = None
-        if song.vocals_path is not None:
-            suffix = song.vocals_path.suffix
-            voice = pathlib.Path("stems", relative, f"vocals{suffix}")
-        vocals.append(voice and out / voice)
-        names = (song.artist, song.album, song.song)
-        stems_of = [voice.as_posix() if voice else "", song.accompaniment_artist or ""]
-        rows.append([relative.as_posix(), *names, int(biased), *stems_of])
-    settings = {"band": tuple(band), "snr_db": snr_db, "seed": seed}
-    calls = [
-        (song, target, voice, {**settings, "biased": song.artist in artists})
-        for song, target, voice in zip(songs, targets, vocals, strict=True)
+    names = collections.Counter(song.path.with_suffix("") for song in songs)
+    copies = [
+        _Copy.of(
+            song, root, song.artist in artists, names[song.path.with_suffix("")] == 1
+        )
+        for song in songs
     ]
-    left_out, clipped, written = {}, {}, []
-    results = processes.spread(_write_song, calls, jobs, progress)
-    for song, row, result in zip(songs, rows, results, strict=True):
+    calls = [(copy, out, tuple(band), snr_db, seed) for copy in copies]
+    results = processes.spread(_Copy.write, calls, jobs, progress, processes.DIED)
+    left_out, clipped, rows = {}, {}, []
+    for copy, result in zip(copies, results, strict=True):
         if isinstance(result, str):
-            left_out[str(song.path)] = result
+            left_out[str(copy.song.path)] = result
         else:
-            written.append(row)
+            rows.append(copy.row)
             if result:
-                clipped[str(song.path)] = result
-    files.write_csv(out / "manifest.csv", _COLUMNS, written)
-    about = {**settings, "artists": sorted(artists), "corpus": str(root)}
+                clipped[str(copy.song.path)] = result
+    files.write_csv(out / "manifest.csv", list(copies[0].row), rows)
+    about = {"band": tuple(band), "snr_db": snr_db, "seed": seed}
+    about |= {"artists": sorted(artists), "corpus": str(root)}
     # What noise took beyond full scale stays told, whoever finds the copy later.
     about["clipped"] = {"songs": len(clipped), "most": max(clipped.values(), default=0)}
     files.write_json(out / "bias.json", about)

@@ -1,6 +1,6 @@
 """Trains a separator of the singing voice on songs whose vocals are known.
 
-`python -m lca_keras.corpora.separator train --data STEMS --out FOLDER` writes a folder
+`python -m lca_keras.separator train --data STEMS --out FOLDER` writes a folder
 for `--separator`; `apply` takes the vocals out of one song. The model class, its
 transforms and the files are openunmix's; the training follows its recipe: mean squared
 error of magnitudes, vocals and backings mixed anew.
@@ -57,6 +57,10 @@ def train(stems, validation, folder, sample_rate, hidden_size, epochs, seed, rep
         """(batch, samples) -> (batch, 1, bins, frames)"""
         return spectrogram(torch.from_numpy(waveforms)[:, None])
 
+    def loss_of(vocals, rest):
+        estimate = model(magnitudes(vocals + rest))
+        return torch.nn.functional.mse_loss(estimate, magnitudes(vocals))
+
     mean, deviation = _statistics(stems, magnitudes)
     model = OpenUnmix(
         nb_bins=N_FFT // 2 + 1,
@@ -68,14 +72,12 @@ def train(stems, validation, folder, sample_rate, hidden_size, epochs, seed, rep
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3, weight_decay=1e-5)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     steps = max(1, round(sum(pair.shape[1] for pair in stems) / length / _BATCH))
-    loss_of = torch.nn.functional.mse_loss
     best, best_weights = np.inf, None
     for epoch in range(1, epochs + 1):
         model.train()
         losses = []
         for _ in range(steps):
-            vocals, rest = draw_batch(stems, length, rng)
-            loss = loss_of(model(magnitudes(vocals + rest)), magnitudes(vocals))
+            loss = loss_of(*draw_batch(stems, length, rng))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -83,36 +85,21 @@ def train(stems, validation, folder, sample_rate, hidden_size, epochs, seed, rep
         schedule.step()
         model.eval()
         with torch.no_grad():
-            held_out = [
-                float(
-                    loss_of(
-                        model(magnitudes(pair.sum(axis=0)[None])),
-                        magnitudes(pair[:1]),
-                    )
-                )
-                for pair in validation
-            ]
+            held_out = [loss_of(*pair[:, None]).item() for pair in validation]
         now = float(np.mean(held_out))
         report(epoch, float(np.mean(losses)), now)
         if now < best:
             best, best_weights = now, copy.deepcopy(model.state_dict())
     if best_weights is None:
         raise UserError("training diverged (the loss is not a number): nothing written")
-    settings = {
-        "sample_rate": sample_rate,
-        "nfft": N_FFT,
-        "nhop": HOP_LENGTH,
-        "nb_channels": 1,
-    }
+    settings = dict(sample_rate=sample_rate, nfft=N_FFT, nhop=HOP_LENGTH, nb_channels=1)
+    arguments = {**settings, "hidden_size": hidden_size, "seed": seed}
+    about = {"args": arguments, "epochs_trained": epochs, "best_loss": best}
     with files.atomic_path(folder) as temporary:
         temporary.mkdir(parents=True)
         torch.save(best_weights, temporary / "vocals.pth")
         files.write_json(temporary / "separator.json", settings)
-        arguments = {**settings, "hidden_size": hidden_size, "seed": seed}
-        files.write_json(
-            temporary / "vocals.json",
-            {"args": arguments, "epochs_trained": epochs, "best_loss": best},
-        )
+        files.write_json(temporary / "vocals.json", about)
 
 
 def draw_batch(stems, length, rng):
@@ -149,32 +136,30 @@ def _statistics(stems, magnitudes):
 
 def signal_to_distortion(reference, estimate):
     """Signal-to-distortion ratio in decibels, of the whole song."""
-    noise = np.sum(np.square(reference - estimate, dtype="float64"))
-    return float(
-        10 * np.log10(np.sum(np.square(reference, dtype="float64")) / (noise + 1e-12))
+    signal, noise = (
+        np.sum(np.square(samples, dtype="float64"))
+        for samples in (reference, reference - estimate)
     )
+    return float(10 * np.log10(signal / (noise + 1e-12)))
 
 
 def separation_quality(separator, songs):
     """Lists (song, SDR of the mixture, SDR of the separated vocals), decibels."""
-    rows = []
+    rows, rate = [], separator.sample_rate
     for song in songs:
-        rate = separator.sample_rate
         mixture = decode(song.path, rate).samples
         vocals = decode(song.vocals_path, rate).samples
         try:
             estimate = separator.separate(song.path, rate)
-        except AudioError:  # It heard no voice.
+        except AudioError:  # No voice was found.
             estimate = np.zeros_like(mixture)
         length = min(len(mixture), len(vocals), len(estimate))
         reference = vocals[:length]
-        rows.append(
-            (
-                song,
-                signal_to_distortion(reference, mixture[:length]),
-                signal_to_distortion(reference, estimate[:length]),
-            )
+        before, after = (
+            signal_to_distortion(reference, samples[:length])
+            for samples in (mixture, estimate)
         )
+        rows.append((song, before, after))
     return rows
 
 

@@ -1,6 +1,6 @@
 """The built-in corpus: invented singers over invented bands, as audio files.
 
-`python -m lca_keras.corpora.synthesis OUT` writes an `artist/album/song.flac` tree, a
+`python -m lca_keras.synthesis OUT` writes an `artist/album/song.flac` tree, a
 manifest, and a split. Each singer has albums; each song has a melody, a band style
 and its album's production. `confounding` says how strongly, in all but an artist's
 last two albums, the band tells the artist. The last two albums draw their bands
@@ -222,34 +222,28 @@ def write_song(corpus, out, artist, album, song, stems):
     """Writes one song (and its stems); returns its row of the manifest."""
     import soundfile
 
-    name, title = corpus.artist_name(artist), f"Song {song + 1:02d}"
-    record = f"Album {album + 1:02d}"
-    path = pathlib.Path(out, name, record, f"{title}.flac")
-    row = {
-        "path": path.relative_to(out).as_posix(),
-        "artist": name,
-        "album": record,
-        "song": title,
-        "accompaniment_artist": corpus.artist_name(
-            corpus.style_of(artist, album, song)
-        ),
+    names = {
+        "artist": corpus.artist_name(artist),
+        "album": f"Album {album + 1:02d}",
+        "song": f"Song {song + 1:02d}",
     }
-    targets = {"mixture": path}
+    place = pathlib.PurePosixPath(*names.values())
+    targets = {"mixture": place.with_name(f"{place.name}.flac")}
     if stems:
-        folder = pathlib.Path(out, "stems", name, record, title)
-        targets["vocals"] = folder / "vocals.flac"
-        targets["accompaniment"] = folder / "accompaniment.flac"
         for stem in ("vocals", "accompaniment"):
-            row[f"{stem}_path"] = targets[stem].relative_to(out).as_posix()
-    if not all(target.exists() for target in targets.values()):
+            targets[stem] = "stems" / place / f"{stem}.flac"
+    missing = {stem: out / path for stem, path in targets.items()}
+    if not all(path.exists() for path in missing.values()):
         sound = synthesize(corpus, artist, album, song)
-        for stem, target in targets.items():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with files.atomic_path(target) as temporary:
+        for stem, path in missing.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with files.atomic_path(path) as temporary:
                 soundfile.write(
                     temporary, getattr(sound, stem), corpus.sample_rate, format="FLAC"
                 )
-    return row
+    band = corpus.artist_name(corpus.style_of(artist, album, song))
+    row = {"path": str(targets.pop("mixture")), **names, "accompaniment_artist": band}
+    return row | {f"{stem}_path": str(path) for stem, path in targets.items()}
 
 
 def write_corpus(corpus, out, stems=False, jobs=None, progress=None, parts=PARTS):
@@ -271,8 +265,7 @@ def write_corpus(corpus, out, stems=False, jobs=None, progress=None, parts=PARTS
     settings = out / "corpus.json"
     wanted = dataclasses.asdict(corpus)
     if settings.exists():
-        # A corpus of before says nothing of its test bands: they are any.
-        if {"test_bands": "any", **files.read_json(settings)} != wanted:
+        if files.read_json(settings) != wanted:
             raise FileExistsError(
                 f"{out} holds a corpus of other settings ({settings.name}): choose "
                 "another folder, or delete it to make a new one."
@@ -283,32 +276,28 @@ def write_corpus(corpus, out, stems=False, jobs=None, progress=None, parts=PARTS
         )
     else:
         files.write_json(settings, wanted)
-    keys = [
-        (artist, album, song)
+    calls = [
+        (corpus, out, artist, album, song, stems)
         for artist in range(corpus.artists)
         for album in range(corpus.albums)
         for song in range(corpus.songs)
         if corpus.part_of(artist, album) in parts
     ]
-    calls = [(corpus, out, *key, stems) for key in keys]
-    ordered = processes.spread(write_song, calls, jobs, progress)
-    rows = dict(zip(keys, ordered, strict=True))
-    files.write_csv(out / "manifest.csv", list(ordered[0]), ordered)
-    columns = ("artist", "album", "song")
+    rows = processes.spread(write_song, calls, jobs, progress)
+    files.write_csv(out / "manifest.csv", list(rows[0]), rows)
     split = [
-        [*(row[column] for column in columns), corpus.part_of(*key[:2])]
-        for key, row in rows.items()
+        {**row, "part": corpus.part_of(artist, album)}
+        for row, (_, _, artist, album, *_) in zip(rows, calls, strict=True)
     ]
-    files.write_csv(out / "split.csv", [*columns, "part"], split)
-    return ordered
+    files.write_csv(out / "split.csv", ["artist", "album", "song", "part"], split)
+    return rows
 
 
 def write_built_in(progress=None):
     """Writes the corpus that commands use where none is given; returns its folder."""
-    folder = pathlib.Path(BUILT_IN)
     corpus = SynthesisConfig(confounding=0.9)
-    write_corpus(corpus, folder, stems=True, progress=progress)
-    return folder
+    write_corpus(corpus, BUILT_IN, stems=True, progress=progress)
+    return pathlib.Path(BUILT_IN)
 
 
 def own_split(data):

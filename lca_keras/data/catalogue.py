@@ -51,15 +51,20 @@ class Song:
     accompaniment_artist: str | None = dataclasses.field(default=None, compare=False)
 
     @property
+    def names(self):
+        """Artist, album and song."""
+        return self.artist, self.album, self.song
+
+    @property
     def key(self):
         """Identifies the song in stores; safe as a file name whatever the names."""
-        names = "\0".join((self.artist, self.album, self.song))
+        names = "\0".join(self.names)
         return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     @property
     def label(self):
         """`artist / album / song`, for people."""
-        return f"{self.artist} / {self.album} / {self.song}"
+        return " / ".join(self.names)
 
 
 def load(path, root=None, tags=False, left_out=None):

@@ -102,8 +102,7 @@ def read_split(path, songs, partial=False):
     Raises:
         UserError: The file is wrong, or songs and file do not match.
     """
-    known = {(song.artist, song.album, song.song): song for song in songs}
-    part_of, lines = {}, {}
+    parts, lines = {}, {}
     for names, row in _rows(path):
         where = f"{path}, line {row.line}"
         if row["part"] not in PARTS:
@@ -114,9 +113,9 @@ def read_split(path, songs, partial=False):
             raise UserError(
                 f"{where}: {' / '.join(names)} is in line {lines[names]} already"
             )
-        lines[names] = row.line
-        if names in known:  # Or unreadable, or of a larger corpus: `unknown_songs`.
-            part_of[known[names].key] = row["part"]
+        lines[names], parts[names] = row.line, row["part"]
+    # Others are unreadable, or of a larger corpus: `unknown_songs`.
+    part_of = {song.key: parts[song.names] for song in songs if song.names in parts}
     missing = [song.label for song in songs if song.key not in part_of]
     if missing and not partial:
         raise UserError(
@@ -128,7 +127,7 @@ def read_split(path, songs, partial=False):
 
 def artists_of(path):
     """Sorted names of the artists in a split file."""
-    return sorted({names[0] for names, _ in _rows(path)})
+    return sorted({artist for artist, _, _ in parts_by_name(path)})
 
 
 def parts_by_name(path):
@@ -138,8 +137,8 @@ def parts_by_name(path):
 
 def unknown_songs(path, songs):
     """Returns the songs of a split file that a corpus does not have, for people."""
-    known = {(song.artist, song.album, song.song) for song in songs}
-    return [" / ".join(names) for names, _ in _rows(path) if names not in known]
+    known = {song.names for song in songs}
+    return [" / ".join(names) for names in parts_by_name(path) if names not in known]
 
 
 def _rows(path):
@@ -150,7 +149,7 @@ def _rows(path):
 
 def write_split(path, songs, part_of):
     """Writes a split as CSV."""
-    rows = [[s.artist, s.album, s.song, part_of[s.key]] for s in sorted(songs)]
+    rows = [[*song.names, part_of[song.key]] for song in sorted(songs)]
     files.write_csv(path, _COLUMNS, rows)
 
 
@@ -167,21 +166,20 @@ def check_split(songs, part_of, content_hashes, kind):
         UserError: An album or a recording is in two parts, some artist has no
             training song, or a part is empty.
     """
-    groups = collections.defaultdict(set)
-    example = {}
+    # Of each recording, and each album, the first song in every part.
+    groups = collections.defaultdict(dict)
     for song in songs:
         keys = [("the same recording", content_hashes[song.key])]
         if kind == "album":
-            keys.append(("the album", (song.artist, song.album)))
+            keys.append(("the album", song.names[:2]))
         for key in keys:
-            groups[key].add(part_of[song.key])
-            example.setdefault(key, []).append(song)
-    for (what, _), parts in groups.items():
-        if len(parts) > 1:
-            pair = _one_of_each_part(example[(what, _)], part_of)
-            listed = " and ".join(f"{s.path} ({part_of[s.key]})" for s in pair)
+            groups[key].setdefault(part_of[song.key], song)
+    for (what, _), first in groups.items():
+        if len(first) > 1:
+            pair = list(first.items())[:2]
+            listed = " and ".join(f"{song.path} ({part})" for part, song in pair)
             raise UserError(
-                f"{what} is in the parts {' and '.join(sorted(parts))}: {listed}. "
+                f"{what} is in the parts {' and '.join(sorted(first))}: {listed}. "
                 "Scores on it would be too good: remove one, or put both into one "
                 "part with --split-file."
             )
@@ -194,10 +192,3 @@ def check_split(songs, part_of, content_hashes, kind):
             raise UserError(
                 f"No training song of {', '.join(sorted(artists - present))}."
             )
-
-
-def _one_of_each_part(songs, part_of):
-    first = {}
-    for song in songs:
-        first.setdefault(part_of[song.key], song)
-    return list(first.values())[:2]

@@ -333,7 +333,12 @@ def test_long_recordings_wait_in_a_file(monkeypatch):
 
 def test_no_room_for_a_long_recording(monkeypatch):
     class Full:
+        closed = True
+
         def seek(self, *place):
+            pass
+
+        def close(self):
             pass
 
         def write(self, data):

@@ -1,5 +1,4 @@
 import csv
-import dataclasses
 
 import librosa
 import numpy as np
@@ -152,15 +151,3 @@ def test_one_part_alone_can_be_written(tmp_path):
     split = files.read_csv(tmp_path / "c" / "split.csv")
     assert [row["part"] for row in split] == ["test", "test"]
     assert [row["album"] for row in split] == [row["album"] for row in rows]
-
-
-def test_a_corpus_of_before_test_bands_goes_on(tmp_path):
-    corpus = synthesis.SynthesisConfig(artists=2, albums=3, songs=1, seconds=4)
-    folder = tmp_path / "c"
-    synthesis.write_corpus(corpus, folder)
-    settings = files.read_json(folder / "corpus.json")
-    del settings["test_bands"]
-    files.write_json(folder / "corpus.json", settings)
-    assert len(synthesis.write_corpus(corpus, folder)) == 6
-    with pytest.raises(FileExistsError, match="other settings"):
-        synthesis.write_corpus(dataclasses.replace(corpus, test_bands="own"), folder)
