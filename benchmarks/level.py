@@ -14,10 +14,11 @@ import sys
 
 import numpy as np
 
-from lca_keras.base import console, files, markdown
+from lca_keras.base import console, files
 from lca_keras.base.config import get_preset
 from lca_keras.base.errors import UserError
 from lca_keras.data.clips import ClipSource
+from lca_keras.drawing import markdown
 from lca_keras.studies.statistics import over_seeds
 
 _RANGE_DB = (-20.0, 12.0)

@@ -4,9 +4,10 @@
     run = Run.create("runs/mine", data="MUSIC", preset="demo")
     result = run.complete()  # Goes on where it stopped; result.export, result.scores
 
-Nothing heavy is imported here; `Run` and the modules load what they need.
+Nothing heavy is imported here; `Run`, `Identifier` and the modules load what they need.
 """
 
+import importlib
 import os
 
 # TensorFlow's quick kernels (oneDNN), which it leaves out by default on processors
@@ -14,13 +15,16 @@ import os
 # takes 2.2 times as long. Read once, when TensorFlow loads; what the user set stays.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-__all__ = ["Run"]
+__all__ = ["Identifier", "Run"]
 __version__ = "0.1.0"
+
+_PLACES = {
+    "Identifier": "lca_keras.inference.identification",
+    "Run": "lca_keras.workflow.run",
+}
 
 
 def __getattr__(name):
-    if name != "Run":
+    if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from lca_keras.workflow.run import Run
-
-    return Run
+    return getattr(importlib.import_module(_PLACES[name]), name)

@@ -58,7 +58,7 @@ def explain(args):
     import numpy as np
 
     from lca_keras.audio.decode import AudioError
-    from lca_keras.base import plots
+    from lca_keras.drawing import plots
     from lca_keras.explanation import pictures, song_page
     from lca_keras.explanation.explainer import Explainer
     from lca_keras.workflow.run import Run

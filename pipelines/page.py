@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from lca_keras.base import pages, plots
+from lca_keras.drawing import pages, plots
 from lca_keras.evaluation.scoring import confusion_figure
 from pipelines import blessing
 

@@ -13,10 +13,11 @@ import sys
 
 import numpy as np
 
-from lca_keras.base import console, files, markdown, plots
+from lca_keras.base import console, files
 from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
 from lca_keras.base.sections import LOSS_WEIGHTS
+from lca_keras.drawing import markdown, plots
 from lca_keras.workflow import cells
 from tuning.space import BUDGET, shown
 

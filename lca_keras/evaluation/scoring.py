@@ -5,7 +5,8 @@ import functools
 
 import numpy as np
 
-from lca_keras.base import files, metrics, plots
+from lca_keras.base import files, metrics
+from lca_keras.drawing import plots
 from lca_keras.models import distribution
 
 

@@ -9,10 +9,11 @@ import dataclasses
 
 import numpy as np
 
-from lca_keras.base import files, metrics, plots
+from lca_keras.base import files, metrics
 from lca_keras.base.errors import UserError
 from lca_keras.data.examples import untuned
 from lca_keras.data.stem_reader import StemReader
+from lca_keras.drawing import plots
 from lca_keras.evaluation import scoring
 from lca_keras.features.front_end import network_input
 

@@ -5,7 +5,7 @@ import os
 import keras
 import numpy as np
 
-from lca_keras.base import plots
+from lca_keras.drawing import plots
 from lca_keras.explanation import saliency
 
 

@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from lca_keras.base import plots
+from lca_keras.drawing import plots
 
 # Decibels below a song's maximum that are shown.
 _DEPTH = 80

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 
 from lca_keras.audio.decode import decode
-from lca_keras.base import pages, plots
+from lca_keras.drawing import pages, plots
 
 _RATE = 32000  # Hz, of the song to listen to.
 _CHUNK = 4096  # Frames of one image: browsers refuse very wide ones.

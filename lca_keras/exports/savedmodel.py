@@ -45,7 +45,7 @@ def read_network(folder):
         folder: `pathlib.Path` of a version.
 
     Returns:
-        `lca_keras.models.SingerNetwork`, the main branch, for inference.
+        `lca_keras.models.backbone.ServedBackbone`, the main branch, for inference.
 
     Raises:
         UserError: It is no whole export, or not of this release's networks.

@@ -6,11 +6,11 @@ import tensorflow as tf
 
 from lca_keras.audio import decode
 from lca_keras.data.examples import parse_example
+from lca_keras.exports.decisions import first_of, judge_songs, mean, only, vote
 from lca_keras.exports.encoded import attempt, decode_wav
 from lca_keras.features.front_end import network_input
 from lca_keras.features.silence import block_size, cut_in_graph
-from lca_keras.voices.detector import VOICED
-from lca_keras.voices.gallery import NO_VOICE, OK, TINY, UNKNOWN
+from lca_keras.voices.gallery import OK
 
 # What a song's `status` says beside what `lca_keras.voices.gallery` has: why it is not
 # judged.
@@ -173,8 +173,8 @@ class ServedNetwork:
         told, filled, status = self._describe_songs(*self._heard(waveform, None, given))
         found = {"status": status}
         for name in ("embedding", "voiceprint"):
-            values = _only(told[name], filled)
-            found[name], found[f"frame_{name}s"] = _mean(values, filled), values
+            values = only(told[name], filled)
+            found[name], found[f"frame_{name}s"] = mean(values, filled), values
         return found
 
     def from_examples(self, examples):
@@ -266,7 +266,7 @@ class ServedNetwork:
         heard = self._hear(sound, tf.clip_by_value(lengths, 0, samples), *given)
         left, streams = heard[0], heard[1:]
         least = self.front_end.clip_samples(self.clip_frames)
-        status = _first_of(
+        status = first_of(
             (status, tf.not_equal(status, OK)),
             (SILENT, left == 0),
             (TOO_SILENT, left < least),
@@ -315,7 +315,7 @@ class ServedNetwork:
         size = tf.cast(tf.maximum(lengths, 1), tf.float32)
         spike = tf.reduce_sum(tf.square(relative), axis=1) < decode.SPIKE * size
         damaged = (peak > decode.LARGEST) | ((peak > decode.LOUDEST) & spike)
-        status = _first_of(
+        status = first_of(
             (NO_LENGTH, (lengths < 0) | (lengths > tf.shape(sound)[1])),
             (NOT_FINITE, ~finite),
             (TOO_SHORT, lengths < self.front_end.clip_samples(self.clip_frames)),
@@ -333,7 +333,7 @@ class ServedNetwork:
         every = list(range(1, len(main.shape)))
         # Where nothing ever changes, nothing is heard; of no frames, nothing either.
         flat = tf.reduce_max(main, axis=every) <= tf.reduce_min(main, axis=every)
-        status = _first_of(
+        status = first_of(
             (TOO_SHORT, frames < self.clip_frames),
             (SILENT, flat),
         )
@@ -344,59 +344,17 @@ class ServedNetwork:
         told, filled, status = self._describe_songs(status, frames, *streams)
         clips = self._classify(told["embedding"])
         if self.gallery is None:
-            clips = _only(clips, filled)
+            clips = only(clips, filled)
             names = tf.gather(self.names, vote(clips))
             names = tf.where(tf.equal(status, OK), names, "")
             return {
-                "probabilities": _mean(clips, filled),
+                "probabilities": mean(clips, filled),
                 "singer": names,
                 "likeliest": names,
                 "status": status,
                 "frame_probabilities": clips,
             }
-        return self._judge_songs(clips, told, filled, status)
-
-    def _judge_songs(self, clips, told, filled, status):
-        """As `lca_keras.voices.gallery.Gallery.judge`, for many songs."""
-        gallery, own = self.gallery, clips
-        voice = _only(told["voice"], filled)
-        voiced = filled & (voice[..., 0] >= VOICED)
-        near = self._similarities(told["voiceprint"])
-        if gallery.enrolled:
-            new = tf.nn.softmax(gallery.scale * near)[..., self.known :]
-            rest = 1 - tf.reduce_sum(new, axis=-1, keepdims=True)
-            clips = tf.concat([rest * clips, new], axis=-1)
-        means = _mean(_only(clips, voiced), voiced)
-        winner = tf.argmax(means, axis=-1)
-        own = vote(_only(own, voiced))
-        winner = tf.where(winner < self.known, own, winner)
-        near = self._similarities(_mean(_only(told["voiceprint"], voiced), voiced))
-        score, nearest = tf.reduce_max(near, axis=-1), tf.argmax(near, axis=-1)
-        heard = tf.equal(status, OK)
-        sung = heard & tf.reduce_any(voiced, axis=-1)
-        known = sung & (score >= gallery.threshold)
-        status = tf.where(heard & ~sung, NO_VOICE, status)
-        status = tf.where(sung & ~known, UNKNOWN, status)
-        likeliest = tf.where(sung, tf.gather(self.names, winner), "")
-        return {
-            "probabilities": means,
-            "singer": tf.where(known, likeliest, ""),
-            "likeliest": likeliest,
-            "status": status,
-            "nearest": tf.where(sung, tf.gather(self.names, nearest), ""),
-            "score": tf.where(sung, score, 0.0),
-            "frame_probabilities": _only(clips, filled),
-            "frame_voice": voice[..., 0],
-        }
-
-    def _similarities(self, voiceprints):
-        """As `lca_keras.voices.gallery.Gallery.similarities`."""
-        moved = tf.tensordot(
-            voiceprints - self.gallery.center, self.gallery.projection, axes=1
-        )
-        length = tf.norm(moved, axis=-1, keepdims=True)
-        directions = moved / tf.maximum(length, TINY)
-        return tf.tensordot(directions, self.gallery.means.T, axes=1)
+        return judge_songs(self.gallery, self.names, clips, told, filled, status)
 
     def _describe_songs(self, status, frames, *streams):
         """As `_cut_and_describe`; the shapes of streams are checked.
@@ -444,7 +402,7 @@ class ServedNetwork:
             name: tf.reshape(value, (batch, clips, value.shape[-1]))
             for name, value in self._describe_clips(*pieces).items()
         }
-        status = _first_of(
+        status = first_of(
             (status, tf.not_equal(status, OK)),
             (NOT_FINITE, ~finite),
         )
@@ -512,41 +470,3 @@ def _all_finite(values):
     """(batch, ...) -> bool (batch,)."""
     axes = list(range(1, len(values.shape)))
     return tf.reduce_all(tf.math.is_finite(values), axis=axes)
-
-
-def _first_of(*cases):
-    """What the first case says that holds, of pairs of a text and bool (batch,)."""
-    found = tf.fill(tf.shape(cases[0][1]), OK)
-    for said, holds in reversed(cases):
-        found = tf.where(holds, said, found)
-    return found
-
-
-def _only(values, filled):
-    """(batch, clips, n) with zeros for clips without sound."""
-    return tf.where(filled[..., None], values, 0.0)
-
-
-def _mean(values, filled):
-    """(batch, clips, n), zero for clips without sound -> their mean (batch, n)."""
-    count = tf.reduce_sum(tf.cast(filled, tf.float32), axis=1, keepdims=True)
-    return tf.math.divide_no_nan(tf.reduce_sum(values, axis=1), count)
-
-
-def vote(clip_probabilities):
-    """`lca_keras.base.metrics.vote` for a batch, inside a graph.
-
-    Args:
-        clip_probabilities: Float tensor `(batch, clips, classes)`; clips of zeros have
-            no vote.
-
-    Returns:
-        Int64 tensor `(batch,)`, class indices.
-    """
-    classes = tf.shape(clip_probabilities)[-1]
-    winners = tf.one_hot(tf.argmax(clip_probabilities, axis=-1), classes)
-    winners *= tf.sign(tf.reduce_max(clip_probabilities, axis=-1, keepdims=True))
-    counts = tf.reduce_sum(winners, axis=1)
-    sums = tf.reduce_sum(clip_probabilities, axis=1)
-    tied = tf.equal(counts, tf.reduce_max(counts, axis=-1, keepdims=True))
-    return tf.argmax(tf.where(tied, sums, -1.0), axis=-1)

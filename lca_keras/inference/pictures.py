@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from lca_keras.base import plots
+from lca_keras.drawing import plots
 
 
 def votes(results):

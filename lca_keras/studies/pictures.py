@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lca_keras.base import plots
+from lca_keras.drawing import plots
 
 
 def plane_of(predictions, marked, seed=0):

@@ -3,8 +3,8 @@
 import json
 import pathlib
 
-from lca_keras.base import pages
 from lca_keras.base.errors import UserError
+from lca_keras.drawing import pages
 from lca_keras.studies.results import Result
 
 _ORDER = ("table1", "table2", "table3", "table4", "figure1", "figure4", "confounding")

@@ -7,11 +7,12 @@ import pathlib
 import numpy as np
 
 from lca_keras.audio import separation
-from lca_keras.base import files, plots
+from lca_keras.base import files
 from lca_keras.base.config import get_preset
 from lca_keras.base.errors import UserError
 from lca_keras.corpora import synthesis
 from lca_keras.data.corpus import DataSource
+from lca_keras.drawing import plots
 from lca_keras.studies.laboratory import Laboratory, configure
 from lca_keras.studies.results import Result, check_settings
 from lca_keras.studies.schedule import Plan

@@ -10,9 +10,10 @@ import os
 import pathlib
 import sys
 
-from lca_keras.base import console, plots
+from lca_keras.base import console
 from lca_keras.base.errors import UserError
 from lca_keras.data import catalogue
+from lca_keras.drawing import plots
 from lca_keras.inference import pictures
 from lca_keras.inference.table import Table
 

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from lca_keras.base import files, plots
+from lca_keras.base import files
+from lca_keras.drawing import plots
 from lca_keras.voices import pictures
 from lca_keras.voices.timeline import Segment
 

@@ -11,12 +11,13 @@ import shutil
 
 import keras
 
-from lca_keras.base import files, metrics, plots
+from lca_keras.base import files, metrics
 from lca_keras.base.errors import UserError
 from lca_keras.base.observer import Observer
 from lca_keras.data import split
 from lca_keras.data.clips import ClipSource
 from lca_keras.data.corpus import Corpus, Division
+from lca_keras.drawing import plots
 from lca_keras.evaluation import scoring
 from lca_keras.voices import strangers
 from lca_keras.workflow import advice, judgement, records, side_training, training

@@ -14,8 +14,9 @@ import tempfile
 import keras
 import numpy as np
 
-from lca_keras.base import files, metrics, plots
+from lca_keras.base import files, metrics
 from lca_keras.base.errors import UserError
+from lca_keras.drawing import plots
 from lca_keras.evaluation import scoring
 from lca_keras.models import distribution
 from lca_keras.models.callbacks import (
@@ -26,7 +27,7 @@ from lca_keras.models.callbacks import (
 )
 from lca_keras.models.factory import build_training_model
 
-# The log that holds the score of each objective in `lca_keras.base.config.OBJECTIVES`.
+# The log that holds the score of each objective in `lca_keras.base.sections.OBJECTIVES`.
 _LOGS = {"frame_f1": "val_f1", "song_f1": "val_song_f1"}
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lca_keras.base import metrics
-from lca_keras.exports import signatures
+from lca_keras.exports import decisions
 
 
 def plain_vote(probabilities):
@@ -25,7 +25,7 @@ def test_vote_is_the_majority_with_the_stated_tie_rule(seed):
     expected = plain_vote(probabilities)
     assert metrics.vote(probabilities) == expected
     batch = np.stack([probabilities, probabilities[::-1]])
-    assert signatures.vote(batch).numpy().tolist() == [expected, expected]
+    assert decisions.vote(batch).numpy().tolist() == [expected, expected]
 
 
 def test_vote_prefers_counts_to_sums():

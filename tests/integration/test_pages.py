@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from lca_keras.base import pages
+from lca_keras.drawing import pages
 from lca_keras.studies import report
 from tests.studies.test_tables import result
 
@@ -88,7 +88,7 @@ def test_a_report_holds_all_tables_and_pictures(opened, tmp_path):
     folder = tmp_path / "my experiments & more"
     folder.mkdir()
     result().write(folder)
-    from lca_keras.base import plots
+    from lca_keras.drawing import plots
 
     plots.save_figure(plots.new_figure(2, 1), folder / "a.png")
     (folder / "a.csv").write_text("x,y\n1,2\n")

@@ -15,7 +15,7 @@ def compare(heard, unseen):
     """AUROC of ways to tell strangers, over songs and clips.
 
     Args:
-        heard: Dict from (`"known"`, part) to `lca_keras.voices.strangers.Heard`.
+        heard: Dict from (`"known"`, part) to `lca_keras.voices.strangers.DescribedClips`.
         unseen: List of `Heard` of strangers.
 
     Returns:

@@ -3,7 +3,7 @@ import warnings
 import numpy as np
 import pytest
 
-from lca_keras.base import plots
+from lca_keras.drawing import plots
 from lca_keras.evaluation import scoring
 from lca_keras.inference import identification, pictures
 

@@ -47,7 +47,7 @@ def link(content, kind, name, text):
 
 def asset(name):
     """Text of a file in `assets`, beside this one."""
-    folder = importlib.resources.files("lca_keras.base") / "assets"
+    folder = importlib.resources.files("lca_keras.drawing") / "assets"
     return (folder / name).read_text(encoding="utf-8")
 
 

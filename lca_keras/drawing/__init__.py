@@ -1,0 +1,4 @@
+"""What people look at: plots, pages, tables in Markdown.
+
+Imports `base`.
+"""
