@@ -1,4 +1,7 @@
-"""Keras layers; they use `keras.ops` only and run on every Keras backend."""
+"""Keras layers; they use `keras.ops` only and run on every Keras backend.
+
+Imports `base`; of use alone to whoever trains in a loop of their own.
+"""
 
 from lca_keras.layers.batch_norm import FusedBatchNormalization
 from lca_keras.layers.calibrated_softmax import CalibratedSoftmax

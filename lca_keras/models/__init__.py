@@ -1,4 +1,7 @@
-"""Networks, and the model that trains them against a counterfactual."""
+"""Networks, and the model that trains them against a counterfactual.
+
+Imports `layers` and `base`; of use alone to whoever trains in a loop of their own.
+"""
 
 from lca_keras.models.backbone import Backbone
 from lca_keras.models.crnn import CRNN

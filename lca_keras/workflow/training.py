@@ -27,7 +27,7 @@ from lca_keras.models.callbacks import (
 )
 from lca_keras.models.factory import build_training_model
 
-# The log that holds the score of each objective in `lca_keras.base.sections.OBJECTIVES`.
+# The log that holds the score of each of `lca_keras.base.sections.OBJECTIVES`.
 _LOGS = {"frame_f1": "val_f1", "song_f1": "val_song_f1"}
 
 

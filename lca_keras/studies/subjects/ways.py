@@ -15,7 +15,7 @@ def compare(heard, unseen):
     """AUROC of ways to tell strangers, over songs and clips.
 
     Args:
-        heard: Dict from (`"known"`, part) to `lca_keras.voices.strangers.DescribedClips`.
+        heard: Dict from (`"known"`, part) to `DescribedClips`.
         unseen: List of `Heard` of strangers.
 
     Returns:
