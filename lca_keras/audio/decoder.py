@@ -27,8 +27,10 @@ _FORMATS = (
     *("eac3", "flac", "flv", "matroska", "mov", "mp3", "mpc", "mpc8", "mpeg"),
     *("mpegts", "ogg", "rm", "tak", "tta", "w64", "wav", "webm", "wv"),
 )
+_MAGIC = {b"RIFF": "wav", b"fLaC": "flac", b"OggS": "ogg", b"ID3": "mp3"}
+_MAGIC |= {b"FORM": "aiff", b"wvpk": "wv", b"caff": "caf"}
 # Formats whose header says how long they are; the length of others is an estimate from
-# their bit rate. (FFmpeg's length of wav is that of the file: `_chunks` reads it.)
+# their bit rate. (FFmpeg takes that of wav from the file: `_after_chunks` reads it.)
 _DECLARE = {"aiff", "ape", "asf", "caf", "flac", "matroska", "mov", "ogg", "tta", "wv"}
 # The process ends itself when nothing comes of a file for so long.
 PATIENCE_SECONDS = 45
@@ -164,16 +166,7 @@ class _Decoded:
 
 def _not_opened(start):
     """Why a file could not be opened, as far as its first bytes tell."""
-    whole = {
-        b"RIFF": "wav",
-        b"fLaC": "flac",
-        b"OggS": "ogg",
-        b"ID3": "mp3",
-        b"FORM": "aiff",
-        b"wvpk": "wv",
-        b"caff": "caf",
-    }
-    for magic, name in whole.items():
+    for magic, name in _MAGIC.items():
         if start.startswith(magic):
             return f"damaged: it begins like {name}, and no sound can be found in it"
     if start[4:8] == b"ftyp":
@@ -271,7 +264,7 @@ def _notes(file, names, decoded, declared):
         known = decoded.end - begin
         declared = decoded.seconds * length / known if known > 0 else None
     if place is None and names & {"wav", "aiff"}:
-        announced, rest = _chunks(file, size)
+        announced, rest = _after_chunks(file, size)
         declared = announced or declared
     elif "mov" in names:
         rest = _second_movie(file, size)
@@ -334,7 +327,32 @@ def _tag_size(file):
     return 10 + sum((b & 127) << s for b, s in zip(head[6:], shifts, strict=True))
 
 
-def _chunks(file, size):
+def _chunks(file, position, head, rounded=1, counted=0):
+    """Yields name, begin and length of the chunks of a file, from a position on.
+
+    Args:
+        file: Open file.
+        position: Where the first one's header is.
+        head: Format of a header, a name and a length, as for `struct`.
+        rounded: Multiple of bytes that a chunk begins at.
+        counted: Bytes of the header that the length counts too.
+    """
+    size = struct.calcsize(head)
+    for _ in range(100_000):  # A damaged file may have any number.
+        file.seek(position)
+        field = file.read(size)
+        if len(field) < size:
+            return
+        name, length = struct.unpack(head, field)
+        length -= counted
+        if length < 0:
+            return
+        yield name, position + size, length
+        position += size + length
+        position += -position % rounded
+
+
+def _after_chunks(file, size):
     """Seconds that a wav file announces, and bytes after the chunks of wav or aiff.
 
     Sound that a header leaves out follows the last chunk, or the bytes that come
@@ -342,12 +360,11 @@ def _chunks(file, size):
     """
     file.seek(0)
     order = ">" if file.read(4) == b"FORM" else "<"
-    seconds, rate, position = None, 0, 12
-    while position + 8 <= size:
-        file.seek(position)
-        name, length = struct.unpack(f"{order}4sI", file.read(8))
-        whole = position + 8 + length <= size and name not in (b"RIFF", b"FORM")
+    seconds, rate, end = None, 0, 12
+    for name, begin, length in _chunks(file, end, f"{order}4sI", 2):
+        whole = begin + length <= size and name not in (b"RIFF", b"FORM")
         if name == b"fmt " and length >= 16:
+            file.seek(begin)
             rate = struct.unpack("<I", file.read(12)[8:])[0]
         if name == b"data" and not 0 < length < 0xFFFFFF00:
             return None, 0  # Written to a pipe: all that follows is sound.
@@ -357,8 +374,8 @@ def _chunks(file, size):
             return seconds, 0
         if not whole or not all(32 <= byte < 127 for byte in name):
             break
-        position += 8 + length + length % 2
-    return seconds, max(0, size - position)
+        end = begin + length + length % 2
+    return seconds, max(0, size - end)
 
 
 def _data_of(file):
@@ -368,34 +385,23 @@ def _data_of(file):
     """
     file.seek(0)
     start = file.read(40).ljust(40, b"\0")
+    announced = 0
     if start[:4] == b".snd":
         begin, length = struct.unpack(">II", start[4:12])
         return (begin, length) if 0 < length < 0xFFFFFFFF else None
     if start[:4] in (b"RF64", b"BW64") and start[12:16] == b"ds64":
-        (length,) = struct.unpack("<Q", start[28:36])
-        position, head, rounded = 12, "<4sI", 2
+        (announced,) = struct.unpack("<Q", start[28:36])
+        chunks = _chunks(file, 12, "<4sI", 2)
     elif start[:4] == b"riff" and start[24:28] == b"wave":
-        length, position, head, rounded = None, 40, "<4s12xQ", 8
+        chunks = _chunks(file, 40, "<4s12xQ", 8, counted=24)
     elif start[:4] == b"caff":
-        length, position, head, rounded = None, 8, ">4sq", 1
+        chunks = _chunks(file, 8, ">4sq")
     else:
         return None
-    size = struct.calcsize(head)
-    # Chunks before the sound; a damaged file may have any number.
-    for _ in range(1000):
-        file.seek(position)
-        field = file.read(size)
-        if len(field) < size:
-            return None
-        name, count = struct.unpack(head, field)
+    for name, begin, length in chunks:
         if name == b"data":
-            # Of a w64 file the header counts too.
-            count = length or (count - size if rounded == 8 else count)
-            return (position + size, count) if 0 < count < 1 << 60 else None
-        step = count if rounded == 8 else size + count
-        if step < size:
-            return None
-        position += step + -step % rounded
+            length = announced or length
+            return (begin, length) if 0 < length < 1 << 60 else None
     return None
 
 

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import concurrent.futures.process
-import dataclasses
 import multiprocessing
 import os
 import signal
@@ -126,15 +125,8 @@ class _EndedError(BaseException):
     """Raised in a process that is to end, so that it clears away what it has begun."""
 
 
-@dataclasses.dataclass
-class _Worker:
-    """State of a process of a `pool`: what it has prepared, and whether it works."""
-
-    prepared: tuple = ()
-    busy: bool = False
-
-
-_worker = _Worker()
+# Of a process of a `pool`: what it has prepared, if anything, and whether it works.
+_prepared, _busy = [], threading.Event()
 
 
 def _begin(parent, prepare):
@@ -150,25 +142,25 @@ def _begin(parent, prepare):
         os.environ.setdefault(variable, "1")
     threadpoolctl.threadpool_limits(1)
     if prepare is not None:
-        _worker.prepared = (prepare(),)
+        _prepared.append(prepare())
 
 
 def _end(*_):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.alarm(_GRACE_SECONDS)  # It kills.
-    if not _worker.busy:
+    if not _busy.is_set():
         os._exit(1)
     raise _EndedError
 
 
 def _call(work, arguments):
     try:
-        _worker.busy = True
-        return work(*_worker.prepared, *arguments)
+        _busy.set()
+        return work(*_prepared, *arguments)
     except _EndedError:
         os._exit(1)  # The pool would go on with the next call.
     finally:
-        _worker.busy = False
+        _busy.clear()
 
 
 def _side_by_side(executor, work, calls):

@@ -7,7 +7,6 @@ to the noise is found out by songs without it.
 """
 
 import collections
-import dataclasses
 import pathlib
 import runpy
 import shutil
@@ -18,7 +17,11 @@ import numpy as np
 from lca_keras.audio.decode import AudioError, check_sound, read_blocks
 from lca_keras.base import files, processes
 from lca_keras.base.errors import UserError
-from lca_keras.data.catalogue import Song
+
+_COLUMNS = (
+    *("path", "artist", "album", "song", "biased"),
+    *("vocals_path", "accompaniment_artist"),
+)
 
 
 def band_noise(count, rate, band, rng):
@@ -82,57 +85,44 @@ def _made(path):
     return files.atomic_path(path)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Copy:
-    """A song of the copy: where it goes, its voice too if there is a file of it."""
+def _write_song(song, root, out, alone, noise):
+    """Writes one song of the copy, and the file of its voice if there is one.
 
-    song: Song
-    path: pathlib.Path
-    vocals: pathlib.Path | None
-    biased: bool
+    `alone` says that no other song has its name with another suffix; `noise` holds
+    band, decibels and seed, or is `None`.
 
-    @classmethod
-    def of(cls, song, root, biased, alone):
-        """The copy of a song; `alone`: no other has its name with another suffix."""
-        path, vocals = song.path.relative_to(root), None
-        if biased:
-            # Noise is not put through a lossy coder, whatever the song came in.
-            path = path.with_name(f"{path.stem if alone else path.name}.flac")
+    Returns:
+        Its row of the manifest and the clipped share; or what is wrong, a string.
+    """
+    path = song.path.relative_to(root)
+    if noise:  # It is not put through a lossy coder, whatever the song came in.
+        path = path.with_name(f"{path.stem if alone else path.name}.flac")
+    row = {
+        "path": path.as_posix(),
+        **dict(zip(("artist", "album", "song"), song.names, strict=True)),
+        "biased": int(noise is not None),
+        "accompaniment_artist": song.accompaniment_artist or "",
+    }
+    share = 0.0
+    try:
         if song.vocals_path is not None:
             vocals = pathlib.Path("stems", path, f"vocals{song.vocals_path.suffix}")
-        return cls(song, path, vocals, biased)
-
-    @property
-    def row(self):
-        """Its row of the manifest."""
-        return {
-            "path": self.path.as_posix(),
-            "artist": self.song.artist,
-            "album": self.song.album,
-            "song": self.song.song,
-            "biased": int(self.biased),
-            "vocals_path": self.vocals.as_posix() if self.vocals else "",
-            "accompaniment_artist": self.song.accompaniment_artist or "",
-        }
-
-    def write(self, out, band, snr_db, seed):
-        """Writes it; returns the clipped share, or what is wrong."""
-        song = self.song
-        try:
-            if self.vocals is not None:
-                with _made(out / self.vocals) as temporary:
-                    shutil.copy2(song.vocals_path, temporary)
-            if not self.biased:
-                with _made(out / self.path) as temporary:
-                    shutil.copy2(song.path, temporary)
-                return 0.0
-            # Each song has its own noise, the same whenever it is written.
+            row["vocals_path"] = vocals.as_posix()
+            with _made(out / vocals) as temporary:
+                shutil.copy2(song.vocals_path, temporary)
+        if noise:
+            band, snr_db, seed = noise
+            # Each song has its own, the same whenever it is written.
             rng = np.random.default_rng([seed, zlib.crc32(song.key.encode())])
-            return add_noise(song.path, out / self.path, band, snr_db, rng)
-        except AudioError as error:
-            return str(error)
-        except FileNotFoundError as error:
-            return f"cannot be read: {error.strerror}"
+            share = add_noise(song.path, out / path, band, snr_db, rng)
+        else:
+            with _made(out / path) as temporary:
+                shutil.copy2(song.path, temporary)
+    except AudioError as error:
+        return str(error)
+    except FileNotFoundError as error:
+        return f"cannot be read: {error.strerror}"
+    return row, share
 
 
 def write_biased(
@@ -174,23 +164,25 @@ def write_biased(
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty: choose a new folder")
     names = collections.Counter(song.path.with_suffix("") for song in songs)
-    copies = [
-        _Copy.of(
-            song, root, song.artist in artists, names[song.path.with_suffix("")] == 1
+    noise = tuple(band), snr_db, seed
+    calls = [
+        (
+            *(song, root, out, names[song.path.with_suffix("")] == 1),
+            noise if song.artist in artists else None,
         )
         for song in songs
     ]
-    calls = [(copy, out, tuple(band), snr_db, seed) for copy in copies]
-    results = processes.spread(_Copy.write, calls, jobs, progress, processes.DIED)
+    results = processes.spread(_write_song, calls, jobs, progress, processes.DIED)
     left_out, clipped, rows = {}, {}, []
-    for copy, result in zip(copies, results, strict=True):
+    for song, result in zip(songs, results, strict=True):
         if isinstance(result, str):
-            left_out[str(copy.song.path)] = result
-        else:
-            rows.append(copy.row)
-            if result:
-                clipped[str(copy.song.path)] = result
-    files.write_csv(out / "manifest.csv", list(copies[0].row), rows)
+            left_out[str(song.path)] = result
+            continue
+        row, share = result
+        rows.append(row)
+        if share:
+            clipped[str(song.path)] = share
+    files.write_csv(out / "manifest.csv", _COLUMNS, rows)
     about = {"band": tuple(band), "snr_db": snr_db, "seed": seed}
     about |= {"artists": sorted(artists), "corpus": str(root)}
     # What noise took beyond full scale stays told, whoever finds the copy later.

@@ -112,9 +112,7 @@ def _of_song(song, examined, clip_seconds):
 def _rates(usable):
     """Songs whose sample rate sets them apart."""
     counts = collections.Counter(examined.rate for _, examined in usable)
-    if not counts:
-        return
-    usual = counts.most_common(1)[0][0]
+    usual = max(counts, key=counts.get, default=None)
     for song, examined in usable:
         rate = examined.rate
         reasons = []
@@ -159,9 +157,7 @@ def _traits(usable):
     low = {f"{e.rate} Hz" for _, e in usable if e.rate < _LOW_RATE}
     for name, trait in traits.items():
         having = collections.Counter((s.artist, trait(s, e)) for s, e in usable)
-        totals = collections.Counter()
-        for (_, value), number in having.items():
-            totals[value] += number
+        totals = collections.Counter(trait(*pair) for pair in usable)
         for (artist, value), number in sorted(having.items()):
             others = len(usable) - songs[artist]
             if value in low:
