@@ -139,7 +139,8 @@ def of_enrolled(job):
     folder = pathlib.Path(job.exports, job.folder.name)
     if not versions.versions(folder):
         return
-    told = files.read_json(versions.find_version(folder) / versions.METADATA)
+    about = versions.find_version(folder) / versions.METADATA
+    told = files.read_json(about) if about.exists() else {}
     enrolled = (told.get("gallery") or {}).get("enrolled")
     if enrolled:
         yield (
