@@ -72,21 +72,22 @@ def _shares(export, song, options):
     """What one core does with a song, for people: decode, features, network."""
     os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
     from lca_keras.audio.decode import decode
-    from lca_keras.features import spectrogram
+    from lca_keras.features import silence
     from lca_keras.inference.identification import Identifier
 
     identifier = Identifier(export, threads=1, **options)
     config = identifier._config
+    front_end = config.front_end
     for _ in range(3):
         start = time.perf_counter()
-        sound = decode(song, config.features.sample_rate)
+        sound = decode(song, front_end.sample_rate)
         decoded = time.perf_counter()
-        mel = spectrogram.mel_spectrogram(sound, config.features)
+        sound = silence.cut(sound, silence.passages(sound, front_end.range_db))
+        arrays = front_end.frames(sound)
         heard = time.perf_counter()
-        count = mel.shape[1] // config.clip_frames
-        clips = mel[:, : count * config.clip_frames]
-        clips = clips.reshape(config.features.mel_bins, count, -1).swapaxes(0, 1)
-        identifier.runtime.answers({"mel_spectrogram": clips[..., None]})
+        starts = front_end.starts(front_end.frames_of(arrays), config.clip_frames)
+        clips = front_end.cut(arrays, starts, config.clip_frames)
+        identifier.runtime.answers(clips)
         done = time.perf_counter()
         # The first decoder has to start, the first spectrogram to load.
         times = {

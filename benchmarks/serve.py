@@ -71,11 +71,14 @@ def _requests(export):
     rng = np.random.default_rng(0)
     frames = config.clip_frames
     for batch in (1, 8, 32):
-        samples = frames * config.features.hop_length
+        samples = frames * config.front_end.main.hop
         waveform = rng.normal(0, 0.1, (batch, samples)).astype("float32")
         yield "serving_default", batch, {"waveform": waveform}
-        mel = rng.normal(0, 20, (batch, config.features.mel_bins, frames, 1))
-        yield "mel", batch, {"mel_spectrogram": mel.astype("float32")}
+        clips = {
+            name: rng.normal(0, 20, (batch, *shape)).astype("float32")
+            for name, shape in config.clip_shapes.items()
+        }
+        yield config.front_end.signature, batch, clips
 
 
 def main(argv=None):
@@ -119,8 +122,7 @@ def main(argv=None):
             f"127.0.0.1:{port}", [("grpc.max_send_message_length", -1)]
         )
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        seconds = config.clip_frames * config.features.hop_length
-        seconds /= config.features.sample_rate
+        seconds = config.clip_frames / config.front_end.frame_rate
         print(f"{args.preset} network, clips of {seconds:.1f} s, {args.rounds} calls")
         print("signature        batch  clips/s    p50    p95    p99 ms   transport")
         for name, batch, arrays in _requests(export):

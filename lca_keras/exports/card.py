@@ -2,6 +2,7 @@
 
 import json
 
+from lca_keras.base import registry
 from lca_keras.evaluation.voice_report import HEARINGS, followed, verdict
 
 _NAMED = "A recording of anybody else is given one of these names too."
@@ -25,7 +26,7 @@ def _facts(metadata):
     heard = "the song"
     if features["source"] == "vocals":
         heard = f"the song's vocals alone (separator `{features['separator']}`)"
-    if config["model"]["name"] == "crnnm":
+    if "melody" in registry.NETWORKS[config["model"]["name"]].streams:
         heard += f" and its melody (`{features['melody']}`)"
     augmented = f", clips augmented by {' and '.join(kinds)}" if kinds else ""
     return _list(

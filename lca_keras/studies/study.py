@@ -10,6 +10,7 @@ from lca_keras.audio import separation
 from lca_keras.base import files
 from lca_keras.base.config import get_preset
 from lca_keras.base.errors import UserError
+from lca_keras.base.registry import NETWORKS
 from lca_keras.corpora import synthesis
 from lca_keras.data.corpus import DataSource
 from lca_keras.drawing import plots
@@ -229,8 +230,10 @@ def list_songs(path, songs):
 
 def check_variants(name, variants):
     """Raises for networks that take more than spectrograms."""
-    if any("crnnm" in each.split("+") for each in variants or ()):
+    words = {word for each in variants or () for word in each.split("+")}
+    several = [w for w in words & set(NETWORKS) if len(NETWORKS[w].streams) > 1]
+    if several:
         raise UserError(
-            f"{name} has no crnnm: the melody would have to be tracked anew in every "
-            "version of a song. Leave it out of --variants"
+            f"{name} has no {several[0]}: the melody would have to be tracked anew in "
+            "every version of a song. Leave it out of --variants"
         )
