@@ -950,7 +950,7 @@ def test_what_cannot_be_explained_is_named(workplace, tiny_corpus, capsys):
         ),
         ([run, "tiny.yaml", "--out", "a.png"], "tiny.yaml: "),
         (["runs", song, "--out", "a.png"], "neither a run nor an export"),
-        ([run, song, "--out", "a.xyz"], "expected a .png"),
+        ([run, song, "--out", "a.xyz"], "has to end in .png"),
         ([run, song, "--out", "a.png", "--vocals", "tiny.yaml"], "its vocals|vocals"),
     ):
         assert explained(*given) == 1

@@ -123,7 +123,7 @@ def cut_in_graph(waveform, lengths, sample_rate, range_db):
     import tensorflow as tf
 
     size = block_size(sample_rate)
-    count = -(-tf.shape(waveform)[1] // size)
+    count = tf.maximum(1, -(-tf.shape(waveform)[1] // size))
     padding = [[0, 0], [0, count * size - tf.shape(waveform)[1]]]
     blocks = tf.reshape(tf.pad(waveform, padding), (-1, count, size))
     whole = lengths // size

@@ -264,7 +264,7 @@ def test_where_bfloat16_is_not_to_be_had(exported, monkeypatch):
 def test_an_export_without_sums_is_not_whole(exported, tmp_path):
     shutil.copytree(exported, tmp_path / "1")
     (tmp_path / "1" / integrity.SUMS).unlink()
-    with pytest.raises(UserError, match="not a whole export .no SHA256SUMS"):
+    with pytest.raises(UserError, match="not a whole export, it has no SHA256SUMS"):
         identification.Identifier(tmp_path)
 
 

@@ -91,13 +91,13 @@ def test_a_detector_without_stems_knows_noise(sources, network, place):
     assert told["heard"] == "noise"
     assert told["voice"] > 0.7
     assert told["no_voice"] > 0.9
-    noise = strangers._noises(plain["train"].store.config, 94, np.random.default_rng(9))
+    noise = strangers._noises(plain["train"], np.random.default_rng(9))
     maps = network.encode(noise[:20])["maps"]
     assert (detector(network.describe(maps)["voiceprint"]) < 0.5).mean() > 0.9
 
 
 def _as_mixture(store):
-    """The same store, said to be of mixtures: its `mel` is."""
+    """The same store, said to be of mixtures: what is heard is."""
     import copy
 
     other = copy.copy(store)
