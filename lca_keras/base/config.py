@@ -74,7 +74,6 @@ class Config:
             f"the front end {self.features.front_end!r} gives "
             f"{', '.join(sorted(there))}.",
         )
-
         frames, least = self.clip_frames, self.network.least_frames
         require(
             frames >= least,

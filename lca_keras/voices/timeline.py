@@ -10,9 +10,8 @@ import itertools
 
 import numpy as np
 
-from lca_keras.base.errors import UserError
 from lca_keras.features import silence
-from lca_keras.voices.gallery import NO_VOICE, OK, UNKNOWN
+from lca_keras.voices.gallery import NO_VOICE, OK, UNKNOWN, gallery_of
 
 # Share of a clip that the next one has too, unless asked otherwise.
 OVERLAP = 0.8
@@ -62,12 +61,7 @@ def timeline(identifier, path, vocals_path=None, overlap=OVERLAP):
         AudioError: The file cannot be decoded, is silent or too short.
         UserError: The model has no gallery.
     """
-    gallery = identifier.gallery
-    if gallery is None:
-        raise UserError(
-            "a timeline needs voiceprints, and this model was exported before these "
-            "came: train it again"
-        )
+    gallery = gallery_of(identifier)
     heard = identifier.hear(path, vocals_path, overlap)
     told = identifier.listen(heard)
     evidence = clip_evidence(

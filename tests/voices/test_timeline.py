@@ -133,5 +133,5 @@ def test_what_a_timeline_cannot_be(duet, arguments, message, capsys):
 
 
 def test_a_model_of_before_has_none(exported, duet):
-    with pytest.raises(UserError, match="needs voiceprints"):
+    with pytest.raises(UserError, match="has no voiceprints"):
         timeline.timeline(Identifier(exported), "Дует 'x'.wav")
