@@ -4,6 +4,7 @@ Silence is cut out of a song first (`lca_keras.features.silence`); a front end m
 frames of the sound that is left, and clips are cut from these.
 """
 
+import abc
 import dataclasses
 import functools
 
@@ -52,12 +53,11 @@ class Stream:
         return samples // self.hop + self.centred
 
 
-class FrontEnd:
+class FrontEnd(abc.ABC):
     """From samples to what a network hears. The base of all.
 
     A subclass sets the attributes and says how `frames` are computed; with `layer` it
-    runs in exported models, with `mixed` and `mixed_clips` stems can be
-    remixed.
+    runs in exported models, with `mixed` and `mixed_clips` stems can be remixed.
 
     Attributes:
         sample_rate: Int, Hz, of the samples that it takes.
@@ -81,6 +81,7 @@ class FrontEnd:
     signature = "frames"
     unit = "values of the front end"
 
+    @abc.abstractmethod
     def frames(self, sound, stems=None, threads=None):
         """What is heard of a whole song.
 
@@ -94,7 +95,6 @@ class FrontEnd:
         Returns:
             Dict from stream to array of its shape; with both stems also these, float16.
         """
-        raise NotImplementedError
 
     def layer(self):
         """The same inside a graph, or `None` if it cannot be.
@@ -107,8 +107,12 @@ class FrontEnd:
         return None
 
     def mixed(self, power):
-        """What the first stream is of a song with such powers, an array like these."""
-        raise NotImplementedError
+        """What the first stream is of a song with such powers, an array like these.
+
+        Raises:
+            UserError: `mixes_powers` is false.
+        """
+        self.require_mixing("mixing")
 
     def mixed_clips(self, power, loudest):
         """The same of a batch of clips, inside a graph.
@@ -119,8 +123,11 @@ class FrontEnd:
 
         Returns:
             Float32 tensor like `power`.
+
+        Raises:
+            UserError: `mixes_powers` is false.
         """
-        raise NotImplementedError
+        self.require_mixing("mixing")
 
     # === Clips ===
 
