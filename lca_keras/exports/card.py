@@ -3,16 +3,11 @@
 import json
 
 from lca_keras.base import registry
+from lca_keras.drawing import markdown
 from lca_keras.evaluation.voice_report import HEARINGS, followed, verdict
 
 _NAMED = "A recording of anybody else is given one of these names too."
 _UNKNOWN = "A recording of anybody else is to be called unknown: see below."
-
-
-def _table(heads, rows):
-    """A table of Markdown, of strings."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _list(items):
@@ -46,7 +41,7 @@ def _scores(test):
     """Blocks on how often it is right."""
     kinds, titles = ("f1", "f1_macro", "accuracy"), {"frame": "clips", "song": "songs"}
     yield "## Scores on the held-out test songs"
-    yield _table(
+    yield markdown.table(
         ["level", "scored", "F1 (weighted)", "F1 (macro)", "accuracy"],
         [
             [level, f"{test[level]['count']} {title}"]
@@ -90,7 +85,7 @@ def _nobody(gallery, told):
             f"{strange['auroc_clips']:.3f} over clips."
         )
         yield _list([*known, said])
-        yield _table(
+        yield markdown.table(
             ["known songs rejected", "strangers' songs rejected"],
             [
                 [f"{row['known']:.0%}", f"{row['strange']:.1%}"]
@@ -117,7 +112,7 @@ def _hearings(scores):
         "F1 on the test songs; right is the singer, or, where it says so, the artist "
         "whose band plays."
     )
-    yield _table(
+    yield markdown.table(
         ["heard", "clips", "songs"],
         [
             [heard, *(f"{scores[name][level]:.3f}" for level in ("frame", "song"))]

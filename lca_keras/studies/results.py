@@ -5,6 +5,7 @@ import pathlib
 
 from lca_keras.base import files
 from lca_keras.base.errors import UserError
+from lca_keras.drawing import markdown
 
 
 def describe(value):
@@ -75,9 +76,7 @@ class Table:
 
     def markdown(self):
         """The table in Markdown."""
-        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
-        escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-        return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
+        return markdown.table(self.columns, self.rows)
 
     def latex(self):
         """The table in LaTeX, for the package booktabs."""

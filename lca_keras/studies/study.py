@@ -17,7 +17,6 @@ from lca_keras.drawing import plots
 from lca_keras.studies.laboratory import Laboratory, configure
 from lca_keras.studies.results import Result, check_settings
 from lca_keras.studies.schedule import Plan
-from lca_keras.terminal import arguments
 from lca_keras.workflow import records
 
 
@@ -144,7 +143,7 @@ class Study(abc.ABC):
                 folder = synthesis.write_built_in(progress)
             where = {"data": str(folder / "manifest.csv")}
         else:
-            where = arguments.corpus_source(args)
+            where = {"data": args.data, "data_root": args.data_root, "tags": args.tags}
             built_in = os.path.isdir(args.data) and synthesis.own_split(args.data)
             if built_in and not getattr(args, "separator", None):
                 # It says where the stems are.

@@ -11,6 +11,7 @@ import numpy as np
 from lca_keras.base import files
 from lca_keras.base.errors import UserError
 from lca_keras.data import corpus
+from lca_keras.drawing import markdown
 from lca_keras.evaluation import scoring
 from lca_keras.exports import tflite, tflite_file
 from lca_keras.features import silence
@@ -21,6 +22,16 @@ CARD, TABLE = "card.md", "card.json"
 _CALIBRATION_CLIPS = 200
 _TIMED_CALLS = 30
 _THREADS = (1, 2)
+_COLUMNS = [
+    "file",
+    "kB",
+    "ms",
+    "F1 clips",
+    "F1 songs",
+    "same clips",
+    "same songs",
+    "largest difference of a probability",
+]
 
 
 def convert(job, forms, folder, working):
@@ -230,6 +241,20 @@ def _row(name, found, expected, size):
     }
 
 
+def _cells(row):
+    """What the table for people says of a file."""
+    return [
+        row["file"],
+        "" if row["bytes"] is None else f"{row['bytes'] / 1000:.0f}",
+        ", ".join(f"{value:.1f}" for value in row["milliseconds"].values()),
+        f"{row['clip_f1']:.3f}",
+        f"{row['song_f1']:.3f}",
+        f"{row['same_clips']:.1%}",
+        f"{row['same_songs']:.1%}",
+        f"{row['largest_difference']:.1e}",
+    ]
+
+
 def _card(name, rows, waveforms):
     """The table for people."""
     first, *others = rows
@@ -242,19 +267,7 @@ def _card(name, rows, waveforms):
         f" (the SavedModel takes what there is), on a machine of {os.cpu_count()} "
         f"cores ({platform.machine()}).",
         "",
-        "| file | kB | ms | F1 clips | F1 songs | same clips | same songs | largest "
-        "difference of a probability |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in [first, *others]:
-        size = "" if row["bytes"] is None else f"{row['bytes'] / 1000:.0f}"
-        times = ", ".join(f"{value:.1f}" for value in row["milliseconds"].values())
-        lines.append(
-            f"| {row['file']} | {size} | {times} | {row['clip_f1']:.3f} | "
-            f"{row['song_f1']:.3f} | {row['same_clips']:.1%} | "
-            f"{row['same_songs']:.1%} | {row['largest_difference']:.1e} |"
-        )
-    lines += [
+        markdown.table(_COLUMNS, map(_cells, [first, *others])),
         "",
         "A model of waveforms hears a clip alone: its level and its loudest cell are "
         "not those of the song, and silence is not cut out before. Labels and metadata "
