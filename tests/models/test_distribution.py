@@ -26,8 +26,10 @@ if kind == "mirrored":
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * 2
     )
-from lca_keras import corpus, distribution, training
 from lca_keras.base.config import Config
+from lca_keras.data import corpus
+from lca_keras.models import distribution
+from lca_keras.workflow import training
 strategy = distribution.start(None if kind == "one" else kind)
 if kind == "mirrored":
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
