@@ -11,6 +11,7 @@ import pathlib
 import sys
 
 from lca_keras.base.errors import UserError
+from lca_keras.inference import runtimes
 from lca_keras.terminal import answers, arguments
 
 
@@ -22,12 +23,12 @@ def main(argv=None):
     answers.add_model_options(parser, ", or a .tflite file of it")
     parser.add_argument(
         "--runtime",
-        choices=("litert", "tensorflow"),
+        choices=runtimes.RUNTIMES,
         help="what computes; default: litert where it is installed",
     )
     parser.add_argument(
         "--precision",
-        choices=("float32", "bfloat16"),
+        choices=runtimes.PRECISIONS,
         default="float32",
         help="bfloat16: half the network's time where the processor multiplies it, by "
         "TensorFlow; the same votes but for close ones, other probabilities",

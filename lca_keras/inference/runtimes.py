@@ -180,11 +180,17 @@ def open_runtime(folder, runtime=None, threads=None, precision="float32"):
         precision: One of `PRECISIONS`; bfloat16 is computed by TensorFlow.
 
     Raises:
-        UserError: The runtime is not installed, or the export has no file for it, or
-            the precision is not to be had.
+        UserError: The runtime or the precision is none of these, or is not installed,
+            or the export has no file for it.
         OSError: The export is not whole.
         ValueError: The same.
     """
+    if runtime not in (None, *RUNTIMES):
+        raise UserError(f"no runtime {runtime!r}: take one of {', '.join(RUNTIMES)}")
+    if precision not in PRECISIONS:
+        raise UserError(
+            f"no precision {precision!r}: take one of {', '.join(PRECISIONS)}"
+        )
     if precision == "bfloat16":
         if runtime == "litert":
             raise UserError("--precision bfloat16 needs --runtime tensorflow")

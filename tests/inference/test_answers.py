@@ -251,6 +251,13 @@ def test_bfloat16_is_close_to_float32_and_leaves_that_alone(exported, folder):
     assert half.identify(song).votes == heavy.identify(song).votes
 
 
+def test_what_does_not_compute_is_named(exported):
+    for wrong in ({"runtime": "tensorrt"}, {"precision": "float16"}):
+        (value,) = wrong.values()
+        with pytest.raises(UserError, match=f"{value}.*take one of"):
+            identification.Identifier(exported, **wrong)
+
+
 def test_where_bfloat16_is_not_to_be_had(exported, monkeypatch):
     with pytest.raises(UserError, match="needs --runtime tensorflow"):
         identification.Identifier(exported, runtime="litert", precision="bfloat16")
