@@ -884,7 +884,7 @@ def test_files_for_phones_come_with_what_they_are_worth(
     [said] = json.loads(capsys.readouterr().out)
     assert said["singer"] == Identifier("models/first try").identify(song).singer
     assert predict.main(["--model", str(out / waveform["file"]), song]) == 1
-    assert "takes waveform, not spectrograms" in capsys.readouterr().err
+    assert "takes waveforms, not what the front end makes" in capsys.readouterr().err
     for wrong in (["--run", run], ["--run", run, "--tflite", "int4"], []):
         with pytest.raises(SystemExit):
             export_command(wrong)
