@@ -1,29 +1,41 @@
 """Feature extraction as a Beam pipeline: what runs on the workers.
 
-    plan.pickle -> song -> parts/KEY.npz -> (shard, record) -> shard
+    plan.jsonl -> song -> parts/KEY.npz -> (shard, record) -> shard
 
 The corpus and the store lie on a file system that all workers see. Every step writes
 files that appear whole and are the same whoever writes them, so that a step may run
 twice, as runners are free to do, and a pipeline that was killed goes on.
 """
 
+import dataclasses
+import json
 import pathlib
-import pickle
 
 import apache_beam as beam
 
 from lca_keras.data import update
+from lca_keras.data.catalogue import Song
 from lca_keras.data.store import Record
 
-PLAN = "plan.pickle"
+PLAN = "plan.jsonl"
 
 
 def write_plan(path, plan):
-    """Writes a `lca_keras.data.update.Plan`.
+    """Writes what is pending and what is there, one JSON object a line.
 
-    To a file, since runners limit the size of a pipeline's own description.
+    A file, since runners limit the size of a pipeline's own description.
+
+    Args:
+        path: File to write.
+        plan: `lca_keras.data.update.Plan`.
     """
-    pathlib.Path(path).write_bytes(pickle.dumps(plan))
+    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+        for song in plan.pending:
+            row = {"song": dataclasses.asdict(song)}
+            file.write(json.dumps(row, default=str) + "\n")
+        for key, record in plan.records.items():
+            row = {"record": dataclasses.asdict(record), "key": key}
+            file.write(json.dumps({**row, "part": key in plan.parts}) + "\n")
 
 
 def read_plan(path):
@@ -31,10 +43,23 @@ def read_plan(path):
 
     These are tagged tuples (key, `Record`, whether it is a part).
     """
-    plan = pickle.loads(pathlib.Path(path).read_bytes())
-    yield from plan.pending
-    for key, record in plan.records.items():
-        yield beam.pvalue.TaggedOutput("there", (key, record, key in plan.parts))
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            row = json.loads(line)
+            if "song" in row:
+                yield _song(row["song"])
+            else:
+                there = row["key"], Record.from_json(row["record"]), row["part"]
+                yield beam.pvalue.TaggedOutput("there", there)
+
+
+def _song(row):
+    paths = {
+        name: pathlib.Path(value)
+        for name, value in row.items()
+        if name.endswith("path") and value
+    }
+    return Song(**{**row, **paths})
 
 
 def extract_song(song, folder, extractor):

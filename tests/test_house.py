@@ -138,3 +138,11 @@ def test_names_in_backticks_are_there(path):
             if not list(ROOT.glob(f"{name}")) + list(HOUSE.glob(f"{name}")):
                 missing.add(name)
     assert not missing
+
+
+def test_no_pickles():
+    """Nothing is written or read that runs code when it is read."""
+    product = [path for path in CODE if ROOT / "tests" not in path.parents]
+    call = re.compile(r"pickle\.(load|loads|dump|dumps)\(|allow_pickle=True")
+    found = [str(p) for p in product if call.search(p.read_text(encoding="utf-8"))]
+    assert found == []
