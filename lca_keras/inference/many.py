@@ -6,7 +6,7 @@ import os
 
 from lca_keras.audio.decode import AudioError
 from lca_keras.base import processes
-from lca_keras.inference.servers import AnswerError
+from lca_keras.inference.runtimes import AnswerError
 from lca_keras.voices import index
 
 # Songs from which on several processes are worth their start.

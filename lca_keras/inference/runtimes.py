@@ -23,6 +23,10 @@ TOLD = ("probabilities", "voiceprint", "voice")
 _CLIPS_AT_ONCE = 64
 
 
+class AnswerError(UserError):
+    """What computes is there and does not answer about a song."""
+
+
 class Runtime(typing.Protocol):
     """What is asked of whatever computes an exported network.
 
@@ -44,6 +48,9 @@ class Runtime(typing.Protocol):
         Returns:
             Dict of float32 arrays, some of `TOLD`: `probabilities` `(clips, classes)`,
             `voiceprint` `(clips, units)` and, with a detector, `voice` `(clips,)`.
+
+        Raises:
+            AnswerError: It does not answer about these clips.
         """
 
 

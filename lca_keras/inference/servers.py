@@ -16,7 +16,7 @@ import numpy as np
 
 from lca_keras.base import console
 from lca_keras.base.errors import UserError
-from lca_keras.inference.runtimes import TOLD, joined
+from lca_keras.inference.runtimes import TOLD, AnswerError, joined
 
 # Bytes of a message; gRPC's own limit is 4 MiB, which few raise.
 _MESSAGE = 3 << 20
@@ -24,10 +24,6 @@ _MESSAGE = 3 << 20
 _AT_ONCE = 4
 _ATTEMPTS = 5
 _BACKOFF_SECONDS = 0.2
-
-
-class AnswerError(UserError):
-    """A server that is there does not answer a request."""
 
 
 class GrpcServer:
