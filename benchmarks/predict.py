@@ -82,7 +82,7 @@ def _shares(export, song, options):
         start = time.perf_counter()
         sound = decode(song, front_end.sample_rate)
         decoded = time.perf_counter()
-        sound = silence.cut(sound, silence.passages(sound, front_end.range_db))
+        sound = silence.Passages(sound, silence.passages(sound, front_end.range_db))
         arrays = front_end.frames(sound)
         heard = time.perf_counter()
         starts = front_end.starts(front_end.frames_of(arrays), config.clip_frames)

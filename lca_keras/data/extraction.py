@@ -222,8 +222,8 @@ class Extractor:
         """
         heard = self.heard(sounds)
         passages = silence.passages(heard, self.front_end.range_db)
-        stems = {n: silence.cut(sounds[n], passages) for n in STEMS if n in sounds}
-        sound = silence.cut(heard, passages)
+        stems = {n: silence.Passages(sounds[n], passages) for n in STEMS if n in sounds}
+        sound = silence.Passages(heard, passages)
         with _threads(self._threads):
             return self.front_end.frames(sound, stems, self._threads), passages
 

@@ -67,17 +67,26 @@ def _blocks(pieces, size):
     yield rest[:0].reshape(0, size)
 
 
-def cut(sound, kept):
-    """The `Sound` of some `passages` of a song, one after the other."""
-    rate = sound.sample_rate
-    bounds = np.round(np.reshape(kept, (-1, 2)) * rate).astype(int)
-    found, place = Sound(rate), 0
-    for piece in sound:
-        for first, end in np.clip(bounds - place, 0, piece.size):
-            if first < end:
-                found.append(piece[first:end])
-        place += piece.size
-    return found
+class Passages(Sound):
+    """The `passages` of a `Sound`, one after the other; that one keeps the samples."""
+
+    def __init__(self, sound, kept):
+        bounds = np.round(np.reshape(kept, (-1, 2)) * sound.sample_rate).astype(int)
+        self.sample_rate, self.notes = sound.sample_rate, []
+        self.size = int(np.diff(np.minimum(bounds, sound.size)).sum())
+        self._whole, self._bounds = sound, bounds
+
+    def __del__(self):
+        """Has no file to close."""
+
+    def __iter__(self):
+        """See `Sound`."""
+        place = 0
+        for piece in self._whole:
+            bounds = np.clip(self._bounds - place, 0, piece.size)
+            kept = [piece[first:end] for first, end in bounds]
+            yield np.concatenate([piece[:0], *kept]) if len(kept) != 1 else kept[0]
+            place += piece.size
 
 
 def seconds(kept):

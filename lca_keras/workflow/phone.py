@@ -143,7 +143,7 @@ def _waveforms(job, songs, source):
                 f"{song.path}: {error}. The waveforms of validation songs are needed "
                 "to measure models that take them"
             ) from error
-        samples = silence.cut(heard, songs.store.records[key].passages).samples
+        samples = silence.Passages(heard, songs.store.records[key].passages).samples
         starts = np.round(source.clip_starts(key) * front_end.sample_rate).astype(int)
         for index, begin in zip(indices, starts, strict=True):
             piece = samples[begin : begin + length]

@@ -321,6 +321,7 @@ def test_channels_that_cancel_out(tmp_path):
 
 def test_long_recordings_wait_in_a_file(monkeypatch):
     monkeypatch.setattr(decoding, "_SAMPLES_IN_MEMORY", 1000)
+    monkeypatch.setattr(decoding, "_SAMPLES_AT_ONCE", 1000)
     rng = np.random.default_rng(0)
     samples = rng.standard_normal(5300).astype("float32")
     sound = Sound(16000)

@@ -435,7 +435,7 @@ def test_identifier_of_vocals(network, tmp_path):
 def kept_clips(samples):
     """Clips of 94 frames of a song's sound, by the package's own rule."""
     sound = Sound.of(samples.astype("float32"), 16000)
-    sound = silence.cut(sound, silence.passages(sound, 40.0))
+    sound = silence.Passages(sound, silence.passages(sound, 40.0))
     return clips_of(sound.samples)[..., 0]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from lca_keras.audio import decode
 from lca_keras.audio.decode import Sound
 from lca_keras.features import silence
 from tests.audio.signals import music
@@ -49,9 +50,10 @@ def blocks_kept_by_hand(sounding):
     return kept
 
 
-def test_random_passages_by_hand_and_in_the_graph():
+def test_random_passages_by_hand_and_in_the_graph(monkeypatch):
     rng = np.random.default_rng(1)
     songs, expected = [], []
+    monkeypatch.setattr(decode, "_SAMPLES_AT_ONCE", 5000)  # In several pieces.
     for number in range(40):
         runs = rng.choice([1, 5, 30, 31, 32, 60], 12)
         mask = np.repeat(np.arange(12) % 2 == rng.integers(2), runs)[:230]
@@ -72,7 +74,7 @@ def test_random_passages_by_hand_and_in_the_graph():
         expected.append(np.concatenate([np.zeros(0), *pieces]))
         sound = in_pieces(samples, rng.integers(0, 5000, 20))
         passages = silence.passages(sound, DEPTH)
-        found = silence.cut(sound, passages)
+        found = silence.Passages(sound, passages)
         np.testing.assert_array_equal(found.samples, expected[-1])
         assert silence.seconds(passages) * RATE == pytest.approx(found.size, abs=1e-6)
         # Where each sample of the sound was in the song.
