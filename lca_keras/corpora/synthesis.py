@@ -15,6 +15,8 @@ import runpy
 import numpy as np
 
 from lca_keras.base import files, processes
+from lca_keras.base.errors import UserError
+from lca_keras.base.fields import Section, field
 from lca_keras.data.split import PARTS
 
 ARTISTS = (
@@ -28,7 +30,7 @@ BUILT_IN = "corpus/built-in"
 
 
 @dataclasses.dataclass(frozen=True)
-class SynthesisConfig:
+class SynthesisConfig(Section, name="corpus"):
     """What decides every sample of a corpus.
 
     `confounding` is the probability that a song outside an artist's last two albums is
@@ -37,31 +39,15 @@ class SynthesisConfig:
     (`"other"`); the other songs don't depend on it.
     """
 
-    artists: int = 8
-    albums: int = 6  # Of each artist.
-    songs: int = 6  # Of each album.
-    seconds: float = 16.0  # Length of a song.
-    confounding: float = 0.5
+    artists: int = field(8, least=2)
+    albums: int = field(6, "of each artist", least=3)
+    songs: int = field(6, "of each album", least=1)
+    seconds: float = field(16.0, "length of a song", least=4)
+    confounding: float = field(0.5, least=0, most=1)
     voice_db: float = 6.0  # Of the voice over the accompaniment.
     sample_rate: int = 16000
     seed: int = 0
-    test_bands: str = "any"
-
-    def __post_init__(self):
-        if self.test_bands not in TEST_BANDS:
-            raise ValueError(
-                f"`test_bands` must be one of {', '.join(TEST_BANDS)}. "
-                f"Received: test_bands={self.test_bands!r}"
-            )
-        if self.artists < 2 or self.albums < 3 or self.songs < 1 or self.seconds < 4:
-            raise ValueError(
-                "A corpus needs at least 2 artists, 3 albums, 1 song an album and 4 "
-                f"seconds a song. Received: {self}"
-            )
-        if not 0 <= self.confounding <= 1:
-            raise ValueError(
-                f"`confounding` must be in [0, 1]. Received: {self.confounding}"
-            )
+    test_bands: str = field("any", choices=TEST_BANDS)
 
     def artist_name(self, artist):
         """Name of the artist with this index."""
@@ -214,7 +200,7 @@ def write_corpus(corpus, out, stems=False, jobs=None, progress=None, parts=PARTS
     and test, in an order drawn by seed) lie beside the artists' folders; `stems` asks
     for the voice and the accompaniment too, and `parts` for the songs of some parts
     alone. Returns the manifest's rows (dicts), by artist, album and song. Raises a
-    `FileExistsError`: the folder holds a corpus of other settings, or other files.
+    `UserError`: the folder holds a corpus of other settings, or other files.
     """
     out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -222,12 +208,12 @@ def write_corpus(corpus, out, stems=False, jobs=None, progress=None, parts=PARTS
     wanted = dataclasses.asdict(corpus)
     if settings.exists():
         if files.read_json(settings) != wanted:
-            raise FileExistsError(
+            raise UserError(
                 f"{out} holds a corpus of other settings ({settings.name}): choose "
                 "another folder, or delete it to make a new one."
             )
     elif any(out.iterdir()):
-        raise FileExistsError(
+        raise UserError(
             f"{out} is not empty and holds no built-in corpus: choose a new folder."
         )
     else:
