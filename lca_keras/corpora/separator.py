@@ -124,18 +124,15 @@ def signal_to_distortion(reference, estimate):
 def separation_quality(separator, songs):
     """Lists (song, SDR of the mixture, SDR of the separated vocals), decibels."""
     rows, rate = [], separator.sample_rate
-    for song in songs:
-        mixture = decode(song.path, rate).samples
-        vocals = decode(song.vocals_path, rate).samples
+    for song, (vocals, rest) in zip(songs, load_stems(songs, rate), strict=True):
         try:
             estimate = separator.separate(song.path, rate)
         except AudioError:  # No voice was found.
-            estimate = np.zeros_like(mixture)
-        length = min(len(mixture), len(vocals), len(estimate))
-        reference = vocals[:length]
+            estimate = np.zeros_like(vocals)
+        length = min(len(vocals), len(estimate))
         before, after = (
-            signal_to_distortion(reference, samples[:length])
-            for samples in (mixture, estimate)
+            signal_to_distortion(vocals[:length], samples[:length])
+            for samples in (vocals + rest, estimate)
         )
         rows.append((song, before, after))
     return rows
