@@ -278,12 +278,12 @@ class _Process:
 
     def __init__(self):
         self._process = subprocess.Popen(
-            # -P: not with this folder's modules on its path.
-            [sys.executable, "-P", decoder.__file__],
+            [sys.executable, decoder.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+            # Without this folder's modules on its path; Python 3.10 has no -P.
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"},
             bufsize=0,
             start_new_session=True,  # Ctrl-C is for us.
             # With few bytes, the two wait for each other at every turn.
