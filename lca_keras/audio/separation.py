@@ -57,8 +57,11 @@ def _model_files(folder):
             f"separator {str(folder)!r}: no such folder, and none of the pretrained "
             f"models {', '.join(PRETRAINED)}"
         )
-    weights = [*sorted(folder.glob("vocals*.pth")), folder / "vocals.pth"]
-    paths = [folder / "separator.json", folder / "vocals.json", weights[0]]
+    weights = list(folder.glob("vocals*.pth")) or [folder / "vocals.pth"]
+    if len(weights) > 1:  # openunmix takes any.
+        names = ", ".join(sorted(path.name for path in weights))
+        raise SeparatorError(f"separator {folder}: {names}: keep one of these")
+    paths = [folder / "separator.json", folder / "vocals.json", *weights]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise SeparatorError(
