@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import pathlib
 
 import yaml
 
@@ -184,7 +183,8 @@ class Config:
     def save(self, path):
         """Writes YAML that `load` and `--config` read back."""
         text = yaml.safe_dump(self.to_dict(), sort_keys=False)
-        pathlib.Path(path).write_text(text, encoding="utf-8")
+        with files.atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, path):
