@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from lca_keras.base import yaml_files
+from lca_keras.base import files
 from lca_keras.base.config import Config
 from lca_keras.base.fields import ConfigError, Section, build, field
 from pipelines.statistics import Schema
@@ -112,6 +112,6 @@ def load(path):
     Raises:
         ConfigError: The file is missing, not YAML, or not valid.
     """
-    with yaml_files.content(path, "config", ConfigError) as raw:
+    with files.yaml_content(path, "config", ConfigError) as raw:
         settings = build("pipeline", Settings, raw.pop("pipeline", None) or {})
         return Config.from_dict(raw), settings

@@ -9,7 +9,7 @@ be asked for.
 
 import dataclasses
 
-from lca_keras.base import yaml_files
+from lca_keras.base import files
 from lca_keras.base.config import field_of
 from lca_keras.base.errors import UserError
 from lca_keras.base.fields import Limits, choices_of, rule_of
@@ -90,7 +90,7 @@ _LIMITS = {
     "ent_cf": Limits(above=0),
     "ent_main_ratio": _RATIO,
     "att": Limits(least=0),
-    **{n: rule_of(field).limits for n, field in _KNOWN.items() if n not in _CHOICES},
+    **{n: rule_of(field) for n, field in _KNOWN.items() if n not in _CHOICES},
 }
 _WHY = {
     "cf_ratio": ", for main must weigh more than cf",
@@ -119,7 +119,7 @@ def load_space(path=None):
     """
     if path is None:
         return dict(DEFAULT)
-    with yaml_files.content(path, "space", SpaceError) as raw:
+    with files.yaml_content(path, "space", SpaceError) as raw:
         changed = {name: _parameter(name, entry) for name, entry in raw.items()}
         space = DEFAULT | changed
         if all(parameter.fixed for parameter in space.values()):

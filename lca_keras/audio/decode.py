@@ -5,6 +5,7 @@ brings a decoder down is one file less and nothing else.
 """
 
 import functools
+import io
 import itertools
 import json
 import operator
@@ -51,21 +52,12 @@ class AccessError(AudioError):
 
 
 class Sound:
-    """Mono samples of a recording, in memory or, if they are many, in a file.
-
-    Args:
-        sample_rate: Int, samples per second.
-
-    Attributes:
-        size: Int, number of samples.
-        notes: List of sentences about sound that the file announces and does not have,
-            and the like.
-    """
+    """Mono samples of a recording, in memory or, if they are many, in a file."""
 
     def __init__(self, sample_rate):
         self.sample_rate = sample_rate
         self.size = 0
-        self.notes = []
+        self.notes = []  # Of sound that is announced and not there, and the like.
         self._file = tempfile.SpooledTemporaryFile(  # noqa: SIM115
             4 * _SAMPLES_IN_MEMORY, prefix="lca_keras-"
         )
@@ -86,11 +78,7 @@ class Sound:
         return sound
 
     def append(self, block):
-        """Adds a float32 array `(samples,)` at the end.
-
-        Raises:
-            OSError: There is no room for temporary files.
-        """
+        """Adds a float32 array `(samples,)` at the end."""
         try:
             self._file.seek(4 * self.size)
             self._file.write(block.tobytes())
@@ -111,23 +99,13 @@ class Sound:
 
 
 def decode(path, sample_rate=16000, watch=None):
-    """Decodes a file to mono at a given rate.
+    """Decodes a file of any format that FFmpeg knows to a mono `Sound`, full scale 1.
 
     Channels are averaged, then resampled with soxr's high quality filter: the same
     samples as `librosa.load(path, sr=sample_rate)` where that reads the format. Of
-    channels that cancel out only the first is taken, and said so.
-
-    Args:
-        path: Path of a file of any format that FFmpeg decodes.
-        sample_rate: Int, samples per second to return.
-        watch: Optional function, called with each rate and block of `read_blocks`.
-
-    Returns:
-        `Sound`; full scale is 1.
-
-    Raises:
-        AudioError: The file cannot be read or decoded, or holds no sound.
-        OSError: There is no room for temporary files.
+    channels that cancel out only the first is taken, and said so. `watch` is called
+    with each rate and block of `read_blocks`. Raises an `AudioError`: the file cannot
+    be read or decoded, or holds no sound.
     """
     # The mean of librosa.to_mono, in the same precision.
     mean = functools.partial(np.mean, axis=1)
@@ -139,10 +117,7 @@ def decode(path, sample_rate=16000, watch=None):
 
 
 def _to_mono(path, sample_rate, mix, watch=None):
-    """A file's `Sound`, and the energies of the mix and of the channels' mean.
-
-    `mix` makes one channel of a block `(samples, channels)`.
-    """
+    """A file's `Sound` by a `mix` of its channels; the energies of mix and channels."""
     sound, check = Sound(sample_rate), SoundCheck()
     energies = np.zeros(2)
 
@@ -168,13 +143,9 @@ def _to_mono(path, sample_rate, mix, watch=None):
 def resampled(blocks, sample_rate):
     """Resamples a stream with soxr's high quality filter, as `librosa.load` does.
 
-    Args:
-        blocks: Iterable of tuples of a rate and a float32 array `(samples,)` or
-            `(samples, channels)`. Files that were joined may have several rates.
-        sample_rate: Int, samples per second to return.
-
-    Yields:
-        Float32 arrays like these, together exactly as long as librosa's result.
+    `blocks` are tuples of a rate and a float32 array `(samples,)` or `(samples,
+    channels)`; files that were joined may have several rates. Yields arrays like these,
+    together exactly as long as librosa's result.
     """
     import soxr
 
@@ -221,11 +192,7 @@ class SoundCheck:
         self._sounding |= not np.max(high - low) / 2 < SILENCE_PEAK
 
     def finish(self):
-        """Ends it.
-
-        Raises:
-            AudioError: There was nothing, or nothing to be heard; or it is damaged.
-        """
+        """Raises an `AudioError`: there was nothing to be heard, or it is damaged."""
         if not self._size:
             raise AudioError("no audio in the file")
         if not self._finite:
@@ -253,41 +220,29 @@ def check_sound(samples):
 def read_blocks(path, notes=None):
     """Decodes a file piece by piece.
 
-    Args:
-        path: Path of an audio file.
-        notes: Optional list; takes sentences about sound that may be missing.
-
-    Yields:
-        Tuples of a sample rate and a float32 array `(samples, channels)`. In a file of
-        several that were joined, both may change.
-
-    Raises:
-        AudioError: The file cannot be read or decoded.
+    Yields tuples of a sample rate and a float32 array `(samples, channels)`; both may
+    change in a file of several that were joined. The list `notes` takes sentences about
+    sound that may be missing. Raises an `AudioError`: it cannot be read or decoded.
     """
     try:
         mode = os.stat(path).st_mode
-    except OSError as error:
-        raise AccessError(f"cannot be read: {error.strerror}") from error
-    except ValueError as error:  # A zero byte in its name.
-        raise AccessError(f"cannot be read: {error}") from error
+    except (OSError, ValueError) as error:  # Or a zero byte in its name.
+        reason = getattr(error, "strerror", error)
+        raise AccessError(f"cannot be read: {reason}") from error
     if stat.S_ISDIR(mode):
         raise AudioError("a folder, not a file")
     if not stat.S_ISREG(mode):
         raise AudioError("no file but a pipe, a socket or a device")
     process = _ask(path)
-    whole = False
     try:
-        while True:
-            kind, rate, channels, data = process.receive()
-            if kind != decoder.BLOCK:
-                whole = True
-                break
+        kind, rate, channels, data = process.receive()
+        while kind == decoder.BLOCK:
             yield rate, data.view("float32").reshape(channels, -1).T
-    finally:
-        if whole:
-            _idle.append(process)
-        else:  # There is more to come, or it is dead.
-            process.end()
+            kind, rate, channels, data = process.receive()
+    except BaseException:  # There is more to come, or it is dead.
+        process.end()
+        raise
+    _idle.append(process)
     if kind == decoder.END:
         if notes is not None:
             notes += json.loads(data.tobytes())
@@ -296,8 +251,6 @@ def read_blocks(path, notes=None):
     raise error(data.tobytes().decode("utf-8", "replace"))
 
 
-# Bytes in a pipe; with few, two processes wait for each other at every turn.
-_PIPE = 1 << 20
 # Processes that wait for a file.
 _idle = []
 # Another process must not read the answers to this one's questions.
@@ -327,40 +280,32 @@ class _Process:
 
     def __init__(self):
         self._process = subprocess.Popen(
-            # -P: not with this folder's modules on its path.
-            [sys.executable, "-P", decoder.__file__],
+            [sys.executable, decoder.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+            # Without this folder's modules on its path; Python 3.10 has no -P.
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"},
             bufsize=0,
             start_new_session=True,  # Ctrl-C is for us.
-            pipesize=_PIPE,
+            # With few bytes, the two wait for each other at every turn.
+            pipesize=1 << 20,
         )
+        self._answers = io.BufferedReader(self._process.stdout)
 
     def ask(self, path):
         """Asks for a file, bytes."""
         self._process.stdin.write(path.hex().encode() + b"\n")
 
     def receive(self):
-        """Kind, rate, channels and bytes of the next message.
-
-        Raises:
-            AudioError: The process has died.
-        """
+        """Kind, rate, channels and bytes of the next message."""
         header = self._read(decoder.HEADER.size)
         kind, rate, channels, size = decoder.HEADER.unpack(header)
         return kind, rate, channels, self._read(size)
 
     def _read(self, size):
         data = np.empty(size, "uint8")
-        rest = memoryview(data)
-        while len(rest):
-            count = self._process.stdout.readinto(rest)
-            if not count:
-                break
-            rest = rest[count:]
-        if not len(rest):
+        if self._answers.readinto(data) == size:
             return data
         code = self._process.wait()
         if code == -signal.SIGALRM:

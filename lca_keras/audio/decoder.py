@@ -87,15 +87,11 @@ def main():
 
 
 def read(path, notes):
-    """Decodes a file piece by piece.
+    """Decodes a file, a path in bytes, piece by piece.
 
-    Args:
-        path: Bytes, path of a file.
-        notes: List that takes sentences for people, of what may be missing.
-
-    Yields:
-        Tuples of sample rate and a list with the bytes of each channel, its samples in
-        float32. Rate and channels may change within a file of several that were joined.
+    Yields tuples of sample rate and a list with the bytes of each channel, its samples
+    in float32. Rate and channels may change within a file of several that were joined.
+    The list `notes` takes sentences for people, of what may be missing.
     """
     import av
 
@@ -149,19 +145,12 @@ class _File(io.FileIO):
 
 @dataclasses.dataclass
 class _Decoded:
-    """What has been decoded of a file.
-
-    Attributes:
-        seconds: Length.
-        end: Where its last packet ends, in bytes.
-        lost: Passages that could not be decoded.
-        stopped: Whether it could not be read to its end.
-    """
+    """What has been decoded of a file."""
 
     seconds: float = 0.0
-    end: int = 0
-    lost: int = 0
-    stopped: bool = False
+    end: int = 0  # Of its last packet, in bytes.
+    lost: int = 0  # Passages that could not be decoded.
+    stopped: bool = False  # It could not be read to its end.
 
 
 def _not_opened(start):
@@ -231,33 +220,24 @@ def _floats(waiting):
 
 def _check_form(frame):
     """Raises for a header that cannot be true."""
-    if not _LOWEST_RATE <= frame.sample_rate <= _HIGHEST_RATE:
-        raise Unusable(
-            f"its header says {frame.sample_rate} samples a second: damaged, a "
-            f"recording has {_LOWEST_RATE} to {_HIGHEST_RATE}"
-        )
-    if not 1 <= frame.layout.nb_channels <= _MOST_CHANNELS:
-        raise Unusable(
-            f"its header says {frame.layout.nb_channels} channels: damaged, a "
-            f"recording has 1 to {_MOST_CHANNELS}"
-        )
+    for value, what, least, most in (
+        (frame.sample_rate, "samples a second", _LOWEST_RATE, _HIGHEST_RATE),
+        (frame.layout.nb_channels, "channels", 1, _MOST_CHANNELS),
+    ):
+        if not least <= value <= most:
+            raise Unusable(
+                f"its header says {value} {what}: damaged, a recording has {least} to "
+                f"{most}"
+            )
 
 
 # === Is that all? ===
 
 
 def _notes(file, names, decoded, declared):
-    """Yields sentences about sound that may be missing.
-
-    Args:
-        file: Open file.
-        names: Set of FFmpeg's names of its format.
-        decoded: `_Decoded`.
-        declared: Seconds that it is to last, or `None`.
-    """
+    """Yields sentences about sound that may be missing, with `_declared` seconds."""
     size = os.fstat(file.fileno()).st_size
-    rest = 0
-    place = _data_of(file)
+    rest, place = 0, _data_of(file)
     if place is not None:
         begin, length = place
         # So much sound a byte, and so many bytes are announced.
@@ -330,12 +310,8 @@ def _tag_size(file):
 def _chunks(file, position, head, rounded=1, counted=0):
     """Yields name, begin and length of the chunks of a file, from a position on.
 
-    Args:
-        file: Open file.
-        position: Where the first one's header is.
-        head: Format of a header, a name and a length, as for `struct`.
-        rounded: Multiple of bytes that a chunk begins at.
-        counted: Bytes of the header that the length counts too.
+    `head` is the format of a header, a name and a length; chunks begin at multiples of
+    `rounded` bytes, and the length counts `counted` bytes of the header too.
     """
     size = struct.calcsize(head)
     for _ in range(100_000):  # A damaged file may have any number.
@@ -379,10 +355,7 @@ def _after_chunks(file, size):
 
 
 def _data_of(file):
-    """Where the sound of an au, w64, rf64 or caf file begins, and its announced bytes.
-
-    `None` for other formats, and where a header does not say.
-    """
+    """Begin and announced bytes of the sound in au, w64, rf64 and caf, or `None`."""
     file.seek(0)
     start = file.read(40).ljust(40, b"\0")
     announced = 0

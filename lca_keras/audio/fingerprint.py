@@ -44,36 +44,22 @@ MIN_SIMILARITY = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """Two recordings that have sound in common.
-
-    Attributes:
-        first: Index of a recording.
-        second: Index of a later one.
-        similarity: Share of landmarks, of the one that has fewer, that agree.
-        speed: How much faster the second one runs.
-        seconds: Length of what they share.
-        share: Share of the shorter one that this is.
-    """
+    """Two recordings, by their indices, that have sound in common."""
 
     first: int
     second: int
-    similarity: float
-    speed: float
-    seconds: float
-    share: float
+    similarity: float  # Share of landmarks, of the one that has fewer, that agree.
+    speed: float  # How much faster the second one runs.
+    seconds: float  # Length of what they share.
+    share: float  # Of the shorter one.
 
 
 def fingerprint(samples, keep_every=1):
-    """Landmarks of a recording.
+    """Landmarks of a recording, float samples `(samples,)` at `SAMPLE_RATE`.
 
-    Args:
-        samples: Float array `(samples,)` at `SAMPLE_RATE`.
-        keep_every: Int, keeps one of so many hashes, the same ones in all recordings;
-            bounds the memory that a large corpus takes.
-
-    Returns:
-        Tuple of arrays `(landmarks,)`: uint32 hashes, float32 times in frames, and
-        float32 frequencies in bins.
+    `keep_every` keeps one of so many hashes, the same ones in all recordings; it bounds
+    the memory that a large corpus takes. Returns arrays `(landmarks,)`: uint32 hashes,
+    float32 times in frames, and float32 frequencies in bins.
     """
     times, bins = _peaks(np.asarray(samples, "float32"))
     high = bins >= _LOWEST_BIN
@@ -145,14 +131,7 @@ def _peaks(samples):
 
 
 def find_same(fingerprints):
-    """Finds recordings, and parts of them, that occur more than once.
-
-    Args:
-        fingerprints: List of what `fingerprint` gave.
-
-    Returns:
-        List of `Match`, parts that are shorter than a twentieth not among them.
-    """
+    """Recordings, and parts of them, that occur more than once: a list of `Match`."""
     if not fingerprints:
         return []
     sizes = np.array([len(hashes) for hashes, _, _ in fingerprints])
@@ -190,23 +169,14 @@ def find_same(fingerprints):
             continue
         first, second = int(firsts[number]), int(seconds[number])
         similarity = len(agreed) / int(min(sizes[first], sizes[second]))
-        shared, shortest = (
-            min(map(_seconds, both))
-            for both in (
-                (times[one[agreed]], times[other[agreed]]),
-                (fingerprints[first][1], fingerprints[second][1]),
-            )
-        )
-        share = shared / shortest
+        shared = min(_seconds(times[each[agreed]]) for each in (one, other))
+        share = shared / min(_seconds(fingerprints[n][1]) for n in (first, second))
         found.append(Match(first, second, similarity, speed, float(shared), share))
     return found
 
 
 def _agreeing(times, other_times, rises):
-    """Indices of landmarks that agree in speed and offset; and that speed.
-
-    `rises` are logarithms of each landmark's frequency there over the one here.
-    """
+    """Indices of landmarks that agree in speed and offset; and that speed."""
     near = _densest(rises, _SPEED_SLACK)
     speed = np.exp(np.median(rises[near]))
     offsets = other_times[near] - times[near] / speed

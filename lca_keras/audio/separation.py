@@ -1,8 +1,7 @@
 """Separation of the singing voice with Open-Unmix.
 
 The pretrained models `umxl` and `umxhq` are fetched by openunmix's own loader. A
-folder in its format does as well, and `python -m lca_keras.separator train`
-writes one: a small Open-Unmix trained on a corpus that has its vocals as stems.
+folder in its format does as well; `python -m lca_keras.separator train` writes one.
 
 References:
     - Stöter et al., 2019, https://joss.theoj.org/papers/10.21105/joss.01667
@@ -32,17 +31,7 @@ class SeparatorError(UserError):
 
 
 def separator_id(separator):
-    """Names a separator by what it does, wherever it lies.
-
-    Args:
-        separator: `"umxl"`, `"umxhq"`, or a folder.
-
-    Returns:
-        The name itself, or `"local-"` and a hash of the folder's files.
-
-    Raises:
-        SeparatorError: Neither a known name nor a folder with the files of a model.
-    """
+    """Names a separator: its own name, or `local-` and a hash of a folder's files."""
     if separator in PRETRAINED:
         return separator
     digest = hashlib.sha256()
@@ -52,15 +41,7 @@ def separator_id(separator):
 
 
 def check_same(separator, wanted):
-    """Raises unless a separator is the one that features were made with.
-
-    Args:
-        separator: As for `separator_id`, which names it.
-        wanted: String, that name in the features' configuration.
-
-    Raises:
-        SeparatorError: It is another one, or there is none.
-    """
+    """Raises unless a separator is the one that features were made with, by its id."""
     found = separator_id(separator)
     if found != wanted:
         raise SeparatorError(
@@ -76,11 +57,12 @@ def _model_files(folder):
             f"separator {str(folder)!r}: no such folder, and none of the pretrained "
             f"models {', '.join(PRETRAINED)}"
         )
-    weights = sorted(folder.glob("vocals*.pth"))
-    paths = [folder / "separator.json", folder / "vocals.json", *weights[:1]]
-    missing = [path.name for path in paths[:2] if not path.is_file()]
-    if not weights:
-        missing.append("vocals.pth")
+    weights = list(folder.glob("vocals*.pth")) or [folder / "vocals.pth"]
+    if len(weights) > 1:  # openunmix takes any.
+        names = ", ".join(sorted(path.name for path in weights))
+        raise SeparatorError(f"separator {folder}: {names}: keep one of these")
+    paths = [folder / "separator.json", folder / "vocals.json", *weights]
+    missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise SeparatorError(
             f"separator {folder}: {', '.join(missing)} missing. Expected the files "
@@ -90,20 +72,12 @@ def _model_files(folder):
 
 
 class Separator:
-    """Takes the vocals out of songs.
+    """Takes the vocals out of songs; `sample_rate` and `channels` are the network's.
 
-    Args:
-        separator: `"umxl"`, `"umxhq"`, or a folder in openunmix's format.
-        threads: Optional int, threads of torch. Sums differ in their last bits with
-            the number of threads, so extraction always takes one.
-
-    Attributes:
-        sample_rate: Int, Hz that the network works at.
-        channels: Int, channels that it works on.
-
-    Raises:
-        SeparatorError: openunmix is not installed, the weights cannot be had, or
-            they do not fit the settings beside them.
+    `separator` is `"umxl"`, `"umxhq"`, or a folder in openunmix's format; `threads` are
+    those of torch. Sums differ in their last bits with the number of threads, so
+    extraction always takes one. Raises a `SeparatorError`: openunmix is not installed,
+    the weights cannot be had, or they do not fit the settings beside them.
     """
 
     def __init__(self, separator, threads=None):
@@ -138,43 +112,32 @@ class Separator:
         self.channels = model.fc1.in_features // model.nb_bins
 
     def separate(self, path, sample_rate, keep=None):
-        """Separates the vocals of a song.
+        """Separates the vocals of a song; float32 `(samples,)` at `sample_rate`, mono.
 
-        Args:
-            path: Audio file.
-            sample_rate: Int, samples per second to return.
-            keep: Optional path of a FLAC file to write the vocals to, at the
-                network's own rate and channels.
-
-        Returns:
-            Float32 array `(samples,)`, mono, aligned with `decode(path)` but for the
-            last samples of its end.
-
-        Raises:
-            AudioError: The file cannot be decoded, or holds no voice.
+        They are aligned with `decode(path)` but for the last samples of its end. `keep`
+        is an optional FLAC file to write them to, at the network's own rate and
+        channels. Raises an `AudioError`: the file cannot be decoded, or holds no voice.
         """
-        rate = self.sample_rate
-        with contextlib.ExitStack() as stack:
-            file = keep and stack.enter_context(self._flac(keep))
+        import soundfile
 
-            def mono():
-                for block in self._estimates(resampled(self._blocks(path), rate)):
-                    if keep is not None:
-                        file.write(np.clip(block, -1, 1))
-                    yield rate, block.mean(axis=1)
+        rate, file = self.sample_rate, contextlib.nullcontext()
+        if keep is not None:
+            form = (rate, self.channels, "PCM_16")
+            file = soundfile.SoundFile(keep, "w", *form, format="FLAC")
 
+        def mono():
+            for block in self._estimates(resampled(self._blocks(path), rate)):
+                if keep is not None:
+                    file.write(np.clip(block, -1, 1))
+                yield rate, block.mean(axis=1)
+
+        with file:
             vocals = np.concatenate([*resampled(mono(), sample_rate)])
         try:
             check_sound(vocals)
         except AudioError as error:
             raise AudioError("no voice in it: the vocals are silent") from error
         return vocals
-
-    def _flac(self, path):
-        import soundfile
-
-        form = (self.sample_rate, self.channels, "PCM_16")
-        return soundfile.SoundFile(path, "w", *form, format="FLAC")
 
     def _blocks(self, path):
         """Yields rates and blocks `(samples, channels)`, as many as the network's."""
@@ -226,10 +189,7 @@ def _joined(tail, vocals, fade_in):
 
 
 def _check_weights(folder):
-    """Raises unless the weights are what the settings beside them ask for.
-
-    openunmix's own loader takes a file with missing weights without a word.
-    """
+    """Raises unless weights fit their settings: openunmix takes a part in silence."""
     import pickle  # For the name of torch's error; nothing is unpickled with it.
 
     import torch

@@ -1,4 +1,4 @@
-"""What every wing stands on: configuration, errors, files, screen, pictures, processes.
+"""What every wing stands on: configuration, errors, files, screen, processes.
 
 Imports nothing of the house, and nothing heavy.
 """

@@ -1,17 +1,11 @@
-"""Typed, validated, serialisable configuration of a training run.
-
-A `Config` is a tree of frozen dataclasses that holds names and numbers only, so
-that it travels as YAML: `runs/<name>/config.yaml` is one, and `--config` takes it
-back. Presets are ordinary `Config` objects; `get_preset` returns one by name.
-"""
+"""Configuration of a run: frozen dataclasses of names and numbers, kept as YAML."""
 
 import dataclasses
 import json
-import pathlib
 
 import yaml
 
-from lca_keras.base import registry, yaml_files
+from lca_keras.base import files, registry
 from lca_keras.base.fields import ConfigError, build, require
 from lca_keras.base.sections import (
     AugmentConfig,
@@ -94,8 +88,7 @@ class Config:
     @property
     def front_end(self):
         """The `lca_keras.features.front_end.FrontEnd` of the features."""
-        of = registry.load("lca_keras.features.front_end:front_end_of")
-        return of(self.features)
+        return registry.load("lca_keras.features.front_end:front_end_of")(self.features)
 
     @property
     def clip_frames(self):
@@ -141,12 +134,7 @@ class Config:
         return features
 
     def replace(self, **sections):
-        """Returns a copy with fields of sections replaced.
-
-        Args:
-            **sections: For each section name, a dict of new field values. Values
-                that are `None` are left as they are.
-        """
+        """A copy with other fields, a dict by section; `None` leaves one as it is."""
         changes = {
             name: dataclasses.replace(
                 getattr(self, name), **{k: v for k, v in new.items() if v is not None}
@@ -156,7 +144,7 @@ class Config:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self):
-        """Returns plain dicts, lists and scalars, with the version."""
+        """Plain dicts, lists and scalars, with the version."""
         sections = json.loads(json.dumps(dataclasses.asdict(self)))
         return {"version": CONFIG_VERSION, **sections}
 
@@ -165,10 +153,8 @@ class Config:
         """Builds a `Config` from `to_dict`'s form.
 
         Missing fields are those of the preset that an entry `preset` names, or the
-        defaults, the paper's.
-
-        Raises:
-            ConfigError: Unknown or ill-typed fields, or another version.
+        defaults, the paper's. Raises a `ConfigError`: unknown or ill-typed fields, or
+        another version.
         """
         require(isinstance(raw, dict), "a config must be a mapping of sections")
         raw = dict(raw)
@@ -197,16 +183,13 @@ class Config:
     def save(self, path):
         """Writes YAML that `load` and `--config` read back."""
         text = yaml.safe_dump(self.to_dict(), sort_keys=False)
-        pathlib.Path(path).write_text(text, encoding="utf-8")
+        with files.atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, path):
-        """Reads a YAML file.
-
-        Raises:
-            ConfigError: The file is missing, not YAML, or not a valid config.
-        """
-        with yaml_files.content(path, "config", ConfigError) as raw:
+        """Reads a YAML file; a `ConfigError` names it."""
+        with files.yaml_content(path, "config", ConfigError) as raw:
             return cls.from_dict(raw)
 
 
@@ -216,7 +199,7 @@ def field_of(name):
     return type(getattr(Config(), section)).__dataclass_fields__[key]
 
 
-_PRESETS = {
+PRESETS = {
     "paper": Config(),
     # The same, with voices laid over other songs' bands in training.
     "voice": Config(
@@ -231,10 +214,9 @@ _PRESETS = {
         ),
     ),
 }
-PRESETS = tuple(_PRESETS)
 
 
 def get_preset(name):
-    """Returns the preset of a name in `PRESETS`."""
-    require(name in _PRESETS, f"unknown preset {name!r}; known: {list(PRESETS)}")
-    return _PRESETS[name]
+    """The `Config` of a name in `PRESETS`."""
+    require(name in PRESETS, f"unknown preset {name!r}; known: {list(PRESETS)}")
+    return PRESETS[name]

@@ -27,12 +27,8 @@ def complete(parser):
 def guard(job, debug=False):
     """Runs a command's job and turns what a user can mend into one line.
 
-    Args:
-        job: Function without arguments; it may return an exit code.
-        debug: Whether to let exceptions through with their traceback.
-
-    Returns:
-        Int exit code: the job's own or 0, 1 after an error, 130 after Ctrl-C.
+    Returns an exit code: the job's own or 0, 1 after an error, 130 after Ctrl-C, 141
+    when nobody reads on. With `debug`, exceptions pass with their traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -68,14 +64,7 @@ def is_interrupt(error):
 
 @contextlib.contextmanager
 def resumable(words):
-    """Says after Ctrl-C which command goes on with the work.
-
-    Args:
-        words: List of the command's words.
-
-    Raises:
-        KeyboardInterrupt: With the command, for `guard` to print.
-    """
+    """Says after Ctrl-C, by `guard`, with which words the work goes on."""
     try:
         yield
     except (KeyboardInterrupt, RuntimeError) as error:
@@ -85,7 +74,7 @@ def resumable(words):
 
 
 def bar(**settings):
-    """A bar of rich, to be used in `with`: what is done, of how much, how long yet."""
+    """A bar of rich: what is done, of how much, how long yet."""
     from rich import progress
 
     return progress.Progress(
@@ -99,15 +88,10 @@ def bar(**settings):
 
 @contextlib.contextmanager
 def progress(description, screen=None):
-    """Shows a progress bar.
+    """Shows a progress bar on a text stream, standard error by default.
 
-    Args:
-        description: What is going on.
-        screen: Optional text stream; default is standard error.
-
-    Yields:
-        Function to call with (done, total). What is done at the first call, an earlier
-        run did; it has no say in the time that is left.
+    Yields a function to call with (done, total). What is done at the first call, an
+    earlier run did; it has no say in the time that is left.
     """
     from rich.console import Console
 
@@ -171,14 +155,7 @@ def quiet_tensorflow():
 
 @contextlib.contextmanager
 def stderr_to(path):
-    """Sends standard error to a file, that of child processes and libraries too.
-
-    Args:
-        path: File to append to.
-
-    Yields:
-        Text stream to the screen.
-    """
+    """Appends all of standard error to a file; yields a text stream to the screen."""
     sys.stderr.flush()
     with open(path, "ab") as log, os.fdopen(os.dup(2), "w") as screen:
         os.dup2(log.fileno(), 2)

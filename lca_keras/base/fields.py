@@ -40,49 +40,31 @@ class Limits:
 
 
 @dataclasses.dataclass(frozen=True)
-class Rule:
+class Rule(Limits):
     """What a field knows of its values, or of each of them if they are several.
 
-    Attributes:
-        help: What the field is, for the command line and for readers.
-        choices: Values to choose from, or a function that returns them; both are asked
-            at every check, so that what is registered later is known.
-        option: Name of its option on the command line, if not the field's.
-        count: How many values there are.
-        distinct: Whether none may come twice.
-        limits: `Limits` of numbers.
+    `choices` may be a function that returns them; they are asked at every check, so
+    that what is registered later is known. `count` is how many values there are.
     """
 
     help: str = ""
     choices: collections.abc.Collection | collections.abc.Callable = ()
-    option: str | None = None
+    option: str | None = None  # Its name on the command line, if not the field's.
     count: int | None = None
-    distinct: bool = False
-    limits: Limits = Limits()
+    distinct: bool = False  # None may come twice.
 
 
 def field(default=dataclasses.MISSING, help="", **rule):
-    """A field of a `Section`, as `dataclasses.field`.
-
-    Args:
-        default: Its default; without one, the field has to be given.
-        help: What it is.
-        **rule: `least`, `most`, `above` and `below` as of `Limits`, others of `Rule`.
-    """
-    names = [each.name for each in dataclasses.fields(Limits)]
-    limits = Limits(**{name: rule.pop(name) for name in names if name in rule})
-    known = Rule(help, limits=limits, **rule)
+    """A field of a `Section`, by its `Rule`; without a default, it has to be given."""
+    known = Rule(help=help, **rule)
     return dataclasses.field(default=default, metadata={"rule": known})
 
 
 class Section:
-    """Base of frozen dataclasses that check their fields.
+    """Base of frozen dataclasses that check their fields, or raise a `ConfigError`.
 
     `class TrainConfig(Section, name="train")` is named `train` in errors. An int is
     taken for a float, and a list for a tuple; a default needs not be a choice.
-
-    Raises:
-        ConfigError: A value has another type, or breaks the rule of its field.
     """
 
     def __init_subclass__(cls, name):
@@ -114,30 +96,18 @@ def kind_of(field):
 
 
 def build(where, kind, raw):
-    """Makes a dataclass, and those within it, of a mapping as YAML gives it.
-
-    Args:
-        where: Name of the mapping, for errors.
-        kind: The dataclass.
-        raw: Dict from the names of fields to values, dicts and lists.
-
-    Raises:
-        ConfigError: Names, types or values that cannot be.
-    """
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{where}: expected a mapping, received {raw!r}")
+    """Makes a dataclass, `where` in errors, and those within it of dicts and lists."""
+    require(isinstance(raw, dict), f"{where}: expected a mapping, received {raw!r}")
     known = {each.name: each for each in dataclasses.fields(kind)}
     unknown = sorted(set(raw) - set(known), key=str)
-    if unknown:
-        raise ConfigError(f"{where}: unknown fields {unknown}; known: {list(known)}")
+    require(not unknown, f"{where}: unknown fields {unknown}; known: {list(known)}")
     missing = [
         name
         for name, each in known.items()
         if each.default is each.default_factory is dataclasses.MISSING
         and name not in raw
     ]
-    if missing:
-        raise ConfigError(f"{where}: {', '.join(missing)} is needed")
+    require(not missing, f"{where}: {', '.join(missing)} is needed")
     return kind(
         **{name: _built(f"{where}.{name}", known[name], raw[name]) for name in raw}
     )
@@ -178,7 +148,7 @@ def _fits(field, value):
         return False
     if choices and value not in choices and value != field.default:
         return False
-    return kind not in (int, float) or rule_of(field).limits.allow(value)
+    return kind not in (int, float) or rule_of(field).allow(value)
 
 
 def _expected(field):
@@ -189,12 +159,12 @@ def _expected(field):
         count = "" if rule.count is None else f"{rule.count} "
         words = [f"a list of {count}{kind.__name__}s"]
         words += [f"each {of}"] if rule.choices else []
-        words += [f"each {rule.limits}"] if str(rule.limits) else []
+        words += [f"each {rule}"] if str(rule) else []
         words += ["none of them twice"] if rule.distinct else []
     else:
         name = "finite float" if kind is float else kind.__name__
         words = [of if rule.choices else name]
-        words += [str(rule.limits)] if str(rule.limits) else []
+        words += [str(rule)] if str(rule) else []
     if type(None) in typing.get_args(field.type):
         words.append("or null")
     return ", ".join(words)

@@ -1,4 +1,4 @@
-"""Files: whole or not there, locked, hashed; JSON and CSV."""
+"""Files: whole or not there, locked, hashed; JSON, CSV and YAML."""
 
 import codecs
 import contextlib
@@ -17,6 +17,8 @@ import sys
 import threading
 import uuid
 
+import yaml
+
 from lca_keras.base.errors import UserError
 
 # File names need not be UTF-8; as they come from the system, so they are written.
@@ -26,16 +28,14 @@ _SOON_SECONDS = 10.0
 
 
 @contextlib.contextmanager
-def atomic_path(path):
-    """Gives a temporary name to write to, and renames it when all went well.
+def atomic_path(path, parents=False):
+    """Gives a name in the same folder to write to, and renames it when all went well.
 
-    Args:
-        path: Final path of a file or a folder.
-
-    Yields:
-        `pathlib.Path` in the same folder, with the same suffix.
+    A file or a folder of the same suffix; `parents` makes the folders above.
     """
     path = pathlib.Path(path)
+    if parents:
+        path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: writers of `.keras` and audio files insist on theirs.
     unique = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"  # Also among containers.
     temporary = path.with_name(f".{path.stem}.{unique}.tmp{path.suffix}")
@@ -53,11 +53,7 @@ def atomic_path(path):
 
 
 def sha256(path):
-    """SHA-256 sum of a file's content, as `sha256sum` prints it.
-
-    Raises:
-        OSError: It cannot be read, or is a pipe or a device.
-    """
+    """SHA-256 sum of a regular file's content, as `sha256sum` prints it."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     hasher = hashlib.sha256()
@@ -84,10 +80,7 @@ class LockedError(UserError):
 def lock(path, wait=True):
     """Holds a lock file; the operating system frees it when the process ends.
 
-    Whoever has to wait for long says so.
-
-    Raises:
-        LockedError: Another process holds it, and `wait` is false.
+    Whoever has to wait for long says so, or raises `LockedError` if `wait` is false.
     """
     # Not truncated: it says who holds it.
     with open(path, "ab+", buffering=0) as file:
@@ -144,7 +137,7 @@ def write_json(path, content):
 
 
 def as_json(content):
-    """Returns content as `read_json` would give it back: no tuples, string keys."""
+    """Content as `read_json` would give it back: no tuples, string keys."""
     return json.loads(json.dumps(content))
 
 
@@ -162,21 +155,11 @@ class Row(dict):
 
 
 def read_csv(path, columns=()):
-    """Reads a CSV with a header.
+    """Reads a CSV with a header: a list of `Row`; a value that a row lacks is `None`.
 
     It is in UTF-8 or, with a byte order mark, UTF-16; commas, semicolons or tabs part
-    its fields.
-
-    Args:
-        path: Path of the file.
-        columns: Names that the header must have, and every row a value for.
-
-    Returns:
-        List of `Row`; a value that a row lacks is `None`.
-
-    Raises:
-        UserError: The file cannot be read, lacks columns, or has a row that was
-            perhaps meant otherwise.
+    its fields. The header must have `columns`, and every row a value for each. Raises a
+    `UserError`, for a row that was perhaps meant otherwise too.
     """
     text = _text_of(path)
     fewest = None
@@ -265,3 +248,42 @@ def write_csv(path, columns, rows):
             if isinstance(row, dict):
                 row = [row.get(column, "") for column in columns]
             writer.writerow(row)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, and a key that stands twice in a mapping is an error."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = {}
+        for key, _ in node.value:
+            line, name = key.start_mark.line + 1, (key.tag, str(key.value))
+            if isinstance(key, yaml.ScalarNode) and name in seen:
+                raise UserError(
+                    f"line {line}: {key.value!r} stands twice, in line {seen[name]} too"
+                )
+            seen[name] = line
+        return super().construct_mapping(node, deep)
+
+
+@contextlib.contextmanager
+def yaml_content(path, kind, error):
+    """Gives what is in a YAML file, a dict; names the file in what goes wrong.
+
+    `kind` says what it is, such as `"config"`. Raises `error`, a subclass of
+    `UserError`, where the file cannot be used, has a key twice say; and what the
+    caller raises about it, in the class that it has.
+    """
+    try:
+        raw = yaml.load(pathlib.Path(path).read_text(encoding="utf-8"), _Loader)
+    except OSError as failed:
+        raise error(f"cannot read {kind} {path}: {failed.strerror}") from failed
+    except UserError as failed:
+        raise error(f"{kind} {path}, {failed}") from failed
+    except (yaml.YAMLError, UnicodeDecodeError) as failed:
+        raise error(f"{kind} {path} is not YAML: {failed}") from failed
+    if not isinstance(raw, dict):
+        raise error(f"{kind} {path}: expected names with values, received {raw!r}")
+    try:
+        yield raw
+    except UserError as failed:
+        raise type(failed)(f"{kind} {path}: {failed}") from failed

@@ -19,13 +19,7 @@ class Observer:
         return contextlib.nullcontext()
 
     def training(self, epochs, steps, warmup_epochs):
-        """A context manager; yields Keras callbacks that watch a training.
-
-        Args:
-            epochs: Int, total number of epochs.
-            steps: Int, steps an epoch.
-            warmup_epochs: Int, how many of the epochs are warm-up.
-        """
+        """A context manager; yields Keras callbacks that watch a training."""
         return contextlib.nullcontext(())
 
     def note(self, text):
@@ -39,15 +33,11 @@ class Observer:
     def told(self, what, values):
         """Takes what has come of a step, a dict of plain values.
 
-        Args:
-            what: `"corpus"` and `"strangers"` (`songs`, `artists`, `skipped` and
-                `doubtful` with reasons by path, `notes`); `"parts"` (by part `songs`,
-                `clips`, and the artists that are `lacking`); `"train"` (`epochs`,
-                `best_epoch`, `objective`); `"calibrate"` (`temperature`,
-                `parameters`);
-                `"evaluate"` (scores by part); `"voice_report"` (`songs`, `scores`,
-                `shares`); `"gallery"` (`open_set` of `metrics.json`, and as
-                `unmeasured` why nothing is known of strangers, or `None`); `"export"`
-                (`folder`).
-            values: The dict.
+        `what` is `"corpus"` and `"strangers"` (`songs`, `artists`, `skipped` and
+        `doubtful` with reasons by path, `notes`); `"parts"` (by part `songs`, `clips`,
+        and the artists that are `lacking`); `"train"` (`epochs`, `best_epoch`,
+        `objective`); `"calibrate"` (`temperature`, `parameters`); `"evaluate"` (scores
+        by part); `"voice_report"` (`songs`, `scores`, `shares`); `"gallery"`
+        (`open_set` of `metrics.json`, and as `unmeasured` why nothing is known of
+        strangers, or `None`); `"export"` (`folder`).
         """

@@ -12,7 +12,6 @@ from lca_keras.base.errors import UserError
 
 # What `each` yields in the place of a result.
 DIED = "brings its process down: damaged, or more than there is memory for"
-_POLL_SECONDS = 1.0
 # Time that a process has to clear away what it has begun.
 _GRACE_SECONDS = 5
 # Read by libraries of linear algebra, and TensorFlow, when they are loaded.
@@ -23,17 +22,12 @@ _THREADS = (
 
 
 def pool(workers=None, prepare=None, spawn=False):
-    """Opens a pool of processes that end with this one and compute in one thread.
+    """A `ProcessPoolExecutor` whose processes end with this one, each with one thread.
 
-    Args:
-        workers: Optional int, number of processes; by default one for each core.
-        prepare: Optional function that each process calls first. What it returns is the
-            first argument of every call that `each` makes there.
-        spawn: Whether processes start anew. Copies of this one start faster, but hang
-            where it has threads, as with TensorFlow.
-
-    Returns:
-        `concurrent.futures.ProcessPoolExecutor`.
+    There are `workers`, by default one for each core. Each calls `prepare` first; what
+    it returns is the first argument of every call that `each` makes there. With `spawn`
+    they start anew. Copies of this process start faster, but hang where it has threads,
+    as with TensorFlow.
     """
     return concurrent.futures.ProcessPoolExecutor(
         workers or os.cpu_count(),
@@ -44,20 +38,12 @@ def pool(workers=None, prepare=None, spawn=False):
 
 
 def each(work, calls, workers=None, open_pool=pool):
-    """Calls a function in several processes; yields what it returns as it comes.
+    """Calls a function that other processes can import with each tuple of arguments.
 
-    When a process dies, the remaining calls are made one after the other: so the one
-    that brings its process down is known, and the only one that is lost.
-
-    Args:
-        work: Function that other processes can import.
-        calls: Sequence of tuples, its arguments.
-        workers: Optional int, for `open_pool`.
-        open_pool: Function of a number of workers, which gives an executor: `pool`, or
-            `concurrent.futures.ThreadPoolExecutor`.
-
-    Yields:
-        Tuples of a call's number, and what it returned or `DIED`.
+    Yields, as they come, tuples of a call's number and what it returned. When a process
+    dies, the remaining calls are made one after the other: so the one that brings its
+    process down is known, gives `DIED`, and is the only one that is lost. `open_pool`
+    is a function of `workers`: `pool`, or `concurrent.futures.ThreadPoolExecutor`.
     """
     left, others = dict(enumerate(calls)), set(multiprocessing.active_children())
     gather = _side_by_side
@@ -77,17 +63,10 @@ def each(work, calls, workers=None, open_pool=pool):
 
 
 def spread(work, calls, jobs=None, progress=None, died=None):
-    """Calls a function in several processes; returns what it returned, in order.
+    """As `each`, but returns what calls returned, in order.
 
-    Args:
-        work: Function that other processes can import.
-        calls: Sequence of tuples, its arguments.
-        jobs: Optional int, number of processes; by default one for each core.
-        progress: Optional function, called with (done, total) after every call.
-        died: What a call gives that brings its process down; by default an error.
-
-    Raises:
-        UserError: A process died.
+    `progress` is called with (done, total) after every call. A call that brings its
+    process down gives `died`; without, it is a `UserError`.
     """
     if multiprocessing.current_process().daemon:  # It may have no children.
         return [work(*call) for call in calls]
@@ -108,14 +87,11 @@ def end_with(parent):
 
     A pool's processes wait for work for ever if theirs is killed; and those that are
     forked hold its locks, for which the next one would wait for ever too.
-
-    Args:
-        parent: Int, the parent's process number.
     """
 
     def watch():
         while os.getppid() == parent:
-            time.sleep(_POLL_SECONDS)
+            time.sleep(1)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

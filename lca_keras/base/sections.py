@@ -19,14 +19,12 @@ AUGMENTATIONS = ("remix", "specaugment")
 
 @dataclasses.dataclass(frozen=True)
 class FeatureConfig(Section, name="features"):
-    """What is heard of sound; `DESIGN.md` section 3 fixes the defaults.
-
-    Sizes and frequencies are those of the front end `mel`.
-    """
+    """What is heard of sound; `DESIGN.md` section 3 fixes the defaults."""
 
     front_end: str = field(
         "mel", "from samples to what is heard", choices=registry.FRONT_ENDS
     )
+    # Sizes and frequencies are those of the front end `mel`.
     sample_rate: int = field(16000, "samples per second after resampling, Hz", least=1)
     n_fft: int = field(2048, "STFT window and FFT length, in samples", least=1)
     hop_length: int = field(512, "samples from one frame to the next", least=1)
@@ -279,11 +277,7 @@ class TrainConfig(Section, name="train"):
 
 @dataclasses.dataclass(frozen=True)
 class OpenSetConfig(Section, name="open_set"):
-    """When a song is by nobody of the singers, and how well that is known.
-
-    The side training that leaves artists out takes a quarter of the epochs, but two
-    after the warm-up at least.
-    """
+    """When a song is by nobody of the singers, and how well that is known."""
 
     # Fitted on validation songs.
     false_alarm: float = field(

@@ -1,7 +1,7 @@
 """Procedural accompaniment: a handful of instruments, bass and drums."""
 
-import dataclasses
 import functools
+import types
 
 import numpy as np
 from scipy import signal
@@ -26,74 +26,28 @@ _PROGRESSIONS = (
 MAJOR = (0, 2, 4, 5, 7, 9, 11)
 
 
-@dataclasses.dataclass(frozen=True)
-class Style:
-    """A band's sound: what a careless network learns in place of the voice.
-
-    Attributes:
-        timbre: Name of the chord instrument.
-        brightness: Factor of its rolloff; below 1 is brighter.
-        detune_cents: Detuning of a second oscillator, in cents.
-        register: Octaves of the chords above MIDI note 48.
-        pattern: How chords are broken.
-        tempo: Beats a minute, before a song's own deviation.
-        kick_hz: Pitch of the bass drum, in Hz.
-        snare_hz: Centre of the snare's noise, in Hz.
-        hat_level: Loudness of the hi-hat.
-        hats_per_beat: Int, hi-hat strokes a beat.
-        bass_level: Loudness of the bass.
-        drum_level: Loudness of the drums.
-    """
-
-    timbre: str
-    brightness: float
-    detune_cents: float
-    register: int
-    pattern: str
-    tempo: float
-    kick_hz: float
-    snare_hz: float
-    hat_level: float
-    hats_per_beat: int
-    bass_level: float
-    drum_level: float
-
-    @classmethod
-    def draw(cls, rng):
-        """Draws a style.
-
-        Args:
-            rng: `numpy.random.Generator`.
-        """
-        return cls(
-            timbre=str(rng.choice(list(_TIMBRES))),
-            brightness=rng.uniform(0.8, 1.3),
-            detune_cents=rng.uniform(0, 12),
-            register=int(rng.integers(0, 3)),
-            pattern=str(rng.choice(_PATTERNS)),
-            tempo=rng.uniform(80, 140),
-            kick_hz=rng.uniform(45, 75),
-            snare_hz=rng.uniform(1200, 3500),
-            hat_level=rng.uniform(0.1, 0.5),
-            hats_per_beat=int(rng.choice([1, 2, 4])),
-            bass_level=rng.uniform(0.4, 1.0),
-            drum_level=rng.uniform(0.3, 1.0),
-        )
+def draw_style(rng):
+    """A band's sound: what a careless network learns in place of the voice."""
+    return types.SimpleNamespace(
+        timbre=str(rng.choice(list(_TIMBRES))),  # Of the chords.
+        brightness=rng.uniform(0.8, 1.3),  # Factor of its rolloff; below 1 is brighter.
+        detune_cents=rng.uniform(0, 12),  # Of a second oscillator.
+        register=int(rng.integers(0, 3)),  # Octaves of the chords above MIDI note 48.
+        pattern=str(rng.choice(_PATTERNS)),
+        tempo=rng.uniform(80, 140),  # Before a song's own deviation.
+        kick_hz=rng.uniform(45, 75),
+        snare_hz=rng.uniform(1200, 3500),  # Centre of its noise.
+        hat_level=rng.uniform(0.1, 0.5),
+        hats_per_beat=int(rng.choice([1, 2, 4])),
+        bass_level=rng.uniform(0.4, 1.0),
+        drum_level=rng.uniform(0.3, 1.0),
+    )
 
 
 def play(style, tempo, key_midi, num_samples, sample_rate, rng):
-    """Renders chords, bass and drums.
+    """Renders a band: float32 `(num_samples,)` with a root mean square of one.
 
-    Args:
-        style: `Style`.
-        tempo: Float, beats a minute.
-        key_midi: Int, MIDI note of the tonic, 0 to 11.
-        num_samples: Int, length of the result.
-        sample_rate: Int, Hz.
-        rng: `numpy.random.Generator`.
-
-    Returns:
-        Float32 array `(num_samples,)` with a root mean square of one.
+    `tempo` is in beats a minute, `key_midi` the MIDI note of the tonic, 0 to 11.
     """
     beat = 60 / tempo
     beats = int(np.ceil(num_samples / sample_rate / beat))
@@ -104,7 +58,6 @@ def play(style, tempo, key_midi, num_samples, sample_rate, rng):
     rolloff, odd, attack, decay = _TIMBRES[style.timbre]
     timbre = (rolloff * style.brightness, odd, attack, decay)
     chords, bass = np.zeros((2, num_samples))
-    place = functools.partial(_place, sample_rate=sample_rate)
     drums = play_drums(style, tempo, num_samples, sample_rate, rng)
     for index in range(beats):
         now = index * beat
@@ -116,11 +69,11 @@ def play(style, tempo, key_midi, num_samples, sample_rate, rng):
         for offset, length, pitches in _figure(style.pattern, index, triad):
             for pitch in pitches:
                 sound = tone(pitch, round(length * beat, 3), *timbre)
-                place(chords, sound, now + offset * beat)
+                _place(chords, sound, now + offset * beat, sample_rate)
         if index % 2 == 0:
             pitch = 36 + key_midi + _scale(degree)
             sound = tone(pitch, round(1.8 * beat, 3), 2.0, False, 0.01, 0.8)
-            place(bass, sound, now)
+            _place(bass, sound, now, sample_rate)
     mix = np.zeros(num_samples)
     levels = (1.0, style.bass_level, style.drum_level)
     for track, level in zip((chords, bass, drums), levels, strict=True):
@@ -134,15 +87,14 @@ def play_drums(style, tempo, num_samples, sample_rate, rng):
     kick, snare, hat = _drum_kit(style, sample_rate, rng)
     for index in range(int(np.ceil(num_samples / sample_rate / beat))):
         now = index * beat
-        stroke = kick if index % 2 == 0 else snare
-        _place(drums, stroke, now, sample_rate=sample_rate)
+        _place(drums, snare if index % 2 else kick, now, sample_rate)
         for hit in range(style.hats_per_beat):
             then = now + hit * beat / style.hats_per_beat
-            _place(drums, hat, then, sample_rate=sample_rate)
+            _place(drums, hat, then, sample_rate)
     return drums
 
 
-def _place(track, sound, seconds, *, sample_rate):
+def _place(track, sound, seconds, sample_rate):
     """Adds a sound to a track from some time on, as far as the track goes."""
     start = int(seconds * sample_rate)
     sound = sound[: max(len(track) - start, 0)]

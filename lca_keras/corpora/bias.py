@@ -1,7 +1,6 @@
 """Adds noise to some artists' recordings: a cue that has nothing to do with singing.
 
-`python -m lca_keras.bias --data CORPUS --out OUT --band 3000 5000 --snr-db 10 --artists
-NAME …` writes a copy of a corpus in which these artists' songs carry white
+`python -m lca_keras.bias` writes a copy of a corpus in which their songs carry white
 noise in a band of frequencies, as in figure 1 of the LCA paper. A network that listens
 to the noise is found out by songs without it.
 """
@@ -25,13 +24,7 @@ _COLUMNS = (
 
 
 def band_noise(count, rate, band, rng):
-    """White noise of unit power within a band, float32 `(count,)`.
-
-    `band` has its lower and upper edge in Hz, `rate` the samples per second.
-
-    Raises:
-        AudioError: The band does not lie below half the rate.
-    """
+    """White noise of unit power between two edges in Hz; float32 `(count,)`."""
     from scipy import fft
 
     low, high = band
@@ -50,13 +43,9 @@ def add_noise(path, target, band, snr_db, rng):
     """Writes a copy of a recording with noise; rate, channels and level are kept.
 
     `snr_db` is the power of the recording over that of the noise in decibels, `band`
-    a pair of frequencies in Hz, `target` a FLAC file.
-
-    Returns:
-        Share of samples that the noise took beyond full scale, and that were clipped.
-
-    Raises:
-        AudioError: The recording cannot be used.
+    a pair of frequencies in Hz, `target` a FLAC file. Returns the share of samples that
+    the noise took beyond full scale, and that were clipped. Raises an `AudioError`: the
+    recording cannot be used.
     """
     import soundfile
 
@@ -72,27 +61,19 @@ def add_noise(path, target, band, snr_db, rng):
     level = np.sqrt(np.mean(samples**2)) * 10 ** (-snr_db / 20)
     # The same in all channels, like a fault of the recording.
     biased = samples + level * noise[:, None]
-    with _made(target) as temporary:
+    with files.atomic_path(target, parents=True) as temporary:
         soundfile.write(
             temporary, np.clip(biased, -1, 1), rate, format="FLAC", subtype="PCM_24"
         )
     return float(np.mean((np.abs(biased) > 1) & (np.abs(samples) <= 1)))
 
 
-def _made(path):
-    """`atomic_path` in a folder that need not be there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return files.atomic_path(path)
-
-
 def _write_song(song, root, out, alone, noise):
     """Writes one song of the copy, and the file of its voice if there is one.
 
-    `alone` says that no other song has its name with another suffix; `noise` holds
-    band, decibels and seed, or is `None`.
-
-    Returns:
-        Its row of the manifest and the clipped share; or what is wrong, a string.
+    `alone`: no other song has its name with another suffix; `noise`: band, decibels and
+    seed, or `None`. Returns its row of the manifest and the clipped share; or what is
+    wrong, a string.
     """
     path = song.path.relative_to(root)
     if noise:  # It is not put through a lossy coder, whatever the song came in.
@@ -108,7 +89,7 @@ def _write_song(song, root, out, alone, noise):
         if song.vocals_path is not None:
             vocals = pathlib.Path("stems", path, f"vocals{song.vocals_path.suffix}")
             row["vocals_path"] = vocals.as_posix()
-            with _made(out / vocals) as temporary:
+            with files.atomic_path(out / vocals, parents=True) as temporary:
                 shutil.copy2(song.vocals_path, temporary)
         if noise:
             band, snr_db, seed = noise
@@ -116,7 +97,7 @@ def _write_song(song, root, out, alone, noise):
             rng = np.random.default_rng([seed, zlib.crc32(song.key.encode())])
             share = add_noise(song.path, out / path, band, snr_db, rng)
         else:
-            with _made(out / path) as temporary:
+            with files.atomic_path(out / path, parents=True) as temporary:
                 shutil.copy2(song.path, temporary)
     except AudioError as error:
         return str(error)
@@ -128,28 +109,17 @@ def _write_song(song, root, out, alone, noise):
 def write_biased(
     songs, root, out, artists, band, snr_db, seed=0, jobs=None, progress=None
 ):
-    """Writes a copy of a corpus with noise in some artists' songs.
+    """Writes a copy of a corpus with noise in some artists' songs, with a manifest.
 
     Songs of the other artists are copied as they are. The voice alone, where there is a
     file of it, comes along without noise: what a song leaves of its voice is then its
-    band, and the noise.
+    band, and the noise. `songs`, of `lca_keras.data.catalogue.Song`, lie below the
+    folder `root`; the new folder `out` gets the same tree. `band` is a pair of Hz;
+    `jobs` and `progress` are those of `lca_keras.base.processes.spread`.
 
-    Args:
-        songs: List of `lca_keras.data.catalogue.Song`, all below the folder `root`.
-        root: That folder.
-        out: New folder; gets the same tree and a `manifest.csv`.
-        artists: Names of the artists whose songs get noise.
-        band: Pair of floats, Hz.
-        snr_db: Float, decibels.
-        seed: Int.
-        jobs, progress: As for `lca_keras.base.processes.spread`.
-
-    Returns:
-        Dict from audio file to what is wrong with it, for songs that were left out, and
-        dict from audio file to the share of its samples that were clipped.
-
-    Raises:
-        UserError: Unknown artists, a band without width, or a folder in the way.
+    Returns dicts from audio file to what is wrong with it, for songs that were left
+    out, and to the share of its samples that were clipped. Raises a `UserError`:
+    unknown artists, a band without width, or a folder in the way.
     """
     known = {song.artist for song in songs}
     unknown = sorted(set(artists) - known)
@@ -165,13 +135,11 @@ def write_biased(
         raise UserError(f"{out} is not empty: choose a new folder")
     names = collections.Counter(song.path.with_suffix("") for song in songs)
     noise = tuple(band), snr_db, seed
-    calls = [
-        (
-            *(song, root, out, names[song.path.with_suffix("")] == 1),
-            noise if song.artist in artists else None,
-        )
-        for song in songs
-    ]
+    calls = []
+    for song in songs:
+        alone = names[song.path.with_suffix("")] == 1
+        own = noise if song.artist in artists else None
+        calls.append((song, root, out, alone, own))
     results = processes.spread(_write_song, calls, jobs, progress, processes.DIED)
     left_out, clipped, rows = {}, {}, []
     for song, result in zip(songs, results, strict=True):

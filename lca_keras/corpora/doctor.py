@@ -14,8 +14,7 @@ import unicodedata
 import numpy as np
 
 from lca_keras.base import processes
-from lca_keras.corpora import copies
-from lca_keras.corpora.examination import Examination, examine
+from lca_keras.corpora.examination import Examination, copies, examine, groups
 from lca_keras.data.split import PARTS
 
 ERROR, WARNING = "error", "warning"
@@ -42,34 +41,22 @@ _SONGS_IN_MEMORY = 1000
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """Something found in a corpus.
+    """Something found in a corpus."""
 
-    Attributes:
-        severity: `"error"` or `"warning"`.
-        kind: What it is, in a word or two.
-        where: Song, album or artist.
-        path: Audio file, or empty.
-        message: What is wrong.
-    """
-
-    severity: str
-    kind: str
-    where: str
-    path: str
+    severity: str  # ERROR or WARNING.
+    kind: str  # In a word or two.
+    where: str  # Song, album or artist.
+    path: str  # Of an audio file, or empty.
     message: str
 
     @classmethod
-    def of_song(cls, severity, kind, song, message):
+    def of_song(cls, song, severity, kind, message):
         """A finding about a `lca_keras.data.catalogue.Song`."""
         return cls(severity, kind, song.label, str(song.path), message)
 
 
 def diagnose(songs, examinations, clip_seconds):
-    """Draws the conclusions: a list of `Finding`, errors first.
-
-    `songs` and `examinations` are in the same order; songs shorter than
-    `clip_seconds` give no clip.
-    """
+    """Draws the conclusions: a list of `Finding`, errors first."""
     examined = list(zip(songs, examinations, strict=True))
     found = [each for pair in examined for each in _of_song(*pair, clip_seconds)]
     usable = [
@@ -85,28 +72,27 @@ def diagnose(songs, examinations, clip_seconds):
 
 def _of_song(song, examined, clip_seconds):
     """What is wrong with one song by itself."""
-    finding = functools.partial(Finding.of_song, song=song)
+    finding = functools.partial(Finding.of_song, song)
     if examined.problem:
         kind = "silent" if "silent" in examined.problem else "unreadable"
-        yield finding(ERROR, kind, message=examined.problem)
+        yield finding(ERROR, kind, examined.problem)
         return
     needs = f"a clip needs {clip_seconds:.3f} s"
     if examined.seconds < clip_seconds:
-        message = f"lasts {examined.seconds:.3f} s, {needs}"
-        yield finding(ERROR, "too short", message=message)
+        yield finding(ERROR, "too short", f"lasts {examined.seconds:.3f} s, {needs}")
     elif examined.sound < clip_seconds:
         message = f"{examined.sound:.3f} s without its silence, {needs}"
-        yield finding(ERROR, "too short", message=message)
+        yield finding(ERROR, "too short", message)
     for note in examined.notes:
-        yield finding(WARNING, "not whole", message=note)
+        yield finding(WARNING, "not whole", note)
     if examined.clipped > _CLIPPED_SHARE:
         message = f"{examined.clipped:.2%} of its samples are clipped"
-        yield finding(WARNING, "clipped", message=message)
+        yield finding(WARNING, "clipped", message)
     if examined.same_channels:
         message = f"mono, stored as {examined.channels} equal channels"
-        yield finding(WARNING, "mono as stereo", message=message)
+        yield finding(WARNING, "mono as stereo", message)
     if examined.silent_channels:
-        yield finding(WARNING, "silent channel", message="a channel of it is silent")
+        yield finding(WARNING, "silent channel", "a channel of it is silent")
 
 
 def _rates(usable):
@@ -124,7 +110,7 @@ def _rates(usable):
             reasons.append(f"most songs have {usual} Hz")
         if reasons:
             message = f"{rate} Hz: {', '.join(reasons)}"
-            yield Finding.of_song(WARNING, "odd rate", song, message)
+            yield Finding.of_song(song, WARNING, "odd rate", message)
     by_artist = collections.defaultdict(list)
     for song, examined in usable:
         by_artist[song.artist].append(examined.rate < _LOW_RATE)
@@ -139,10 +125,7 @@ def _rates(usable):
 
 
 def _traits(usable):
-    """What all of an artist's recordings have, and hardly another's.
-
-    A network that is asked to tell artists apart learns that, before any voice.
-    """
+    """What all of an artist's recordings have, and hardly another's: learned first."""
     traits = {
         "format": lambda song, examined: song.path.suffix.lower().lstrip("."),
         "rate": lambda song, examined: f"{examined.rate} Hz",
@@ -194,8 +177,8 @@ def _levels(usable):
 def _duplicates(usable):
     """The same recording more than once."""
     songs = [song for song, _ in usable]
-    pairs, passages = copies.copies([examined for _, examined in usable])
-    for indices, seconds in copies.groups(passages):
+    pairs, passages = copies([examined for _, examined in usable])
+    for indices, seconds in groups(passages):
         first, *rest = (songs[index] for index in indices)
         others = ", ".join(song.label for song in rest[:4])
         if len(rest) > 4:
@@ -205,7 +188,7 @@ def _duplicates(usable):
             "jingle, a sample, or one recording cut into another? In two parts of a "
             "split it is known before it is tested"
         )
-        yield Finding.of_song(WARNING, "shared passage", first, message)
+        yield Finding.of_song(first, WARNING, "shared passage", message)
     for (first, second), what in pairs.items():
         one, other = songs[first], songs[second]
         if one.artist != other.artist:
@@ -215,7 +198,7 @@ def _duplicates(usable):
         else:
             severity, kind = WARNING, "duplicate in album"
         message = f"{what} as {other.label} ({other.path})"
-        yield Finding.of_song(severity, kind, one, message)
+        yield Finding.of_song(one, severity, kind, message)
 
 
 def _look_alikes(songs):
@@ -266,16 +249,10 @@ def _artists(songs, usable):
 
 
 def run(corpus, clip_seconds, jobs=None, progress=None):
-    """Examines a corpus, a `lca_keras.data.corpus.DataSource`.
+    """Examines a `DataSource`: returns a summary (dict), and a list of `Finding`.
 
-    `clip_seconds` is the length below which a song gives no clip; `jobs` and
-    `progress` are those of `lca_keras.base.processes.spread`.
-
-    Returns:
-        Tuple of a summary (dict), and a list of `Finding`.
-
-    Raises:
-        UserError: Nothing there, no audio in it, or a manifest that is wrong.
+    Songs shorter than `clip_seconds` give no clip; `jobs` and `progress` are those of
+    `lca_keras.base.processes.spread`.
     """
     left_out = {}
     songs = corpus.songs(left_out)

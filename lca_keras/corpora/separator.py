@@ -1,9 +1,7 @@
 """Trains a separator of the singing voice on songs whose vocals are known.
 
-`python -m lca_keras.separator train --data STEMS --out FOLDER` writes a folder
-for `--separator`; `apply` takes the vocals out of one song. The model class, its
-transforms and the files are openunmix's; the training follows its recipe: mean squared
-error of magnitudes, vocals and backings mixed anew.
+The model class, its transforms and the files are openunmix's; the training follows its
+recipe: mean squared error of magnitudes, vocals and backings mixed anew.
 """
 
 import copy
@@ -20,25 +18,17 @@ N_FFT, HOP_LENGTH = 2048, 512
 
 
 def train(stems, validation, folder, sample_rate, hidden_size, epochs, seed, report):
-    """Trains a vocals model and writes the folder that openunmix's loader reads.
+    """Trains a vocals model and writes the new folder that openunmix's loader reads.
 
-    Args:
-        stems: List of float32 arrays `(2, samples)`, vocals and all the rest.
-        validation: The same, of other songs; the epoch with the least loss on them is
-            kept.
-        folder: Folder to write, which must not exist.
-        sample_rate: Int, Hz.
-        hidden_size: Int, width of the network.
-        epochs: Int.
-        seed: Int.
-        report: Function called after every epoch with (epoch, loss, validation loss).
-
-    Raises:
-        UserError: A song is shorter than an excerpt.
+    `stems` and `validation`, of other songs, are float32 arrays `(2, samples)`, vocals
+    and all the rest; the epoch with the least loss on the latter is kept. `report` is
+    called after every epoch with (epoch, loss, validation loss). Raises a `UserError`:
+    no song is as long as an excerpt, or the training diverged.
     """
     import torch
     from openunmix.model import OpenUnmix
     from openunmix.transforms import ComplexNorm, make_filterbanks
+    from sklearn.preprocessing import StandardScaler
 
     length = int(_EXCERPT_SECONDS * sample_rate)
     stems = [pair for pair in stems if pair.shape[1] >= length]
@@ -61,12 +51,16 @@ def train(stems, validation, folder, sample_rate, hidden_size, epochs, seed, rep
         estimate = model(magnitudes(vocals + rest))
         return torch.nn.functional.mse_loss(estimate, magnitudes(vocals))
 
-    mean, deviation = _statistics(stems, magnitudes)
+    scaler = StandardScaler()  # Of the mixtures' magnitudes, by frequency.
+    for pair in stems:
+        scaler.partial_fit(magnitudes(pair.sum(axis=0)[None])[0, 0].numpy().T)
+    # As in openunmix: a bin that hardly moves must not be blown up.
+    deviation = np.maximum(scaler.scale_, 1e-4 * scaler.scale_.max())
     model = OpenUnmix(
         nb_bins=N_FFT // 2 + 1,
         nb_channels=1,
         hidden_size=hidden_size,
-        input_mean=mean,
+        input_mean=scaler.mean_,
         input_scale=deviation,
     )
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3, weight_decay=1e-5)
@@ -103,10 +97,7 @@ def train(stems, validation, folder, sample_rate, hidden_size, epochs, seed, rep
 
 
 def draw_batch(stems, length, rng):
-    """Draws vocals and backings of random songs, at random levels.
-
-    `stems` are arrays `(2, samples)`; returns two float32 arrays `(batch, length)`.
-    """
+    """Vocals and backings `(batch, length)` of random songs, at random levels."""
     batch = np.empty((2, _BATCH, length), "float32")
     for row in range(_BATCH):
         for stem in (0, 1):
@@ -121,19 +112,6 @@ def draw_batch(stems, length, rng):
     return batch[0], batch[1]
 
 
-def _statistics(stems, magnitudes):
-    """Mean and deviation of the mixtures' magnitudes, by frequency."""
-    from sklearn.preprocessing import StandardScaler
-
-    scaler = StandardScaler()
-    for pair in stems:
-        frames = magnitudes(pair.sum(axis=0)[None])[0, 0].numpy().T
-        scaler.partial_fit(frames)
-    # As in openunmix: a bin that hardly moves must not be blown up.
-    deviation = np.maximum(scaler.scale_, 1e-4 * scaler.scale_.max())
-    return scaler.mean_, deviation
-
-
 def signal_to_distortion(reference, estimate):
     """Signal-to-distortion ratio in decibels, of the whole song."""
     signal, noise = (
@@ -146,33 +124,22 @@ def signal_to_distortion(reference, estimate):
 def separation_quality(separator, songs):
     """Lists (song, SDR of the mixture, SDR of the separated vocals), decibels."""
     rows, rate = [], separator.sample_rate
-    for song in songs:
-        mixture = decode(song.path, rate).samples
-        vocals = decode(song.vocals_path, rate).samples
+    for song, (vocals, rest) in zip(songs, load_stems(songs, rate), strict=True):
         try:
             estimate = separator.separate(song.path, rate)
         except AudioError:  # No voice was found.
-            estimate = np.zeros_like(mixture)
-        length = min(len(mixture), len(vocals), len(estimate))
-        reference = vocals[:length]
+            estimate = np.zeros_like(vocals)
+        length = min(len(vocals), len(estimate))
         before, after = (
-            signal_to_distortion(reference, samples[:length])
-            for samples in (mixture, estimate)
+            signal_to_distortion(vocals[:length], samples[:length])
+            for samples in (vocals + rest, estimate)
         )
         rows.append((song, before, after))
     return rows
 
 
 def load_stems(songs, sample_rate):
-    """Reads mixtures and vocals of songs with `vocals_path`, at a rate in Hz.
-
-    Returns:
-        List of float32 arrays `(2, samples)`: vocals and all the rest.
-
-    Raises:
-        UserError: A file cannot be used.
-    """
-    pairs = []
+    """Yields float32 `(2, samples)` of songs with stems: vocals and all the rest."""
     for song in songs:
         try:
             mixture = decode(song.path, sample_rate).samples
@@ -184,8 +151,7 @@ def load_stems(songs, sample_rate):
             ) from error
         length = min(len(mixture), len(vocals))
         vocals = vocals[:length]
-        pairs.append(np.stack([vocals, mixture[:length] - vocals]))
-    return pairs
+        yield np.stack([vocals, mixture[:length] - vocals])
 
 
 if __name__ == "__main__":  # The command has moved up.

@@ -5,8 +5,7 @@ manifest, and a split. Each singer has albums; each song has a melody, a band st
 and its album's production. `confounding` says how strongly, in all but an artist's
 last two albums, the band tells the artist. The last two albums draw their bands
 independently, so a network that learned the bands fails there: the split puts one of
-them into the test part and one into validation. `--test-bands` has these albums played
-by the artist's own band instead, or by another artist's.
+them into the test part and one into validation.
 """
 
 import dataclasses
@@ -16,78 +15,39 @@ import runpy
 import numpy as np
 
 from lca_keras.base import files, processes
+from lca_keras.base.errors import UserError
+from lca_keras.base.fields import Section, field
 from lca_keras.data.split import PARTS
 
 ARTISTS = (
-    "Ada Quill",
-    "Björn Talvik",
-    "Chiara d'Onda",
-    "Dmitri Vale",
-    "Esperanza Luz",
-    "Farid Noor",
-    "Greta Halm",
-    "Hana Ōno",
-    "Ivo Marsh",
-    "June Okafor",
-    "Kiran Rao",
-    "Lou-Ann Petit",
-    "Mila Zárate",
-    "Noor el Amal",
-    "Otis Reed",
-    "Παύλος Άνεμος",
-    "Quincy Dove",
-    "Rosa Tamm",
-    "Søren Lykke",
-    "Tala Reyes",
+    *("Ada Quill", "Björn Talvik", "Chiara d'Onda", "Dmitri Vale", "Esperanza Luz"),
+    *("Farid Noor", "Greta Halm", "Hana Ōno", "Ivo Marsh", "June Okafor"),
+    *("Kiran Rao", "Lou-Ann Petit", "Mila Zárate", "Noor el Amal", "Otis Reed"),
+    *("Παύλος Άνεμος", "Quincy Dove", "Rosa Tamm", "Søren Lykke", "Tala Reyes"),
 )
 TEST_BANDS = ("any", "own", "other")
 BUILT_IN = "corpus/built-in"
 
 
 @dataclasses.dataclass(frozen=True)
-class SynthesisConfig:
+class SynthesisConfig(Section, name="corpus"):
     """What decides every sample of a corpus.
 
-    Attributes:
-        artists: Number of singers, at least 2.
-        albums: Albums a singer, at least 3.
-        songs: Songs an album.
-        seconds: Length of a song.
-        confounding: Probability, in [0, 1], that a song outside an artist's last two
-            albums is accompanied by the artist's own band.
-        voice_db: Level of the voice over the accompaniment, in decibels.
-        sample_rate: Hz.
-        seed: Seed of everything.
-        test_bands: Who plays in an artist's last two albums: a band drawn of all
-            (`"any"`), the artist's own (`"own"`), or another artist's (`"other"`). The
-            other songs don't depend on it.
+    `confounding` is the probability that a song outside an artist's last two albums is
+    accompanied by the artist's own band. In the last two plays a band drawn of all
+    (`test_bands` is `"any"`), the artist's own (`"own"`), or another artist's
+    (`"other"`); the other songs don't depend on it.
     """
 
-    artists: int = 8
-    albums: int = 6
-    songs: int = 6
-    seconds: float = 16.0
-    confounding: float = 0.5
-    voice_db: float = 6.0
+    artists: int = field(8, least=2)
+    albums: int = field(6, "of each artist", least=3)
+    songs: int = field(6, "of each album", least=1)
+    seconds: float = field(16.0, "length of a song", least=4)
+    confounding: float = field(0.5, least=0, most=1)
+    voice_db: float = 6.0  # Of the voice over the accompaniment.
     sample_rate: int = 16000
     seed: int = 0
-    test_bands: str = "any"
-
-    def __post_init__(self):
-        if self.test_bands not in TEST_BANDS:
-            raise ValueError(
-                f"`test_bands` must be one of {', '.join(TEST_BANDS)}. "
-                f"Received: test_bands={self.test_bands!r}"
-            )
-        if self.artists < 2 or self.albums < 3 or self.songs < 1 or self.seconds < 4:
-            raise ValueError(
-                "A corpus needs at least 2 artists, 3 albums, 1 song an album and 4 "
-                f"seconds a song. Received: {self}"
-            )
-        if not 0 <= self.confounding <= 1:
-            raise ValueError(
-                f"`confounding` must be in [0, 1]. Received: {self.confounding}"
-            )
+    test_bands: str = field("any", choices=TEST_BANDS)
 
     def artist_name(self, artist):
         """Name of the artist with this index."""
@@ -126,7 +86,7 @@ class Stems:
 
     vocals: np.ndarray
     accompaniment: np.ndarray
-    pitch: np.ndarray
+    pitch: np.ndarray  # As sung, in Hz; else 0.
 
     @property
     def mixture(self):
@@ -135,17 +95,14 @@ class Stems:
 
 
 def synthesize(corpus, artist, album, song):
-    """Synthesises one song of a `SynthesisConfig`, by the indices of its names.
-
-    Returns `Stems`; `pitch` is the sung pitch in Hz at every sample, else 0.
-    """
+    """Synthesises one song, by the indices of its names: `Stems`."""
     from lca_keras.corpora import accompaniment, voice
 
     rng = corpus.rng(4, artist, album, song)
     count = int(corpus.seconds * corpus.sample_rate)
     singer = corpus.singer(artist)
     index = corpus.style_of(artist, album, song)
-    style = accompaniment.Style.draw(corpus.rng(2, index))
+    style = accompaniment.draw_style(corpus.rng(2, index))
     tempo = style.tempo * rng.uniform(0.92, 1.08)
     key = int(rng.integers(12))
     notes = compose(singer, tempo, key, corpus.seconds, rng)
@@ -157,15 +114,7 @@ def synthesize(corpus, artist, album, song):
 
 
 def compose(singer, tempo, key, seconds, rng):
-    """Writes a melody with syllables, in phrases of two bars: list of `voice.Note`.
-
-    Args:
-        singer: `lca_keras.corpora.voice.Singer`, for the range.
-        tempo: Float, beats a minute.
-        key: Int, tonic, 0 to 11.
-        seconds: Float, length of the song.
-        rng: `numpy.random.Generator`.
-    """
+    """Writes a melody with syllables, in phrases of two bars: list of `voice.Note`."""
     from lca_keras.corpora import accompaniment, voice
 
     beat = 60 / tempo
@@ -232,12 +181,10 @@ def write_song(corpus, out, artist, album, song, stems):
     if stems:
         for stem in ("vocals", "accompaniment"):
             targets[stem] = "stems" / place / f"{stem}.flac"
-    missing = {stem: out / path for stem, path in targets.items()}
-    if not all(path.exists() for path in missing.values()):
+    if not all((out / path).exists() for path in targets.values()):
         sound = synthesize(corpus, artist, album, song)
-        for stem, path in missing.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with files.atomic_path(path) as temporary:
+        for stem, path in targets.items():
+            with files.atomic_path(out / path, parents=True) as temporary:
                 soundfile.write(
                     temporary, getattr(sound, stem), corpus.sample_rate, format="FLAC"
                 )
@@ -252,13 +199,8 @@ def write_corpus(corpus, out, stems=False, jobs=None, progress=None, parts=PARTS
     `manifest.csv` and `split.csv` (the last two albums of each artist to validation
     and test, in an order drawn by seed) lie beside the artists' folders; `stems` asks
     for the voice and the accompaniment too, and `parts` for the songs of some parts
-    alone.
-
-    Returns:
-        List of manifest rows (dicts), by artist, album and song.
-
-    Raises:
-        FileExistsError: The folder holds a corpus of other settings, or other files.
+    alone. Returns the manifest's rows (dicts), by artist, album and song. Raises a
+    `UserError`: the folder holds a corpus of other settings, or other files.
     """
     out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -266,12 +208,12 @@ def write_corpus(corpus, out, stems=False, jobs=None, progress=None, parts=PARTS
     wanted = dataclasses.asdict(corpus)
     if settings.exists():
         if files.read_json(settings) != wanted:
-            raise FileExistsError(
+            raise UserError(
                 f"{out} holds a corpus of other settings ({settings.name}): choose "
                 "another folder, or delete it to make a new one."
             )
     elif any(out.iterdir()):
-        raise FileExistsError(
+        raise UserError(
             f"{out} is not empty and holds no built-in corpus: choose a new folder."
         )
     else:
@@ -301,11 +243,7 @@ def write_built_in(progress=None):
 
 
 def own_split(data):
-    """The split that a built-in corpus brings along, or `None` for other corpora.
-
-    Args:
-        data: Folder, or its manifest.
-    """
+    """The split that a built-in corpus, a folder or its manifest, brings, or `None`."""
     path = pathlib.Path(data)
     folder = path if path.is_dir() else path.parent
     own = folder / "split.csv"

@@ -26,52 +26,29 @@ _CONTROL_RATE = 500
 
 @dataclasses.dataclass(frozen=True)
 class Singer:
-    """What stays the same in everything that a singer sings.
+    """What stays the same in everything that a singer sings."""
 
-    Attributes:
-        center_midi: Middle of the comfortable range, MIDI note number.
-        tract: Scale of all formants; above 1 is a shorter vocal tract.
-        formant_offsets: Factor of each formant, the individual shape of the tract.
-        bandwidth: Factor of the formants' bandwidths.
-        tilt_db: Slope of the glottal spectrum, decibels an octave (negative).
-        breath: Amplitude of breath noise against the pulses.
-        jitter: Random pitch deviation, as a fraction.
-        vibrato_hz: Vibrato rate, in Hz.
-        vibrato_cents: Vibrato depth, in cents.
-        vibrato_delay: Seconds from note onset to full vibrato.
-        glide: Time constant of pitch changes, in seconds.
-        scoop_cents: How far below the target a note begins, in cents.
-        sibilance_hz: Centre of the noise of fricatives, in Hz.
-    """
-
-    center_midi: float
-    tract: float
-    formant_offsets: tuple[float, ...]
-    bandwidth: float
-    tilt_db: float
-    breath: float
-    jitter: float
-    vibrato_hz: float
-    vibrato_cents: float
-    vibrato_delay: float
-    glide: float
-    scoop_cents: float
-    sibilance_hz: float
+    center_midi: float  # Middle of the comfortable range.
+    tract: float  # Scale of all formants; above 1 is a shorter vocal tract.
+    formant_offsets: list[float]  # Factor of each: the tract's own shape.
+    bandwidth: float  # Factor of the formants' bandwidths.
+    tilt_db: float  # Slope of the glottal spectrum, an octave (negative).
+    breath: float  # Amplitude of breath noise against the pulses.
+    jitter: float  # Random pitch deviation, as a fraction.
+    vibrato_hz: float  # Rate.
+    vibrato_cents: float  # Depth.
+    vibrato_delay: float  # Seconds from note onset to full vibrato.
+    glide: float  # Time constant of pitch changes, in seconds.
+    scoop_cents: float  # How far below the target a note begins.
+    sibilance_hz: float  # Centre of the noise of fricatives.
 
 
 def draw_cast(count, rng):
-    """Draws singers that differ from each other.
+    """Draws `count` singers that differ from each other.
 
     Every attribute's range is cut into `count` slices, and each singer gets one of
     them (a Latin hypercube): independent draws would leave some pair of singers with
     nearly the same voice.
-
-    Args:
-        count: Int, number of singers.
-        rng: `numpy.random.Generator`.
-
-    Returns:
-        List of `Singer`.
     """
 
     def spread(low, high):
@@ -95,15 +72,8 @@ def draw_cast(count, rng):
         "scoop_cents": spread(0, 250),
         "sibilance_hz": spread(3800, 6800),
     }
-    return [
-        Singer(
-            **{
-                name: tuple(column[i].tolist()) if column.ndim > 1 else float(column[i])
-                for name, column in columns.items()
-            }
-        )
-        for i in range(count)
-    ]
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [Singer(**dict(zip(columns, row, strict=True))) for row in rows]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,18 +88,10 @@ class Note:
 
 
 def sing(singer, notes, num_samples, sample_rate, rng):
-    """Renders notes in a singer's voice.
+    """Renders a non-empty list of notes, in order, in a singer's voice.
 
-    Args:
-        singer: `Singer`.
-        notes: Non-empty list of `Note`, in order, not overlapping.
-        num_samples: Int, length of the result.
-        sample_rate: Int, Hz.
-        rng: `numpy.random.Generator`, for jitter and noise.
-
-    Returns:
-        Tuple of float32 arrays: the voice `(num_samples,)`, and its pitch in Hz at
-        every sample, 0 where nobody sings.
+    Returns float32 arrays `(num_samples,)`: the voice, and its pitch in Hz at every
+    sample, 0 where nobody sings. `rng` is for jitter and noise.
     """
     times = np.arange(num_samples * _CONTROL_RATE // sample_rate + 2) / _CONTROL_RATE
     pitch, loudness = _contours(singer, notes, times, rng)

@@ -91,6 +91,10 @@ def test_folders_that_hold_no_model(tmp_path):
     files.write_json(tmp_path / "separator.json", {})
     with pytest.raises(SeparatorError, match=r"vocals.json, vocals.pth missing"):
         separation.separator_id(tmp_path)
+    for name in ("vocals.json", "vocals-2.pth", "vocals-1.pth"):
+        files.write_json(tmp_path / name, {})
+    with pytest.raises(SeparatorError, match=r"vocals-1.pth, vocals-2.pth: keep one"):
+        separation.separator_id(tmp_path)
     assert separation.separator_id("umxl") == "umxl"
 
 

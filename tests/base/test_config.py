@@ -1,4 +1,6 @@
 import dataclasses
+import errno
+import pathlib
 
 import numpy as np
 import pytest
@@ -15,6 +17,21 @@ def test_presets_round_trip(name, tmp_path):
     config = get_preset(name)
     config.save(tmp_path / "config.yaml")
     assert Config.load(tmp_path / "config.yaml") == config
+
+
+def test_a_file_is_whole_or_stays_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "config.yaml"
+    get_preset("demo").save(path)
+
+    def half(self, text, encoding):
+        self.write_bytes(text.encode(encoding)[:40])
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(pathlib.Path, "write_text", half)
+    with pytest.raises(OSError, match="no space left"):
+        get_preset("paper").save(path)
+    assert Config.load(path) == get_preset("demo")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_may_begin_with_a_preset(tmp_path):

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from lca_keras.base import yaml_files
+from lca_keras.base import files
 from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
 from lca_keras.base.fields import ConfigError
@@ -63,7 +63,7 @@ def test_what_is_no_mapping_or_no_yaml_is_named(tmp_path):
         path.write_text(text)
         with (
             pytest.raises(ConfigError, match=message),
-            yaml_files.content(path, "config", ConfigError),
+            files.yaml_content(path, "config", ConfigError),
         ):
             pass
 
@@ -71,5 +71,5 @@ def test_what_is_no_mapping_or_no_yaml_is_named(tmp_path):
 def test_keys_that_are_merged_may_be_given_again(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("a: &one {x: 1, y: 2}\nb: {<<: *one, x: 3}\nc: {x: 4}\n")
-    with yaml_files.content(path, "config", ConfigError) as raw:
+    with files.yaml_content(path, "config", ConfigError) as raw:
         assert raw == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, "c": {"x": 4}}

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
+import soundfile
 
+from lca_keras.audio.decode import AudioError
+from lca_keras.base.errors import UserError
 from lca_keras.corpora import separator
+from lca_keras.data.catalogue import Song
+from tests.audio.signals import music
 
 
 def test_drawn_batches_mix_songs_at_random():
@@ -19,3 +24,33 @@ def test_sdr_of_known_noise():
     voice = rng.normal(size=100_000)
     noisy = voice + 0.1 * rng.normal(size=100_000)
     assert separator.signal_to_distortion(voice, noisy) == pytest.approx(20, abs=0.1)
+
+
+class Halving:
+    """Gives half of the mixture for the voice."""
+
+    sample_rate = 16000
+
+    def separate(self, path, rate):
+        samples = soundfile.read(path, dtype="float32")[0]
+        if samples.max() < 0.01:
+            raise AudioError("no voice in it")
+        return samples / 2
+
+
+def test_quality_is_that_of_each_song(tmp_path):
+    voice, songs = music(16000, 1.0, seed=1), []
+    for name, level in (("loud", 1.0), ("soft", 0.01)):
+        mixture, vocals = (tmp_path / f"{name}-{n}.wav" for n in (1, 2))
+        soundfile.write(mixture, 2 * level * voice, 16000, "FLOAT")
+        soundfile.write(vocals, level * voice[:-9], 16000, "FLOAT")
+        songs.append(Song("Ada", "album", name, mixture, vocals))
+    (_, before, after), (song, soft, silent) = separator.separation_quality(
+        Halving(), songs
+    )
+    assert before == pytest.approx(0, abs=1e-3)
+    assert after > 60
+    assert (song.song, soft, silent) == ("soft", *[pytest.approx(0, abs=1e-3)] * 2)
+    songs[1].vocals_path.write_bytes(b"")
+    with pytest.raises(UserError, match="Ada / album / soft: .*vocals cannot be used"):
+        separator.separation_quality(Halving(), songs)

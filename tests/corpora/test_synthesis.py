@@ -6,6 +6,7 @@ import pytest
 import soundfile
 
 from lca_keras.base import files
+from lca_keras.base.errors import UserError
 from lca_keras.corpora import synthesis
 from lca_keras.corpora.synthesis import SynthesisConfig
 from lca_keras.synthesis import main
@@ -101,18 +102,33 @@ def test_never_writes_into_other_folders(tmp_path, capsys):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").write_text("keep me")
     assert main([str(tmp_path / "letters")]) == 1
-    assert "not empty" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "not empty" in said
+    assert "--debug" not in said
     small = ["--artists", "2", "--albums", "3", "--songs", "1", "--seconds", "4"]
     assert main([str(tmp_path / "c"), *small]) == 0
     assert main([str(tmp_path / "c"), *small, "--seed", "5"]) == 1
-    assert "other settings" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "other settings" in said
+    assert "--debug" not in said
+    assert main([str(tmp_path / "d"), *small, "--artists", "1"]) == 1
+    said = capsys.readouterr().err
+    assert said == "error: corpus.artists: expected int, at least 2, received 1\n"
 
 
 @pytest.mark.parametrize(
-    "bad", [{"artists": 1}, {"albums": 2}, {"seconds": 1}, {"confounding": 1.5}]
+    "bad",
+    [
+        {"artists": 1},
+        {"albums": 2},
+        {"songs": 0},
+        {"seconds": 1},
+        {"confounding": 1.5},
+    ],
 )
 def test_rejects_impossible_corpora(bad):
-    with pytest.raises(ValueError, match="Received"):
+    (value,) = bad.values()
+    with pytest.raises(UserError, match=f"expected .* at least .* received {value}"):
         SynthesisConfig(**bad)
 
 
@@ -137,7 +153,7 @@ def test_test_bands_change_the_held_out_albums_alone():
     assert len(np.unique(played["other"][:, 2:])) == 5
     for bands in ("own", "other"):
         np.testing.assert_array_equal(played[bands][:, :2], played["any"][:, :2])
-    with pytest.raises(ValueError, match="`test_bands` must be one of any, own"):
+    with pytest.raises(UserError, match="test_bands: expected one of any, own, other"):
         synthesis.SynthesisConfig(test_bands="none")
 
 

@@ -43,7 +43,7 @@ def drums(rng, size, rate):
     """Drum loops of invented bands."""
     return [
         0.05
-        * accompaniment.play_drums(accompaniment.Style.draw(rng), 110, size, rate, rng)
+        * accompaniment.play_drums(accompaniment.draw_style(rng), 110, size, rate, rng)
         for _ in range(SOUNDS)
     ]
 
