@@ -25,7 +25,8 @@ def remix(clips, voices, others, seed, augment, front_end):
 
     Powers are added, as those of sounds that know nothing of each other do on average.
     Like the features of a song, a clip reaches as far below the loudest of the song
-    that it might be of: of the remixed clip, or of either song's stem.
+    that it might be of: of the remixed clip, or of either song's stem. A share of
+    clips, as `augment` says, stays as it was.
 
     Args:
         clips: Float32 tensor `(batch, …)`, clips of the front end's first stream.
@@ -35,12 +36,8 @@ def remix(clips, voices, others, seed, augment, front_end):
         others: Dict with `"accompaniment"` and `"accompaniment_peak"`, the same of the
             other clips.
         seed: Int tensor `(2,)`.
-        augment: `lca_keras.base.config.AugmentConfig`; a share of clips stays as it
-            was.
+        augment: `lca_keras.base.config.AugmentConfig`.
         front_end: `lca_keras.features.front_end.FrontEnd` that mixes powers.
-
-    Returns:
-        Float32 tensor like `clips`.
     """
     import tensorflow as tf
 
@@ -73,14 +70,15 @@ class SpecAugment:
     random numbers, which cannot be begun anew with an epoch; so a great many masks are
     drawn once, and the seeds of an epoch draw from these. Masked cells get the clip's
     mean, which is what the paper's zero was in its normalised spectrograms.
-
-    Args:
-        augment: `lca_keras.base.config.AugmentConfig`.
-        shape: Bands, frames and channels of a clip.
     """
 
     def __init__(self, augment, shape):
-        audio = _tensorflow_io()
+        with warnings.catch_warnings():
+            # Of native libraries that do not load beside this TensorFlow and that
+            # nothing here needs.
+            warnings.simplefilter("ignore")
+            from tensorflow_io import audio
+        # `shape` is that of a clip, bands and frames first.
         self._bands = _pool(audio.freq_mask, (1, shape[0]), augment.mask_bands)
         self._frames = _pool(audio.time_mask, (shape[1], 1), augment.mask_frames)
 
@@ -98,28 +96,12 @@ class SpecAugment:
 
 
 def check_installed(augment):
-    """Raises what an `AugmentConfig` needs and is not installed.
-
-    Raises:
-        UserError: It asks for SpecAugment, and tensorflow-io is not there.
-    """
-    if "specaugment" not in augment.kinds:
-        return
-    if importlib.util.find_spec("tensorflow_io") is None:
+    """Raises a `UserError` for SpecAugment without tensorflow-io."""
+    if "specaugment" in augment.kinds and not importlib.util.find_spec("tensorflow_io"):
         raise UserError(
             "--augment specaugment needs tensorflow-io: pip install "
             "'lca-keras[specaugment]'"
         )
-
-
-def _tensorflow_io():
-    with warnings.catch_warnings():
-        # Of native libraries that do not load beside this TensorFlow and that nothing
-        # here needs.
-        warnings.simplefilter("ignore")
-        import tensorflow_io
-
-        return tensorflow_io.audio
 
 
 @functools.lru_cache

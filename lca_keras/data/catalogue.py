@@ -28,26 +28,18 @@ _COLLECTIONS = {"various artists", "various", "va", "v.a.", "verschiedene interp
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Song:
-    """One recording.
+    """One recording."""
 
-    Attributes:
-        artist: Artist's name, the class to predict.
-        album: Album's name, unique within the artist.
-        song: Song's name, unique within the album.
-        path: Audio file.
-        vocals_path: Audio file of the voice alone, as long as `path`, if there is one.
-        accompaniment_path: The same of everything else.
-        accompaniment_artist: Whose band it is, where it is not the artist's own.
-    """
-
-    artist: str
-    album: str
-    song: str
+    artist: str  # The class to predict.
+    album: str  # Unique within the artist.
+    song: str  # Unique within the album.
     path: pathlib.Path
+    # Of the voice alone, and of everything else; each as long as `path`.
     vocals_path: pathlib.Path | None = dataclasses.field(default=None, compare=False)
     accompaniment_path: pathlib.Path | None = dataclasses.field(
         default=None, compare=False
     )
+    # Whose band it is, where it is not the artist's own.
     accompaniment_artist: str | None = dataclasses.field(default=None, compare=False)
 
     @property
@@ -58,8 +50,8 @@ class Song:
     @property
     def key(self):
         """Identifies the song in stores; safe as a file name whatever the names."""
-        names = "\0".join(self.names)
-        return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        names = "\0".join(self.names).encode("utf-8", "surrogateescape")
+        return hashlib.sha256(names).hexdigest()[:16]
 
     @property
     def label(self):
@@ -68,7 +60,7 @@ class Song:
 
 
 def load(path, root=None, tags=False, left_out=None):
-    """Lists the songs of a corpus.
+    """Lists the songs of a corpus, sorted.
 
     Names are as `readable` makes them, so forms of one name are one name.
 
@@ -76,16 +68,12 @@ def load(path, root=None, tags=False, left_out=None):
         path: Folder `artist/album/song.ext`, where an album may have folders for its
             discs (`CD1`, `Disc 2`); or a CSV manifest with the columns `path`
             (relative to the CSV's folder), `artist`, `album` and `song`, and
-            optionally `vocals_path` and `accompaniment_path`, files of the voice alone
-            and of everything else, and `accompaniment_artist`.
+            optionally those of `Song`.
         root: Optional folder that a manifest's paths are relative to, in the place of
             the CSV's; they may be absolute then.
         tags: Whether artist, album and song are read from the files' tags, whatever
             folders they are in.
         left_out: Optional dict; takes, by path, why an audio file is no song here.
-
-    Returns:
-        List of `Song`, sorted.
 
     Raises:
         UserError: Nothing there, no audio in it, or a manifest that is wrong.
@@ -101,8 +89,7 @@ def load(path, root=None, tags=False, left_out=None):
         return sorted(_read_manifest(path, root))
     if root:
         raise UserError(f"--data-root is for a manifest; {path} is a folder")
-    name = _tagged if tags else _placed
-    songs = list(_scan(path, name, left_out))
+    songs = sorted(_scan(path, _tagged if tags else _placed, left_out))
     if not songs:
         raise UserError(
             f"{path}: no songs found. Expected audio files (mp3, m4a, flac, ogg, wav "
@@ -110,7 +97,7 @@ def load(path, root=None, tags=False, left_out=None):
             "any folders; or a CSV manifest with the columns "
             f"{', '.join(_COLUMNS)}.{_hint(left_out, tags)}{_examples(left_out)}"
         )
-    return sorted(songs)
+    return songs
 
 
 def readable(name):
@@ -164,7 +151,7 @@ def _scan(root, name, left_out):
 def audio_files(root, left_out):
     """Yields what looks like audio below a folder; links are followed.
 
-    `left_out` is a dict; it takes folders that cannot be read, with the reason.
+    `left_out`, a dict, takes folders that cannot be read, with the reason.
     """
     seen = set()
 
@@ -213,9 +200,8 @@ def _tagged(path, place):
     try:
         tags = mutagen.File(path, easy=True) or {}
     except (mutagen.MutagenError, OSError) as error:
-        raise _NoSong(
-            f"its tags cannot be read ({error}): damaged or cut off?"
-        ) from error
+        why = f"its tags cannot be read ({error}): damaged or cut off?"
+        raise _NoSong(why) from error
 
     def tag(*names):
         values = (" & ".join(tags.get(name) or []).strip() for name in names)

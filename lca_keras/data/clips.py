@@ -24,23 +24,15 @@ class ClipSource:
     """The clips of chosen songs of a store; the other songs are not read.
 
     All full clips of a song are used, once silence is cut out of it
-    (`lca_keras.features.silence`).
-
-    Attributes:
-        store: `lca_keras.data.store.FeatureStore`.
-        labels: Dict from song key to class index; other songs are left out.
-        clip_frames: Int, frames of a clip, those of the front end's first stream.
-        streams: Names of the streams that the network takes. A clip of several is a
-            dict. Default is the front end's first one.
-        hop_frames: Optional int, frames from one clip to the next; without it clips
-            don't overlap.
+    (`lca_keras.features.silence`). Frames are those of the front end's first stream.
     """
 
-    store: object
-    labels: dict[str, int]
+    store: object  # `lca_keras.data.store.FeatureStore`.
+    labels: dict[str, int]  # From song key to class index; other songs are left out.
     clip_frames: int
+    # Those that the network takes; a clip of several is a dict. Default is the first.
     streams: tuple[str, ...] = ()
-    hop_frames: int | None = None
+    hop_frames: int | None = None  # To the next clip; without, clips don't overlap.
 
     def __post_init__(self):
         if not self.streams:
@@ -85,24 +77,18 @@ class ClipSource:
         rows, ends = [], [0]
         for path, songs in self.store.locations().items():
             for key, (offset, size) in songs.items():
-                ours = key in self.labels
-                clips = self._clips_of(key) if ours else 0
+                clips = self._clips_of(key) if key in self.labels else 0
                 rows.append((path, key, offset, size, self.labels.get(key, -1), clips))
             ends.append(len(rows))
-        paths, keys, *numbers = zip(*rows, strict=True)
-        names = ("offset", "size", "label", "clips")
-        columns = {"path": np.array(paths), "key": np.array(keys)}
-        for name, column in zip(names, numbers, strict=True):
-            columns[name] = np.array(column, "int64")
-        return columns, np.array(ends, "int64")
+        names = ("path", "key", "offset", "size", "label", "clips")
+        columns = zip(names, map(np.array, zip(*rows, strict=True)), strict=True)
+        return dict(columns), np.array(ends)
 
     def _entries(self, shards):
         """Dataset of the index's rows that are ours, for a dataset of shard numbers."""
         import tensorflow as tf
 
-        columns, ends = self._index
-        columns = {name: tf.constant(column) for name, column in columns.items()}
-        ends = tf.constant(ends)
+        columns, ends = tf.nest.map_structure(tf.constant, self._index)
 
         def of_shard(number):
             rows = slice(ends[number], ends[number + 1])
@@ -138,19 +124,17 @@ class ClipSource:
 
     def _clips(self, shards, names):
         """Dataset of (clip, label), some streams or stems of what is stored."""
+
+        def read(entry):
+            record = read_record(entry["path"], entry["offset"], entry["size"])
+            return record.map(lambda serialized: (serialized, entry))
+
         songs = self._entries(shards).interleave(
-            self._read,
-            _READ_AHEAD,
-            num_parallel_calls=_READ_AHEAD,
-            deterministic=True,
+            read, _READ_AHEAD, num_parallel_calls=_READ_AHEAD, deterministic=True
         )
         parse = functools.partial(self._parse, names)
         songs = songs.map(parse, num_parallel_calls=2, deterministic=True)
         return songs.flat_map(self._cut)
-
-    def _read(self, entry):
-        record = read_record(entry["path"], entry["offset"], entry["size"])
-        return record.map(lambda serialized: (serialized, entry))
 
     def _parse(self, names, serialized, entry):
         import tensorflow as tf
@@ -196,25 +180,16 @@ class ClipSource:
         return network_input(self.streams, found), label
 
     def training(self, batch_size, seed, first_epoch, epochs, augment=None):
-        """Shuffled batches of many epochs, one after the other.
+        """Shuffled batches of the epochs `first_epoch` to `epochs - 1`.
 
         The order of an epoch, and what is drawn to augment its clips, depend on `seed`
         and the epoch's number alone, so a resumed run sees what the uninterrupted one
-        would have seen. Partners for remixing are clips of this source.
-
-        Args:
-            batch_size: Int; an epoch's last batch may be smaller.
-            seed: Int.
-            first_epoch: Int, epoch to begin with.
-            epochs: Int, epoch to end before.
-            augment: Optional `lca_keras.base.sections.AugmentConfig`.
+        would have seen. Partners for remixing are clips of this source. An epoch's last
+        batch may be smaller. A `UserError` says that remixing lacks stems.
 
         Returns:
             `tf.data.Dataset` of tuples of what the network takes, float32 `(batch, …)`
             or a dict of several, and int32 `(batch,)`; `steps(batch_size)` an epoch.
-
-        Raises:
-            UserError: What the augmentation needs is not there.
         """
         import tensorflow as tf
 
@@ -283,11 +258,7 @@ class ClipSource:
     def ordered(self, batch_size):
         """All clips once, songs in the order of `order`, clips in time order.
 
-        Args:
-            batch_size: Int.
-
-        Returns:
-            `tf.data.Dataset` of (clips, label) as in `training`.
+        A `tf.data.Dataset` of (clips, label) as in `training`.
         """
         import tensorflow as tf
 
@@ -300,15 +271,8 @@ class ClipSource:
     def ordered_stems(self, batch_size):
         """The stems of all clips once, in the order of `ordered`.
 
-        Args:
-            batch_size: Int.
-
-        Returns:
-            `tf.data.Dataset` of dicts with `"vocals"` and `"accompaniment"`, float32
-            `(batch, …)`, as the front end keeps them.
-
-        Raises:
-            UserError: The store has none.
+        A `tf.data.Dataset` of dicts with `"vocals"` and `"accompaniment"`, float32
+        `(batch, …)`, as the front end keeps them; a `UserError` if the store has none.
         """
         self._check_stems("they are asked for")
         clips = self._clips(self._shards(), STEMS).batch(batch_size)
@@ -342,16 +306,9 @@ def _as_float32(clips):
 
 
 def cut_clips(array, stream, starts, size):
-    """Cuts clips from a stream of a song, inside a graph.
+    """Cuts clips `(clips, …)` of some frames from a stream of a song, inside a graph.
 
-    Args:
-        array: Tensor of the stream's shape.
-        stream: `lca_keras.features.front_end.Stream`.
-        starts: Int32 tensor `(clips,)`, frames at which they begin.
-        size: Int, frames of a clip.
-
-    Returns:
-        Tensor `(clips, …)`.
+    They begin at `starts`, frames, an int32 tensor `(clips,)`.
     """
     import tensorflow as tf
 

@@ -9,9 +9,9 @@ import pathlib
 
 from lca_keras.audio import separation
 from lca_keras.base.errors import UserError
-from lca_keras.data import augment, catalogue, hearing, split
+from lca_keras.data import augment, catalogue, split
 from lca_keras.data.clips import ClipSource
-from lca_keras.data.extraction import Extractor
+from lca_keras.data.extraction import Extractor, too_short
 from lca_keras.data.store import FeatureStore
 from lca_keras.data.update import WritableStore
 from lca_keras.features import silence
@@ -19,44 +19,25 @@ from lca_keras.features import silence
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSource:
-    """Where the data is. What is made of it, a `Config` says.
+    """Where the data is. What is made of it, a `Config` says."""
 
-    Attributes:
-        data: Corpus, a folder or a manifest; or `None`, with `store`.
-        data_root: Folder that a manifest's paths are relative to, or `None`.
-        tags: Whether the songs' names are those in the files' tags.
-        store: Feature store that takes the place of `data`, or `None`.
-        features: Folder of all feature stores that are made from corpora.
-        separator: Folder of the separator that the features need, or `None`.
-        strict: Whether an unusable or doubtful song is an error.
-        unknown: Corpus of songs by strangers, or `None`; they measure what a model
-            makes of singers whom it does not know.
-    """
-
-    data: str | None = None
-    data_root: str | None = None
-    tags: bool = False
-    store: str | None = None
-    features: str = "features"
-    separator: str | None = None
-    strict: bool = False
+    data: str | None = None  # Corpus, a folder or a manifest.
+    data_root: str | None = None  # Folder that a manifest's paths are relative to.
+    tags: bool = False  # Whether the songs' names are those in the files' tags.
+    store: str | None = None  # Feature store that takes the place of `data`.
+    features: str = "features"  # Folder of all stores that are made from corpora.
+    separator: str | None = None  # Folder of the separator that the features need.
+    strict: bool = False  # Whether an unusable or doubtful song is an error.
+    # Corpus of songs by strangers, which measure what a model makes of singers whom it
+    # does not know.
     unknown: str | None = None
 
     def absolute(self):
         """The same, to be kept: it means the same from every working folder."""
         places = ("data", "data_root", "store", "features", "separator", "unknown")
-        paths = {name: getattr(self, name) for name in places}
-        return dataclasses.replace(
-            self,
-            **{name: path and os.path.abspath(path) for name, path in paths.items()},
-        )
-
-    @property
-    def of_strangers(self):
-        """The `DataSource` of `unknown`."""
-        return dataclasses.replace(
-            self, data=self.unknown, data_root=None, store=None, unknown=None
-        )
+        given = {name: getattr(self, name) for name in places if getattr(self, name)}
+        given = {name: os.path.abspath(path) for name, path in given.items()}
+        return dataclasses.replace(self, **given)
 
     def songs(self, left_out=None):
         """What `lca_keras.data.catalogue.load` lists."""
@@ -65,50 +46,31 @@ class DataSource:
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """A corpus that is ready to be learned from.
-
-    Attributes:
-        store: `FeatureStore`.
-        songs: Usable songs.
-        skipped: Dict from path to the reason why a file was left out.
-        doubtful: Dict from path to what is doubtful about a usable song, sound that
-            may be missing say.
-        notes: Lines for people: how the features came about, and what was damaged.
-    """
+    """A corpus that is ready to be learned from."""
 
     store: FeatureStore
-    songs: list[catalogue.Song]
-    skipped: dict[str, str]
+    songs: list[catalogue.Song]  # Usable ones.
+    skipped: dict[str, str]  # From path to the reason why a file was left out.
+    # From path to what is doubtful about a usable song, sound that may be missing say.
     doubtful: dict[str, str]
-    notes: list[str]
+    notes: list[str]  # For people: how features came about, and what was damaged.
 
 
 @dataclasses.dataclass(frozen=True)
 class Division:
-    """A corpus in parts.
+    """A corpus in parts."""
 
-    Attributes:
-        part_of: Dict from song key to one of `lca_keras.data.split.PARTS`.
-        artists: List of class names.
-        file: CSV that gave the parts, or `None` if they were drawn.
-        unknown: Songs of that file that the corpus does not have, for people.
-        new: Songs that a folder's own file does not have, which are left out.
-    """
-
-    part_of: dict[str, str]
-    artists: list[str]
-    file: str | os.PathLike | None
-    unknown: list[str]
-    new: list[str]
+    part_of: dict[str, str]  # From song key to one of `lca_keras.data.split.PARTS`.
+    artists: list[str]  # Class names.
+    file: str | os.PathLike | None  # CSV that gave the parts; `None`: they were drawn.
+    unknown: list[str]  # Songs of that file that the corpus lacks, for people.
+    new: list[str]  # Songs that a folder's own file lacks, which are left out.
 
 
 def prepare(source, config, progress=None):
-    """Lists the songs of a `DataSource` and brings their features up to date.
+    """The `Corpus` of a `DataSource`, its features brought up to date.
 
     `progress` is called with (done, total) songs while features are computed.
-
-    Returns:
-        `Corpus`.
 
     Raises:
         UserError: No songs, none usable, or unusable or doubtful ones under `strict`.
@@ -124,11 +86,9 @@ def prepare(source, config, progress=None):
     for song in sorted(songs):
         record = store.records[song.key]
         if record.frames < config.clip_frames:
-            skipped[str(song.path)] = hearing.too_short(
-                record.duration,
-                silence.seconds(record.passages),
-                config.least_seconds,
-            )
+            left = silence.seconds(record.passages)
+            why = too_short(record.duration, left, config.least_seconds)
+            skipped[str(song.path)] = why
         else:
             usable.append(song)
     notes_of = {str(s.path): store.records[s.key].notes for s in usable}
@@ -152,22 +112,21 @@ def _open_store(folder, config):
     corrupt = sorted({*store.damaged_shards(), *store.corrupt_shards()})
     notes = [f"features: {folder}"]
     if corrupt:
-        rest = store.without_shards(corrupt)
+        whole, store = len(store.records), store.without_shards(corrupt)
         notes += [f"{path} is damaged or missing" for path in corrupt]
         notes.append(
-            f"{len(store.records) - len(rest.records)} songs are left out for that. "
+            f"{whole - len(store.records)} songs are left out for that. "
             "`python -m pipelines.extract` computes them again once the damaged files "
             "are deleted."
         )
-        store = rest
     return store, notes
 
 
 def _extract(source, config, progress):
     """Computes missing features; returns store, songs, skipped files, notes."""
-    where = pathlib.Path(source.data).resolve()
     store = WritableStore(store_folder(source, config), config.features)
-    if not where.exists() and store.records:  # The music has moved or is not mounted.
+    # Has the music moved, or is it not mounted?
+    if store.records and not os.path.exists(source.data):
         songs = [record.as_song for record in store.records.values()]
         skipped = {failure.path: failure.reason for failure in store.failed.values()}
         note = (
@@ -179,17 +138,22 @@ def _extract(source, config, progress):
     skipped = {}
     songs = source.songs(skipped)
     damaged = store.damaged_shards()
-    extractor = Extractor(config.features, source.separator)
-    report = store.update(
-        songs, progress, extractor, neighbours(store.folder, store.config)
-    )
-    failed = report.failed
-    skipped |= {str(s.path): failed[s.key] for s in songs if s.key in failed}
+    report, failed = _update(store, songs, source, progress)
     notes = [f"features: {report.computed} computed, {report.reused} reused"]
     notes += [
         f"{path} was missing or truncated: computed its songs again" for path in damaged
     ]
-    return store, [s for s in songs if s.key not in failed], skipped, notes
+    songs = [song for song in songs if song.key in store.records]
+    return store, songs, skipped | failed, notes
+
+
+def _update(store, songs, source, progress):
+    """Updates a store; its `Report`, and by path why a song has no features."""
+    extractor = Extractor(store.config, source.separator)
+    others = neighbours(store.folder, store.config)
+    report = store.update(songs, progress, extractor, others)
+    why = report.failed
+    return report, {str(s.path): why[s.key] for s in songs if s.key in why}
 
 
 def store_folder(source, config):
@@ -204,29 +168,20 @@ def store_folder(source, config):
 def learned_from(source, config, folder, corpus):
     """Songs of a `Corpus` that a run was trained on, or chose its best epoch by.
 
-    By their names, and by their content where the run's features are still there.
-
-    Args:
-        source: `DataSource` of the run.
-        config: `lca_keras.base.config.Config` of the run.
-        folder: Run folder, with its `split.csv`.
-        corpus: `Corpus`.
-
-    Returns:
-        Dict from song key to `"train"` or `"validation"`.
+    By their names in the `split.csv` of the run's folder, and by their content where
+    the features of its `source` and `config` are still there. Dict from song key to
+    `"train"` or `"validation"`.
     """
     names = split.parts_by_name(pathlib.Path(folder, "split.csv"))
     contents = {}
     with contextlib.suppress(UserError, OSError):
         records = FeatureStore.open(store_folder(source, config)).records
         for record in records.values():
-            part = names.get((record.artist, record.album, record.song))
-            contents[record.content_hash] = part
+            contents[record.content_hash] = names.get(record.as_song.names)
     found = {}
     for song in corpus.songs:
         content = corpus.store.records[song.key].content_hash
-        name = (song.artist, song.album, song.song)
-        part = contents.get(content) or names.get(name)
+        part = contents.get(content) or names.get(song.names)
         if part in ("train", "validation"):
             found[song.key] = part
     return found
@@ -235,11 +190,7 @@ def learned_from(source, config, folder, corpus):
 def strangers(source, config, artists, progress=None):
     """The songs of `DataSource.unknown`, as the network of a `Config` takes clips.
 
-    Args:
-        source: `DataSource`.
-        config: `lca_keras.base.config.Config` of the model.
-        artists: List of class names.
-        progress: As for `prepare`.
+    `artists` are those that the model learns; `progress` is as for `prepare`.
 
     Returns:
         `Corpus`, and the `lca_keras.data.clips.ClipSource` of all its songs, with the
@@ -251,7 +202,8 @@ def strangers(source, config, artists, progress=None):
     # Stems are not needed to name singers.
     features = dataclasses.asdict(config.served_features)
     config = config.replace(features=features, augment={"kinds": ()})
-    found = prepare(source.of_strangers, config, progress)
+    place = dict(data=source.unknown, data_root=None, store=None, unknown=None)
+    found = prepare(dataclasses.replace(source, **place), config, progress)
     known = sorted({song.artist for song in found.songs} & set(artists))
     if known:
         raise UserError(
@@ -264,27 +216,18 @@ def strangers(source, config, artists, progress=None):
 
 def neighbours(folder, features):
     """Folders of the stores of a `FeatureConfig` beside a store's folder."""
-    folders = folder.parent.glob(f"*-{features.digest}")
-    return sorted(each for each in folders if each != folder)
+    return sorted({*folder.parent.glob(f"*-{features.digest}")} - {folder})
 
 
 def stems_of(source, config, songs, progress=None):
     """Brings the stems of some songs up to date, in a store of their own.
 
     For models that were trained without; a corpus with stems has them in its store.
-
-    Args:
-        source: `DataSource`; its `separator` takes the vocals out of songs that have
-            none as a file, the default one if it is `None`.
-        config: `lca_keras.base.config.Config` of the model.
-        songs: List of `lca_keras.data.catalogue.Song`.
-        progress: As for `prepare`.
+    The `separator` of the `DataSource`, or the default one, takes the vocals out of
+    songs that have none as a file; a `UserError` says that it cannot be had.
 
     Returns:
         `FeatureStore`, and a dict from path to the reason why a song has no stems.
-
-    Raises:
-        UserError: The separator cannot be had.
     """
     separator = separation.separator_id(source.separator or separation.DEFAULT)
     features = dataclasses.replace(
@@ -294,23 +237,15 @@ def stems_of(source, config, songs, progress=None):
     tag = hashlib.sha256(keys.encode()).hexdigest()[:8]
     name = f"voice-report-{tag}-{features.digest}"
     store = WritableStore(pathlib.Path(source.features, name), features)
-    extractor = Extractor(features, source.separator)
-    report = store.update(
-        songs, progress, extractor, neighbours(store.folder, store.config)
-    )
-    failed = report.failed
-    reasons = {str(s.path): failed[s.key] for s in songs if s.key in failed}
+    _, reasons = _update(store, songs, source, progress)
     return store, reasons
 
 
 def divide(config, corpus, folder=None):
-    """Reads the split of a folder or of the user, or draws it; and checks it.
+    """The `Division` of a folder or of the user, or a drawn one; checked.
 
     The folder's `split.csv`, if there is one, goes before `config.split`: what was
     begun there goes on with its own songs and artists, whatever has come or gone since.
-
-    Returns:
-        `Division`.
 
     Raises:
         UserError: The split is broken, or the corpus is too small for it.
@@ -320,7 +255,8 @@ def divide(config, corpus, folder=None):
     unknown, new, songs, artists = [], [], corpus.songs, None
     if path:
         part_of = split.read_split(path, songs, partial=path == own)
-        unknown = split.unknown_songs(path, songs)
+        listed, known = split.parts_by_name(path), {song.names for song in songs}
+        unknown = [" / ".join(names) for names in listed if names not in known]
         if path == own:
             new = [song.label for song in songs if song.key not in part_of]
             songs = [song for song in songs if song.key in part_of]
@@ -343,12 +279,7 @@ def keep_split(folder, corpus, division):
 def clip_sources(corpus, part_of, artists, config, parts=split.PARTS):
     """The `lca_keras.data.clips.ClipSource` of each part, as the network takes clips.
 
-    Args:
-        corpus: `Corpus`.
-        part_of: Dict from song key to part; other songs are left out.
-        artists: List of class names.
-        config: `lca_keras.base.config.Config`.
-        parts: Parts that are asked for.
+    Songs that `part_of`, a dict from song key to part, does not name are left out.
     """
     labels = collections.defaultdict(dict)
     for song in corpus.songs:
@@ -356,13 +287,8 @@ def clip_sources(corpus, part_of, artists, config, parts=split.PARTS):
             labels[part_of[song.key]][song.key] = artists.index(song.artist)
     # Only training clips overlap: scores are of the clips that an export votes with.
     hops = {"train": config.hop_frames}
+    store, frames, streams = corpus.store, config.clip_frames, config.streams
     return {
-        part: ClipSource(
-            corpus.store,
-            labels[part],
-            config.clip_frames,
-            config.streams,
-            hops.get(part),
-        )
+        part: ClipSource(store, labels[part], frames, streams, hops.get(part))
         for part in parts
     }

@@ -9,11 +9,8 @@ import numpy as np
 def to_example(key, record, arrays, config):
     """Serialises a song as the bytes of a `tf.train.Example`.
 
-    Args:
-        key: Song key.
-        record: `lca_keras.data.store.Record`.
-        arrays: Dict, as in `lca_keras.data.extraction.SongFeatures`.
-        config: `lca_keras.base.config.FeatureConfig`.
+    `record` is a `lca_keras.data.store.Record`, `arrays` are as in
+    `lca_keras.data.extraction.SongFeatures`.
     """
     import tensorflow as tf
 
@@ -23,6 +20,7 @@ def to_example(key, record, arrays, config):
     def text(value):
         return data(value.encode("utf-8", "surrogateescape"))
 
+    duration = tf.train.FloatList(value=[record.duration])
     feature = {
         "key": text(key),
         "artist": text(record.artist),
@@ -31,9 +29,7 @@ def to_example(key, record, arrays, config):
         "source_path": text(record.path),
         "content_hash": text(record.content_hash),
         "feature_config": text(config.digest),
-        "duration": tf.train.Feature(
-            float_list=tf.train.FloatList(value=[record.duration])
-        ),
+        "duration": tf.train.Feature(float_list=duration),
     }
     passages = np.array(record.passages, "float64")
     for name, array in {**arrays, "passages": passages}.items():
@@ -50,20 +46,16 @@ def to_example(key, record, arrays, config):
 def parse_example(serialized, streams=()):
     """Reads `to_example`'s form, a scalar string, inside a graph.
 
-    Args:
-        serialized: String tensor, scalar.
-        streams: The `lca_keras.features.front_end.Stream`s to read; a stem is one too.
-
-    Returns:
-        Dict with `"key"` (string) and the streams, of their shapes and dtypes.
+    Dict with `"key"` (string) and the `lca_keras.features.front_end.Stream`s that are
+    asked for, of their shapes and dtypes; a stem is one too.
     """
     import tensorflow as tf
 
     spec = {"key": tf.io.FixedLenFeature([], tf.string, "")}
     for stream in streams:
         spec[stream.name] = tf.io.FixedLenFeature([], tf.string)
-        rank = len(stream.shape)
-        spec[f"{stream.name}/shape"] = tf.io.FixedLenFeature([rank], tf.int64)
+        rank = [len(stream.shape)]
+        spec[f"{stream.name}/shape"] = tf.io.FixedLenFeature(rank, tf.int64)
     parsed = tf.io.parse_single_example(serialized, spec)
     example = {"key": parsed["key"]}
     for stream in streams:
@@ -76,12 +68,8 @@ def parse_example(serialized, streams=()):
 def read_example(serialized):
     """Reads `to_example`'s form outside of a graph.
 
-    Args:
-        serialized: Bytes.
-
-    Returns:
-        Dict with the features that are text, `"duration"`, `"passages"`, and the dict
-        `"arrays"` as in `lca_keras.data.extraction.SongFeatures`.
+    Dict with the features that are text, `"duration"`, `"passages"`, and the dict
+    `"arrays"` as in `lca_keras.data.extraction.SongFeatures`.
     """
     import tensorflow as tf
 
@@ -109,11 +97,7 @@ def untuned(dataset):
     2.21, `CancellationManager::StartCancelWithStatus`), so on a busy processor that
     thread may look too early and sleep on, for up to a minute that the program waits.
 
-    Args:
-        dataset: `tf.data.Dataset`, whole: options inside of `flat_map` do not count.
-
-    Returns:
-        `tf.data.Dataset` of the same elements.
+    It is for a whole `tf.data.Dataset`: options inside of `flat_map` do not count.
     """
     import tensorflow as tf
 
@@ -126,10 +110,7 @@ def record_offsets(path):
     """Where the records of a TFRecord file begin, and its end; reads headers only.
 
     A record is its length (uint64), a checksum of that (uint32), the bytes, and a
-    checksum of these (uint32).
-
-    Raises:
-        ValueError: The lengths do not add up to the size of the file.
+    checksum of these (uint32). A `ValueError` if they do not add up to the file's size.
     """
     size, offsets = os.path.getsize(path), [0]
     with open(path, "rb", buffering=0) as file:

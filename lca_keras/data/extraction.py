@@ -1,11 +1,11 @@
-"""From a song's files to its features: the unit of work of every extraction."""
+"""From a song's files to its features, for a store, or for a network that hears it."""
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import os
 import pathlib
+import re
 
 import numpy as np
 
@@ -14,10 +14,11 @@ from lca_keras.audio.decode import SILENCE_PEAK, AudioError, Sound, decode
 from lca_keras.base import files
 from lca_keras.base.errors import UserError
 from lca_keras.features import silence
-from lca_keras.features.front_end import STEMS, front_end_of
+from lca_keras.features.front_end import STEMS, FrontEnd, front_end_of
 
 STATE_SIZE = 4
-
+# Seconds of silence that are told; songs fade in and out.
+_WORTH_A_WORD = 3.0
 # Level of a stem within a song whose other stem is what it leaves: at 0.8, what is left
 # of the first in the other is 14 dB softer than it was.
 _LEAST_LEVEL = 0.8
@@ -30,22 +31,16 @@ _MOST_REST = 0.25
 class SongFeatures:
     """What extraction yields for a song.
 
-    Attributes:
-        arrays: Dict from each stream of the front end, and from `"vocals"` and
-            `"accompaniment"` for stems, to what is stored of it: frames of the song's
-            sound, without its silence.
-        duration: Seconds of the song.
-        content_hash: Hash of the song's decoded samples, the same for copies of a
-            file, whatever is separated from it.
-        notes: Sentences about sound that may be missing.
-        passages: What `lca_keras.features.silence.passages` gives, seconds.
+    `arrays` are what is stored of each stream of the front end, and of `"vocals"` and
+    `"accompaniment"` for stems: frames of the song's sound, without its silence.
     """
 
     arrays: dict[str, np.ndarray]
-    duration: float
+    duration: float  # Seconds of the song.
+    # Of the decoded samples: the same for copies, whatever is separated from them.
     content_hash: str
-    notes: tuple[str, ...] = ()
-    passages: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()  # Sentences about sound that may be missing.
+    passages: tuple[float, ...] = ()  # See `lca_keras.features.silence.passages`.
 
 
 class Extractor:
@@ -72,14 +67,9 @@ class Extractor:
         self._separator = None
 
     def check(self, songs):
-        """Raises what is known to fail before any song is decoded.
+        """Raises a `UserError` that is known before any of these songs is decoded.
 
-        Args:
-            songs: Iterable of `lca_keras.data.catalogue.Song`.
-
-        Raises:
-            UserError: A separator that is needed is missing or another one, or a
-                tracker is not installed.
+        A separator that is needed is missing or another one, or there is no tracker.
         """
         if self.config.melody == "crepe":
             from lca_keras.features.melody import require_crepe
@@ -94,8 +84,7 @@ class Extractor:
 
     def _load_separator(self):
         if self._separator is None:
-            wanted = self.config.separator
-            source = wanted
+            source = wanted = self.config.separator
             if wanted not in separation.PRETRAINED:
                 source = self._separator_folder
                 if source is None:
@@ -111,21 +100,16 @@ class Extractor:
         """Where a song's separated vocals are kept, or `None`."""
         if self._keep_vocals is None or has_stem(song):
             return None
-        names = (song.artist, song.album, song.song)
-        *folders, name = [_file_name(name) for name in names]
-        if (*folders, name) != names:
-            name += f" {song.key[:6]}"  # Two songs must not become one file.
-        return self._keep_vocals.joinpath(*folders, f"{name}.flac")
+        names = [re.sub("^[.]|[/\0]", "_", name) for name in song.names]
+        if (*names,) != song.names:
+            names[-1] += f" {song.key[:6]}"  # Two songs must not become one file.
+        return self._keep_vocals.joinpath(*names[:-1], f"{names[-1]}.flac")
 
     def file_digests(self, song):
         """Hashes of the files that a song's features are made of.
 
-        Args:
-            song: `lca_keras.data.catalogue.Song`.
-
-        Returns:
-            Tuple of three strings, of song, vocals and accompaniment; empty ones for
-            what nothing hangs on. An empty tuple if a file cannot be read.
+        Those of song, vocals and accompaniment; empty strings for what nothing hangs
+        on. An empty tuple if a file cannot be read.
         """
         vocals, accompaniment = song.vocals_path, song.accompaniment_path
         if self.config.source == "mixture":
@@ -143,9 +127,7 @@ class Extractor:
     def sounds(self, song, keep=None):
         """Decodes a song, and its stems where they are asked for.
 
-        Args:
-            song: `lca_keras.data.catalogue.Song`; what it has no file of is made.
-            keep: Optional path to write separated vocals to.
+        Stems that it has no file of are made; `keep` is a path for separated vocals.
 
         Returns:
             Dict with `"mixture"`; with `"vocals"` unless the source is the mixture; and
@@ -214,11 +196,9 @@ class Extractor:
         return sounds["vocals" if self.config.source == "vocals" else "mixture"]
 
     def frames(self, sounds):
-        """What the front end makes of a song's `sounds`, without silence.
+        """What `FrontEnd.frames` makes of a song's `sounds` without silence.
 
-        Returns:
-            Dict of arrays as `lca_keras.features.front_end.FrontEnd.frames` gives it,
-            and the passages that they are of, seconds.
+        And the passages that it is of, seconds.
         """
         heard = self.heard(sounds)
         passages = silence.passages(heard, self.front_end.range_db)
@@ -228,18 +208,7 @@ class Extractor:
             return self.front_end.frames(sound, stems, self._threads), passages
 
     def extract(self, song):
-        """Computes the features of a song.
-
-        Args:
-            song: `lca_keras.data.catalogue.Song`.
-
-        Returns:
-            `SongFeatures`.
-
-        Raises:
-            AudioError: The song's files hold no usable audio.
-            OSError: The vocals cannot be written.
-        """
+        """The `SongFeatures` of a song; an `AudioError` if there is no usable audio."""
         keep = self.kept_vocals(song)
         if keep is None or self.config.source == "mixture":
             sounds = self.sounds(song)
@@ -255,13 +224,8 @@ class Extractor:
         mixture, digest = sounds["mixture"], hashlib.sha256()
         for samples in mixture:
             digest.update(samples.tobytes())
-        return SongFeatures(
-            arrays,
-            mixture.seconds,
-            digest.hexdigest()[:32],
-            tuple(mixture.notes),
-            passages,
-        )
+        content, notes = digest.hexdigest()[:32], tuple(mixture.notes)
+        return SongFeatures(arrays, mixture.seconds, content, notes, passages)
 
 
 def _check_levels(mixture, stems, files, least):
@@ -300,14 +264,11 @@ def _threads(count):
 
     Two processes whose matrix products take two threads each are slower than one.
     """
-    return contextlib.nullcontext() if count is None else _pools().limit(limits=count)
-
-
-@functools.lru_cache(maxsize=1)
-def _pools():
+    if count is None:
+        return contextlib.nullcontext()
     import threadpoolctl
 
-    return threadpoolctl.ThreadpoolController()
+    return threadpoolctl.threadpool_limits(count)
 
 
 def has_stem(song):
@@ -322,14 +283,8 @@ def file_state(song):
     """What tells at a glance whether a song's files may have changed.
 
     Size, times of modification and of change, and the file's number: another file
-    under the same name has another number, however equal the rest.
-
-    Args:
-        song: `lca_keras.data.catalogue.Song`.
-
-    Returns:
-        Tuple of ints, `STATE_SIZE` for each file, the size first; zeros for a file that
-        cannot be looked at.
+    under the same name has another number, however equal the rest. A tuple of ints,
+    `STATE_SIZE` for each file; zeros for one that cannot be looked at.
     """
     result = []
     paths = (song.path, song.vocals_path, song.accompaniment_path)
@@ -343,7 +298,71 @@ def file_state(song):
     return tuple(result)
 
 
-def _file_name(name):
-    """A name as one component of a path."""
-    name = name.replace("/", "_").replace("\0", "_")
-    return "_" + name[1:] if name.startswith(".") else name
+# === As a network hears it ===
+
+
+@dataclasses.dataclass(frozen=True)
+class HeardSong:
+    """A song as a network hears it, without its silence."""
+
+    front_end: FrontEnd
+    arrays: dict[str, np.ndarray]  # By stream, what the front end makes of its sound.
+    passages: tuple[float, ...]  # See `lca_keras.features.silence.passages`.
+    starts: np.ndarray  # Seconds of sound at which clips begin.
+    clip_frames: int
+    seconds: float  # Of the whole song.
+    notes: list[str]  # Sentences about sound that is missing, and silence.
+
+    @property
+    def times(self):
+        """Float array, seconds of the song at which clips begin."""
+        return silence.song_seconds(self.passages, self.starts)
+
+    def clips(self, chosen=slice(None)):
+        """Dict from stream to float32 `(clips, …)`, of all clips or some."""
+        return self.front_end.cut(self.arrays, self.starts[chosen], self.clip_frames)
+
+    def in_song(self, array):
+        """The first stream's frames at their places in the song, NaN in silence."""
+        stream, rate = self.front_end.main, self.front_end.frame_rate
+        frames = np.arange(array.shape[stream.axis])
+        places = silence.song_seconds(self.passages, frames / rate)
+        places = np.round(places * rate).astype(int)
+        whole = max(1 + round(self.seconds * rate), places[-1] + 1)
+        placed = np.full(stream.sized(whole), np.nan, "float32")
+        np.moveaxis(placed, stream.axis, 0)[places] = np.moveaxis(array, stream.axis, 0)
+        return placed
+
+
+def hear(extractor, config, song, overlap=0.0):
+    """Decodes a song and cuts it into clips, as a network takes them; a `HeardSong`.
+
+    The `Extractor` is of what the network is served, the `Config` that of its training.
+    The song's names are not read. `overlap` is the share of a clip that the next one
+    has too, below 1.
+
+    Raises:
+        AudioError: It cannot be decoded, is silent or too short.
+    """
+    front_end, clip_frames = extractor.front_end, config.clip_frames
+    sounds = extractor.sounds(song)
+    whole = extractor.heard(sounds).seconds
+    if whole < config.least_seconds:  # Then nothing need be computed.
+        raise AudioError(too_short(whole, whole, config.least_seconds))
+    arrays, passages = extractor.frames(sounds)
+    left, frames = silence.seconds(passages), front_end.frames_of(arrays)
+    hop = max(1, round(clip_frames * (1 - overlap)))
+    starts = front_end.starts(frames, clip_frames, hop)
+    if not starts.size:
+        raise AudioError(too_short(whole, left, config.least_seconds))
+    notes = list(sounds["mixture"].notes)
+    if whole - left >= _WORTH_A_WORD:
+        notes.append(f"{whole - left:.1f} s of it are silent and left out")
+    return HeardSong(front_end, arrays, passages, starts, clip_frames, whole, notes)
+
+
+def too_short(whole, left, least):
+    """Why a song has no clip: its seconds, those without silence, those of a clip."""
+    said = f"{whole:.3f} s" if whole < least else f"{left:.3f} s"
+    without = "" if whole < least else " without its silence"
+    return f"too short{without}: {said}, a clip needs {least:.3f} s"

@@ -13,12 +13,9 @@ _COLUMNS = ("artist", "album", "song", "part")
 
 
 def split_songs(songs, config, seed):
-    """Divides songs into parts, artist by artist.
+    """Divides songs into parts, artist by artist; the `file` of `config` is not read.
 
-    Args:
-        songs: List of `lca_keras.data.catalogue.Song`.
-        config: `lca_keras.base.config.SplitConfig`, whose `file` is not read here.
-        seed: Int. The folds of one seed hold every album (song) out once.
+    The folds of one seed hold every album (song) out once.
 
     Returns:
         Dict from song key to one of `PARTS`. It depends on the names and the seed,
@@ -28,9 +25,11 @@ def split_songs(songs, config, seed):
         UserError: Fewer than two artists, or some artist has too few albums (songs)
             for every part.
     """
+    # Of each artist what stays together: albums, or single songs.
     by_artist = collections.defaultdict(lambda: collections.defaultdict(list))
+    together = slice(2 if config.kind == "album" else 3)
     for song in sorted(songs):
-        by_artist[song.artist][song.album].append(song)
+        by_artist[song.artist][song.names[together]].append(song)
     if len(by_artist) < 2:
         raise UserError(
             f"Only one artist ({', '.join(by_artist)}): telling singers apart needs "
@@ -39,12 +38,8 @@ def split_songs(songs, config, seed):
     _check_enough(by_artist, config.kind)
     rng = np.random.default_rng(seed)
     part_of = {}
-    for albums in by_artist.values():
-        # What stays together.
-        groups = [albums[name] for name in sorted(albums)]
-        if config.kind == "song":
-            groups = [[song] for group in groups for song in group]
-        parts = _parts(len(groups), config)
+    for own in by_artist.values():
+        groups, parts = list(own.values()), _parts(len(own), config)
         for part, index in zip(parts, rng.permutation(len(groups)), strict=True):
             part_of.update({song.key: part for song in groups[index]})
     return part_of
@@ -69,11 +64,7 @@ def _parts(count, config):
 
 def _check_enough(by_artist, kind):
     """Raises if some artist cannot have a song in every part."""
-    counts = {
-        artist: len(albums) if kind == "album" else sum(map(len, albums.values()))
-        for artist, albums in by_artist.items()
-    }
-    short = {artist: count for artist, count in counts.items() if count < 3}
+    short = {artist: len(own) for artist, own in by_artist.items() if len(own) < 3}
     if short:
         listed = ", ".join(f"{artist} ({count})" for artist, count in short.items())
         advice = (
@@ -89,18 +80,10 @@ def _check_enough(by_artist, kind):
 
 
 def read_split(path, songs, partial=False):
-    """Reads a split written by `write_split`, or by hand.
+    """Dict from song key to part, of a split by `write_split`, or by hand.
 
-    Args:
-        path: CSV.
-        songs: List of `lca_keras.data.catalogue.Song`.
-        partial: Whether songs may have no part.
-
-    Returns:
-        Dict from song key to part.
-
-    Raises:
-        UserError: The file is wrong, or songs and file do not match.
+    Songs may have no part if it is `partial`. A `UserError` says that the file is
+    wrong, or that songs and file do not match.
     """
     parts, lines = {}, {}
     for names, row in _rows(path):
@@ -114,7 +97,7 @@ def read_split(path, songs, partial=False):
                 f"{where}: {' / '.join(names)} is in line {lines[names]} already"
             )
         lines[names], parts[names] = row.line, row["part"]
-    # Others are unreadable, or of a larger corpus: `unknown_songs`.
+    # Others are unreadable, or of a larger corpus.
     part_of = {song.key: parts[song.names] for song in songs if song.names in parts}
     missing = [song.label for song in songs if song.key not in part_of]
     if missing and not partial:
@@ -135,12 +118,6 @@ def parts_by_name(path):
     return {names: row["part"] for names, row in _rows(path)}
 
 
-def unknown_songs(path, songs):
-    """Returns the songs of a split file that a corpus does not have, for people."""
-    known = {song.names for song in songs}
-    return [" / ".join(names) for names in parts_by_name(path) if names not in known]
-
-
 def _rows(path):
     """Yields artist, album and song of each line of a split file, and the line."""
     for row in files.read_csv(path, _COLUMNS):
@@ -154,17 +131,10 @@ def write_split(path, songs, part_of):
 
 
 def check_split(songs, part_of, content_hashes, kind):
-    """Raises if a split would spoil an experiment.
+    """Raises a `UserError` if a split would spoil an experiment.
 
-    Args:
-        songs: List of `Song`.
-        part_of: Dict from song key to part.
-        content_hashes: Dict from song key to the hash of the decoded audio.
-        kind: `"album"` also forbids an album in two parts.
-
-    Raises:
-        UserError: An album or a recording is in two parts, some artist has no
-            training song, or a part is empty.
+    A recording is in two parts, by its hash in `content_hashes`, or if `kind` is
+    `"album"` an album; some artist has no training song, or a part is empty.
     """
     # Of each recording, and each album, the first song in every part.
     groups = collections.defaultdict(dict)

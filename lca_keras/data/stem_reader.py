@@ -27,9 +27,7 @@ def _fetch(streams):
 class StemReader:
     """Clips of songs of a store, from any voice and any accompaniment.
 
-    Args:
-        source: `lca_keras.data.clips.ClipSource` of a store with stems; what else the
-            clips are, it says.
+    What else they are, a `lca_keras.data.clips.ClipSource` of a store with stems says.
     """
 
     def __init__(self, source):
@@ -45,8 +43,7 @@ class StemReader:
         }
 
     def _read(self, key, names):
-        streams = tuple(map(self.front_end.stream, names))
-        example = _fetch(streams)(*self._places[key])
+        example = _fetch((*map(self.front_end.stream, names),))(*self._places[key])
         if example["key"].numpy().decode() != key:
             raise UserError("index.json is not that of these shards: delete the store")
         return {name: example[name].numpy() for name in names}
@@ -93,6 +90,5 @@ class StemReader:
                     levels = self._read(key, (stem,))[stem]
                     levels = np.take(levels, range(frames), axis)
                     power = power + spectrogram.stem_power(levels)
-            heard = {main: self.front_end.mixed(power)}
-            clips |= self._cut(heard, voice, band)
+            clips |= self._cut({main: self.front_end.mixed(power)}, voice, band)
         return network_input(self.source.streams, clips)

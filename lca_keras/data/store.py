@@ -14,12 +14,7 @@ from lca_keras.base import files
 from lca_keras.base.errors import UserError
 from lca_keras.base.sections import FeatureConfig
 from lca_keras.data.catalogue import Song
-from lca_keras.data.examples import (
-    parse_example,
-    read_record,
-    record_offsets,
-    untuned,
-)
+from lca_keras.data.examples import parse_example, read_record, record_offsets, untuned
 from lca_keras.data.extraction import SongFeatures
 from lca_keras.features.front_end import STEMS, front_end_of
 
@@ -68,10 +63,10 @@ class Record(_Entry):
     @property
     def as_song(self):
         """The `lca_keras.data.catalogue.Song` that the features are of."""
-        files = (self.path, self.vocals_path, self.accompaniment_path)
-        paths = (name and pathlib.Path(name) for name in files)
-        names = (self.artist, self.album, self.song)
-        return Song(*names, *paths, self.accompaniment_artist)
+        given = (self.path, self.vocals_path, self.accompaniment_path)
+        paths = (name and pathlib.Path(name) for name in given)
+        band = self.accompaniment_artist
+        return Song(self.artist, self.album, self.song, *paths, band)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,13 +83,10 @@ class Failure(_Entry):
 
 
 class FeatureStore:
-    """A feature store on disk.
-
-    Args:
-        folder: Folder of the store; it need not be there yet.
-        config: `lca_keras.base.sections.FeatureConfig` that its features must have.
+    """A feature store on disk, in a folder that need not be there yet.
 
     Attributes:
+        config: `lca_keras.base.sections.FeatureConfig` that its features must have.
         front_end: `lca_keras.features.front_end.FrontEnd` that they are of.
         records: Dict from song key to `Record`, songs ready to be read.
         failed: Dict from song key to `Failure`, songs that could not be used.
@@ -106,10 +98,10 @@ class FeatureStore:
 
     def __init__(self, folder, config=None):
         self.folder = pathlib.Path(folder)
+        self._index_path = self.folder / "index.json"
         self.config = config or FeatureConfig()
         self.front_end = front_end_of(self.config)
-        self.records = {}
-        self.failed = {}
+        self.records, self.failed = {}, {}
         self._shards = {}  # Dict from file name to its size and its songs' keys.
         if self._index_path.exists():
             self._read_index()
@@ -123,32 +115,24 @@ class FeatureStore:
 
     @classmethod
     def open(cls, folder):
-        """Opens a store that exists, whatever its feature configuration.
-
-        Raises:
-            StoreError: There is no store, or its index is damaged.
-        """
+        """Opens a store that exists, whatever its feature configuration."""
         folder = pathlib.Path(folder)
         if not (folder / "index.json").exists():
             raise StoreError(
                 f"{folder} is not a feature store (no index.json). "
                 "`python -m pipelines.extract --data PATH --out STORE` makes one."
             )
-        index = read_index(folder)
+        features = _index_of(folder)["features"]
         known = {field.name for field in dataclasses.fields(FeatureConfig)}
-        if unknown := sorted(set(index["features"]) - known):
+        if unknown := sorted(set(features) - known):
             raise StoreError(
                 f"{folder} was written by another release: its features have the "
                 f"settings {', '.join(unknown)}, which are unknown here."
             )
-        return cls(folder, FeatureConfig(**index["features"]))
-
-    @property
-    def _index_path(self):
-        return self.folder / "index.json"
+        return cls(folder, FeatureConfig(**features))
 
     def _read_index(self):
-        index = read_index(self.folder)
+        index = _index_of(self.folder)
         stored, wanted = index["features"], dataclasses.asdict(self.config)
         if stored != wanted:
             changes = [
@@ -204,13 +188,8 @@ class FeatureStore:
         return view
 
     def shard_paths(self):
-        """Returns the shards' paths, in order.
-
-        Raises:
-            StoreError: The store is empty, or a shard is missing or truncated.
-        """
-        damaged = self.damaged_shards()
-        if damaged:
+        """Returns the shards' paths, in order; a `StoreError` if any is damaged."""
+        if damaged := self.damaged_shards():
             raise StoreError(
                 f"{damaged[0]} is missing or truncated. Run `fit` or `evaluate` with "
                 "--data, or `pipelines.extract`, to compute its songs again."
@@ -220,11 +199,7 @@ class FeatureStore:
         return [os.fspath(self.folder / name) for name in self._shards]
 
     def read(self, key):
-        """Features of a song, a `lca_keras.data.extraction.SongFeatures`.
-
-        Raises:
-            StoreError: Its shard cannot be read.
-        """
+        """The `SongFeatures` of a song; a `StoreError` if its shard cannot be read."""
         import tensorflow as tf
 
         name = next(n for n, (_, keys) in self._shards.items() if key in keys)
@@ -241,41 +216,29 @@ class FeatureStore:
         if self.config.source == "stems":
             streams += map(self.front_end.stream, STEMS)
         example = parse_example(serialized, streams)
-        record = self.records[key]
-        return SongFeatures(
-            {stream.name: example[stream.name].numpy() for stream in streams},
-            record.duration,
-            record.content_hash,
-            record.notes,
-            record.passages,
-        )
+        arrays = {stream.name: example[stream.name].numpy() for stream in streams}
+        about = self.records[key]
+        told = (about.duration, about.content_hash, about.notes, about.passages)
+        return SongFeatures(arrays, *told)
 
     def locations(self):
-        """Where the songs' examples lie.
+        """Where the songs' examples lie; a `StoreError` if a shard is damaged.
 
-        Returns:
-            Dict from a shard's path to a dict from song key to (offset, size) of the
-            record, bytes, in the order of the file.
-
-        Raises:
-            StoreError: The store is empty, or a shard is damaged.
+        Dict from a shard's path to a dict from song key to (offset, size) of the
+        record, bytes, in the order of the file.
         """
         found = {}
-        for path, (_, keys) in zip(
-            self.shard_paths(), self._shards.values(), strict=True
-        ):
+        for path, name in zip(self.shard_paths(), self._shards, strict=True):
             try:
                 offsets = record_offsets(path)
-                sizes = np.diff(offsets).tolist()
-                found[path] = dict(
-                    zip(keys, zip(offsets[:-1], sizes, strict=True), strict=True)
-                )
+                places = zip(offsets[:-1], np.diff(offsets).tolist(), strict=True)
+                found[path] = dict(zip(self._shards[name][1], places, strict=True))
             except ValueError as error:
                 raise StoreError(damaged_shards_message([path])) from error
         return found
 
 
-def read_index(folder):
+def _index_of(folder):
     """Reads `index.json` as far as it can be judged without knowing its features."""
     path = folder / "index.json"
     try:

@@ -24,14 +24,8 @@ import numpy as np
 
 from lca_keras.audio.decode import AccessError, AudioError
 from lca_keras.base import console, files
-from lca_keras.data.examples import (
-    parse_example,
-    read_example,
-    to_example,
-    untuned,
-)
+from lca_keras.data.examples import parse_example, read_example, to_example, untuned
 from lca_keras.data.extraction import STATE_SIZE, Extractor, file_state
-from lca_keras.data.sharing import SharedFeatures
 from lca_keras.data.store import (
     FORMAT,
     Failure,
@@ -47,19 +41,12 @@ SONGS_PER_SHARD = 64
 
 @dataclasses.dataclass
 class Plan:
-    """Where an update stands.
+    """Where an update stands: of each song, what is there or that it is pending."""
 
-    Attributes:
-        songs: All songs that the store is to hold.
-        records: Dict from song key to `Record`, features that exist.
-        failed: Dict from song key to `Failure`.
-        parts: Keys of the records whose features are in `parts/`.
-        pending: Songs whose features have to be computed.
-    """
-
-    songs: list
-    records: dict = dataclasses.field(default_factory=dict)
-    failed: dict = dataclasses.field(default_factory=dict)
+    songs: list  # All that the store is to hold.
+    records: dict = dataclasses.field(default_factory=dict)  # From song key.
+    failed: dict = dataclasses.field(default_factory=dict)  # From song key.
+    # Keys of the records whose features are in `parts/`.
     parts: set = dataclasses.field(default_factory=set)
     pending: list = dataclasses.field(default_factory=list)
 
@@ -82,66 +69,76 @@ class Report:
 
 
 def compute_part(folder, song, extractor, shared=None):
-    """Extracts a `Song` into `parts/` of a store's folder.
+    """Extracts a `Song` into `parts/` of a store's folder; a `Record` or `Failure`.
 
     Safe to repeat and to run in many processes: files appear whole, and the same
     song gives the same file. What is among `SharedFeatures` is not computed again.
-
-    Returns:
-        `Record`, or `Failure` if the song holds no usable audio.
-
-    Raises:
-        OSError: The folder cannot be written to, or the disk is full.
     """
     parts = pathlib.Path(folder, "parts")
     parts.mkdir(exist_ok=True)
-    source, path = file_state(song), os.fspath(song.path)
-    digests = extractor.file_digests(song)
+    source, digests = file_state(song), extractor.file_digests(song)
+    # Names and paths, which are named alike in `Song` and `Record`.
+    about = {name: value and os.fspath(value) for name, value in vars(song).items()}
     try:
         extracted = (shared and shared.find(digests)) or extractor.extract(song)
     except AudioError as error:
-        result = Failure(path, source, str(error), isinstance(error, AccessError))
+        passing = isinstance(error, AccessError)
+        result = Failure(about["path"], source, str(error), passing)
     else:
         result = Record(
-            song.artist,
-            song.album,
-            song.song,
-            path,
-            extractor.front_end.frames_of(extracted.arrays),
-            extracted.duration,
-            extracted.content_hash,
-            source,
-            song.vocals_path and os.fspath(song.vocals_path),
-            song.accompaniment_path and os.fspath(song.accompaniment_path),
-            song.accompaniment_artist,
-            extracted.notes,
-            extracted.passages,
-            digests,
+            **about,
+            frames=extractor.front_end.frames_of(extracted.arrays),
+            duration=extracted.duration,
+            content_hash=extracted.content_hash,
+            source=source,
+            notes=extracted.notes,
+            passages=extracted.passages,
+            digests=digests,
         )
         with files.atomic_path(parts / f"{song.key}.npz") as temporary:
             np.savez(temporary, **extracted.arrays)
     kind = "record" if isinstance(result, Record) else "failure"
+    told = {"features": extractor.config.digest, kind: dataclasses.asdict(result)}
     # The JSON comes last: where it is, the song is done.
-    files.write_json(
-        parts / f"{song.key}.json",
-        {"features": extractor.config.digest, kind: dataclasses.asdict(result)},
-    )
+    files.write_json(parts / f"{song.key}.json", told)
     return result
 
 
 def finished_parts(folder):
     """Number of songs that an update under way has finished."""
-    with contextlib.suppress(FileNotFoundError):
-        names = os.listdir(pathlib.Path(folder, "parts"))
-        return sum(name.endswith(".json") and name[0] != "." for name in names)
-    return 0
+    return sum(1 for _ in pathlib.Path(folder, "parts").glob("[!.]*.json"))
+
+
+class SharedFeatures:
+    """Songs' features in several stores, found by the content of the songs' files."""
+
+    def __init__(self, stores):
+        self.found = 0  # Songs, by `find`.
+        self._places = {
+            record.digests: (store, key)
+            for store in stores
+            for key, record in store.records.items()
+            if record.digests
+        }
+
+    def __contains__(self, digests):
+        return digests in self._places
+
+    def find(self, digests):
+        """The `SongFeatures` of files with these hashes, or `None`."""
+        if digests not in self:
+            return None
+        store, key = self._places[digests]
+        try:
+            features = store.read(key)
+        except StoreError:  # Damaged, or renewed by another process.
+            return None
+        self.found += 1
+        return features
 
 
 class WritableStore(FeatureStore):
-    """A feature store that can be changed; made by the first update.
-
-    Args and attributes as for `FeatureStore`.
-    """
+    """A feature store that can be changed; made by the first update."""
 
     @property
     def _parts(self):
@@ -149,11 +146,7 @@ class WritableStore(FeatureStore):
 
     @contextlib.contextmanager
     def locked(self):
-        """Holds the store for an update and brings this object up to date.
-
-        Raises:
-            OSError: The folder cannot be written to.
-        """
+        """Holds the store for an update and brings this object up to date."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with files.lock(self.folder / ".lock"):
             if self._index_path.exists():
@@ -177,12 +170,7 @@ class WritableStore(FeatureStore):
         time and are unchanged are not tried again. `progress` is called with (done,
         total), at the start and after every song.
 
-        Returns:
-            `Report`.
-
-        Raises:
-            OSError: The folder cannot be written to.
-            UserError: What the features need is not there.
+        Returns a `Report`; a `UserError` says what the features need and is not there.
         """
         extractor = extractor or Extractor(self.config)
         with self.locked():
@@ -210,25 +198,18 @@ class WritableStore(FeatureStore):
     def adopt(self, songs, extractor, others):
         """Takes over into `parts/` what other stores have of some songs' files.
 
-        The store has to be locked. Returns the number of songs.
+        The store has to be locked.
         """
         shared = SharedFeatures(self._stores(others))
         for song in songs:
             if extractor.file_digests(song) in shared:
                 compute_part(self.folder, song, extractor, shared)
-        return shared.found
 
     def take_examples(self, examples):
         """Makes the store hold the songs of some serialised records, and only these.
 
-        Args:
-            examples: Iterable of bytes, as `lca_keras.data.examples.to_example` writes.
-
-        Returns:
-            List of song keys, in the order of the records.
-
-        Raises:
-            StoreError: A record of other features.
+        These are bytes, as `lca_keras.data.examples.to_example` writes; returns their
+        songs' keys, in order. A record of other features is a `StoreError`.
         """
         plan, keys = Plan([]), []
         with self.locked():
@@ -274,9 +255,8 @@ class WritableStore(FeatureStore):
         Vocals that the `Extractor` is to keep and that are not there make a song
         pending; so does, with `again`, a failure to read it.
         """
-        lost = {
-            key for path in self.damaged_shards() for key in self._shards[path.name][1]
-        }
+        damaged = self.damaged_shards()
+        lost = {key for path in damaged for key in self._shards[path.name][1]}
         plan = Plan(songs)
         for song in songs:
             source, path = file_state(song), os.fspath(song.path)
@@ -293,9 +273,9 @@ class WritableStore(FeatureStore):
             elif song.key not in lost and (
                 old := _confirmed(self.records.get(song.key), song, source, extractor)
             ):
-                plan.records[song.key] = _as_named(old, song)
+                plan.records[song.key] = old
             elif isinstance(part, Record):
-                plan.records[song.key] = _as_named(part, song)
+                plan.records[song.key] = part
                 plan.parts.add(song.key)
             else:
                 plan.pending.append(song)
@@ -307,28 +287,20 @@ class WritableStore(FeatureStore):
             part = files.read_json(self._parts / f"{song.key}.json")
             if part["features"] != self.config.digest:
                 return None
-            if "failure" in part:
-                failure = Failure.from_json(part["failure"])
-            else:
+            if "record" in part:
                 record = Record.from_json(part["record"])
                 return _confirmed(record, song, source, extractor)
+            failure = Failure.from_json(part["failure"])
+            same = (failure.source, failure.path) == (source, str(song.path))
+            return failure if same else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        same = (failure.source, failure.path) == (source, str(song.path))
-        return failure if same else None
 
     def write_shard(self, number, count, records, parts):
-        """Writes a shard unless it is there; safe to repeat.
+        """Writes a shard, if it is not there; returns whether. Safe to repeat.
 
-        Args:
-            number: Int, the shard.
-            count: Int, number of shards.
-            records: Dict from song key to `Record`, the songs of the shard, sorted.
-            parts: Set with the keys of those whose features are in `parts/`; those of
-                the others are in the shards that the index names.
-
-        Returns:
-            Whether it was not there.
+        `records` of its songs are sorted by key. The features of those in `parts` are
+        in `parts/`, of the others in the shards that the index names.
 
         Raises:
             StoreError: An old shard cannot be read, or the disk is full.
@@ -341,10 +313,11 @@ class WritableStore(FeatureStore):
         console.quiet_tensorflow()
         import tensorflow as tf
 
-        missing = set(records) - parts
-        numbers = {shard_of(key, len(self._shards)) for key in missing}
-        kept = {}
-        for old in [self.folder / n for n in self._shards if _number(n) in numbers]:
+        missing, kept = set(records) - parts, {}
+        for name, (_, keys) in self._shards.items():
+            if missing.isdisjoint(keys):
+                continue
+            old = self.folder / name
             try:
                 for example in untuned(tf.data.TFRecordDataset(os.fspath(old))):
                     key = parse_example(example)["key"].numpy().decode()
@@ -385,30 +358,23 @@ class WritableStore(FeatureStore):
                 f"none of {len(plan.songs)} songs can be used any more, the first is "
                 f"{failure.path}: {failure.reason}. {self.folder} is left as it was."
             )
-        for number, records in enumerate(_by_shard(plan)):
-            self.write_shard(number, plan.num_shards, records, plan.parts)
-        lost = bool(self.damaged_shards())
-        if (plan.records, plan.failed) == (self.records, self.failed) and not lost:
-            self._remove_leftovers()
-            return
-        shards = {}
-        for number, records in enumerate(_by_shard(plan)):
-            name = shard_name(number, plan.num_shards, records)
-            shards[name] = {
-                "size": size_of(self.folder / name),
-                "records": {k: dataclasses.asdict(r) for k, r in records.items()},
-            }
-        failures = {k: dataclasses.asdict(plan.failed[k]) for k in sorted(plan.failed)}
-        self._write_index(shards, failures)
-        self.records, self.failed = plan.records, plan.failed
-        self._shards = {
-            name: (shard["size"], list(shard["records"]))
-            for name, shard in shards.items()
-        }
-        self._remove_leftovers()
-
-    def _remove_leftovers(self):
-        """Deletes what the index does not name."""
+        count, failed = plan.num_shards, plan.failed
+        by_shard = [{} for _ in range(count)]
+        for key in sorted(plan.records):
+            by_shard[shard_of(key, count)][key] = plan.records[key]
+        for number, records in enumerate(by_shard):
+            self.write_shard(number, count, records, plan.parts)
+        same = (plan.records, failed) == (self.records, self.failed)
+        if not same or self.damaged_shards():
+            shards = {}
+            for number, records in enumerate(by_shard):
+                name = shard_name(number, count, records)
+                rows = {key: dataclasses.asdict(r) for key, r in records.items()}
+                shards[name] = {"size": size_of(self.folder / name), "records": rows}
+            failures = {key: dataclasses.asdict(failed[key]) for key in sorted(failed)}
+            self._write_index(shards, failures)
+            self._read_index()
+        # Deletes what the index does not name.
         for path in self.folder.glob("*songs-*.tfrecord"):  # Temporary ones too.
             if path.name not in self._shards:
                 path.unlink()
@@ -416,15 +382,9 @@ class WritableStore(FeatureStore):
         shutil.rmtree(self._parts, ignore_errors=True)
 
     def _write_index(self, shards, failures):
-        files.write_json(
-            self._index_path,
-            {
-                "format": FORMAT,
-                "features": dataclasses.asdict(self.config),
-                "shards": shards,
-                "failures": failures,
-            },
-        )
+        index = {"format": FORMAT, "features": dataclasses.asdict(self.config)}
+        index |= {"shards": shards, "failures": failures}
+        files.write_json(self._index_path, index)
 
 
 def _confirmed(record, song, source, extractor):
@@ -435,27 +395,15 @@ def _confirmed(record, song, source, extractor):
     """
     if record is None or record.path != os.fspath(song.path):
         return None
-    if record.source == source:
-        return record
-    sizes = record.source[::STATE_SIZE], source[::STATE_SIZE]
-    if sizes[0] != sizes[1] or not record.digests:
-        return None
-    if record.digests != extractor.file_digests(song):
-        return None
-    return dataclasses.replace(record, source=source)
-
-
-def _as_named(record, song):
-    """A record with what the corpus says of the song now and no feature hangs on."""
-    return dataclasses.replace(record, accompaniment_artist=song.accompaniment_artist)
-
-
-def _by_shard(plan):
-    """The records of every shard, sorted by key."""
-    shards = [{} for _ in range(plan.num_shards)]
-    for key in sorted(plan.records):
-        shards[shard_of(key, plan.num_shards)][key] = plan.records[key]
-    return shards
+    if record.source != source:
+        same_sizes = record.source[::STATE_SIZE] == source[::STATE_SIZE]
+        if not (same_sizes and record.digests):
+            return None
+        if record.digests != extractor.file_digests(song):
+            return None
+    # The corpus may say another artist now, on whom no feature hangs.
+    band = song.accompaniment_artist
+    return dataclasses.replace(record, source=source, accompaniment_artist=band)
 
 
 def shard_name(number, count, records):
@@ -468,7 +416,3 @@ def shard_name(number, count, records):
 def shard_of(key, count):
     """Number of the shard, of `count`, that a song belongs to."""
     return int(key[:8], 16) % count
-
-
-def _number(name):
-    return int(name.split("-")[1])

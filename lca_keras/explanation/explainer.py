@@ -10,9 +10,8 @@ import numpy as np
 from lca_keras.base import files, metrics
 from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
-from lca_keras.data import hearing
 from lca_keras.data.catalogue import Song
-from lca_keras.data.extraction import Extractor, has_stem
+from lca_keras.data.extraction import Extractor, has_stem, hear
 from lca_keras.explanation import saliency
 from lca_keras.exports import versions
 from lca_keras.exports.versions import METADATA
@@ -182,7 +181,7 @@ class Explainer:
             )
         song = self._song(path, vocals, accompaniment)
         config = self._config
-        heard = hearing.hear(self._extractor, config, song)
+        heard = hear(self._extractor, config, song)
         clips = network_input(config.streams, heard.clips())
         probabilities = self._network.predict(clips, _CLIPS_AT_ONCE, verbose=0)
         singer = self.artists[metrics.vote(probabilities)]

@@ -18,25 +18,17 @@ STEMS = ("vocals", "accompaniment")
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """One of the arrays that a front end makes of sound.
+    """One of the arrays that a front end makes of sound."""
 
-    Attributes:
-        name: String, that of the network's input too.
-        shape: Tuple of ints, with `None` in the place of frames: `(128, None, 1)`.
-        dtype: String, in which it is stored; float16 keeps decibels to 0.03. Networks
-            get float32.
-        hop: Int, samples from one frame to the next.
-        centred: Whether the first frame lies at the beginning of the sound and the last
-            one at its end, so that n hops have n + 1 frames.
-        in_graph: Whether the front end's layer computes it; otherwise whoever asks a
-            model brings it along.
-    """
-
-    name: str
-    shape: tuple
+    name: str  # That of the network's input too.
+    shape: tuple  # With `None` in the place of frames: `(128, None, 1)`.
+    # In which it is stored; float16 keeps decibels to 0.03. Networks get float32.
     dtype: str = "float16"
-    hop: int = 512
+    hop: int = 512  # Samples from one frame to the next.
+    # Whether the first frame lies at the beginning of the sound and the last one at its
+    # end, so that n hops have n + 1 frames.
     centred: bool = True
+    # Whether the front end's layer computes it, or whoever asks a model brings it.
     in_graph: bool = True
 
     @property
@@ -99,10 +91,9 @@ class FrontEnd(abc.ABC):
     def layer(self):
         """The same inside a graph, or `None` if it cannot be.
 
-        Returns:
-            Function of float32 `(songs, samples)` and int32 `(songs,)`, the samples of
-            each, that gives a dict of the streams that are `in_graph`, float32 with a
-            batch axis; frames after a song's own hold nothing.
+        It is a function of float32 `(songs, samples)` and int32 `(songs,)`, the samples
+        of each, that gives a dict of the streams that are `in_graph`, float32 with a
+        batch axis; frames after a song's own hold nothing.
         """
         return None
 
@@ -115,17 +106,9 @@ class FrontEnd(abc.ABC):
         self.require_mixing("mixing")
 
     def mixed_clips(self, power, loudest):
-        """The same of a batch of clips, inside a graph.
+        """The same of float32 clips `(clips, …)`, inside a graph.
 
-        Args:
-            power: Float32 tensor `(clips, …)`.
-            loudest: Float32 tensor `(clips,)`, the song's highest power for each.
-
-        Returns:
-            Float32 tensor like `power`.
-
-        Raises:
-            UserError: `mixes_powers` is false.
+        `loudest`, float32 `(clips,)`, is the highest power of each clip's song.
         """
         self.require_mixing("mixing")
 
@@ -169,30 +152,17 @@ class FrontEnd(abc.ABC):
         return stream.sized(self.frames_in(stream, clip_frames))
 
     def starts(self, frames, clip_frames, hop_frames=None):
-        """Where full clips begin.
+        """Where full clips begin, float array `(clips,)`, seconds of sound.
 
-        Args:
-            frames: Int, frames of the first stream.
-            clip_frames: Int, those of a clip.
-            hop_frames: Optional int, from one clip to the next; without it clips don't
-                overlap.
-
-        Returns:
-            Float array `(clips,)`, seconds of sound.
+        `hop_frames` are from one clip to the next; without it clips don't overlap.
         """
         last = frames - clip_frames + 1
         return np.arange(0, last, hop_frames or clip_frames) / self.frame_rate
 
     def cut(self, arrays, starts, clip_frames):
-        """Cuts clips from what is heard of a whole song.
+        """Clips that begin at `starts`, seconds of sound, of what `frames` gives.
 
-        Args:
-            arrays: Dict from stream to array, as `frames` gives it.
-            starts: Float array, seconds of sound.
-            clip_frames: Int, frames of a clip.
-
-        Returns:
-            Dict from stream to float32 `(clips, …)`.
+        Dict from stream to float32 `(clips, …)`.
         """
         samples = np.round(np.asarray(starts) * self.sample_rate).astype(int)
         clips = {}
@@ -232,12 +202,7 @@ def front_end_of(features):
 
 
 def network_input(streams, arrays):
-    """What a network takes that hears these streams: an array, or a dict of several.
-
-    Args:
-        streams: Names of the streams.
-        arrays: Dict from stream to array or tensor, `(clips, …)`.
-    """
+    """What a network takes that hears these streams: an array, or a dict of several."""
     if len(streams) == 1:
         return arrays[streams[0]]
     return {name: arrays[name] for name in streams}

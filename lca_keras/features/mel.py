@@ -8,8 +8,6 @@ from lca_keras.features import spectrogram
 from lca_keras.features.front_end import STEMS, FrontEnd, Stream
 
 MEL, MELODY = "mel_spectrogram", "melody"
-# Decibels of the power spectrogram that the softest sound lies below the loudest one.
-_MOST_RANGE_DB = 60.0
 
 
 def front_end(config):
@@ -18,11 +16,7 @@ def front_end(config):
 
 
 class MelFrontEnd(FrontEnd):
-    """Log mel-spectrograms; see `lca_keras.features.spectrogram`.
-
-    Args:
-        config: `lca_keras.base.config.FeatureConfig`.
-    """
+    """Log mel-spectrograms; see `lca_keras.features.spectrogram`."""
 
     mixes_powers = True
     signature = "mel"
@@ -35,7 +29,7 @@ class MelFrontEnd(FrontEnd):
         self.streams = (Stream(MEL, shape, "float16", config.hop_length),)
         # What is softer lies at the bottom of the spectrogram's range.
         heard = config.top_db * 10 / spectrogram.decibel_scale(config)
-        self.range_db = min(heard, _MOST_RANGE_DB)
+        self.range_db = min(heard, self.range_db)
 
     @functools.cached_property
     def frequencies(self):
@@ -78,8 +72,7 @@ class MelodyFrontEnd(MelFrontEnd):
     def __init__(self, config):
         super().__init__(config)
         hop, shape = config.hop_length, self.main.shape
-        melody = Stream(MELODY, shape, "uint8", hop, in_graph=False)
-        self.streams = (*self.streams, melody)
+        self.streams += (Stream(MELODY, shape, "uint8", hop, in_graph=False),)
 
     def frames(self, sound, stems=None, threads=None):
         """See `FrontEnd`. The melody is that of the vocals where these are given."""

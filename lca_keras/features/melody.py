@@ -19,7 +19,7 @@ UNVOICED = -1
 
 
 def melody_bands(samples, config, threads=None):
-    """Tracks the melody of a song on the frames of its mel-spectrogram.
+    """The mel band of the pitch of each frame, int16, -1 where nothing is sung.
 
     The pitch is quantised to the bands of the spectrogram, as in CRNNM, so that the
     contour and the spectrogram share both axes.
@@ -28,9 +28,6 @@ def melody_bands(samples, config, threads=None):
         samples: Float32 array `(samples,)` at `config.sample_rate`.
         config: `lca_keras.base.config.FeatureConfig`; `melody` names the tracker.
         threads: Optional int, threads of CREPE's network.
-
-    Returns:
-        Int16 array `(frames,)`: the mel band of the pitch, -1 where nothing is sung.
 
     Raises:
         UserError: The tracker is not installed.
@@ -46,10 +43,18 @@ def melody_bands(samples, config, threads=None):
     if not samples.any():
         return np.full(frames, UNVOICED, "int16")
     if config.melody == "pyin":
-        pitch = _pyin(samples, config)[:frames]
+        pitch, _, _ = librosa.pyin(
+            samples,
+            fmin=FMIN,
+            fmax=FMAX,
+            sr=config.sample_rate,
+            frame_length=config.n_fft,
+            hop_length=config.hop_length,
+            fill_na=0.0,
+        )
     else:
-        pitch = _crepe(samples, config, threads)[:frames]
-    pitch = np.pad(pitch, (0, frames - len(pitch)))
+        pitch = _crepe(samples, config, threads)
+    pitch = np.pad(pitch[:frames], (0, max(0, frames - len(pitch))))
     loudness = librosa.feature.rms(
         y=samples, frame_length=config.n_fft, hop_length=config.hop_length
     )[0, :frames]
@@ -62,35 +67,11 @@ def melody_bands(samples, config, threads=None):
 
 
 def contour(bands, mel_bins):
-    """Writes a melody as an image.
+    """What `melody_bands` gives as an image, float32 `(mel_bins, frames)`, one-hot.
 
-    Args:
-        bands: Int array `(frames,)` as `melody_bands` gives.
-        mel_bins: Int.
-
-    Returns:
-        Float32 array `(mel_bins, frames)`, one-hot; unvoiced frames are all zero.
+    Unvoiced frames are all zero.
     """
-    image = np.zeros((mel_bins, len(bands)), "float32")
-    voiced = np.flatnonzero(np.asarray(bands) >= 0)
-    image[np.asarray(bands)[voiced], voiced] = 1.0
-    return image
-
-
-def _pyin(samples, config):
-    """Pitch in Hz by probabilistic YIN, 0 where unvoiced."""
-    import librosa
-
-    pitch, _, _ = librosa.pyin(
-        samples,
-        fmin=FMIN,
-        fmax=FMAX,
-        sr=config.sample_rate,
-        frame_length=config.n_fft,
-        hop_length=config.hop_length,
-        fill_na=0.0,
-    )
-    return pitch
+    return (np.arange(mel_bins)[:, None] == bands).astype("float32")
 
 
 def require_crepe():

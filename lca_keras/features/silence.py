@@ -11,9 +11,9 @@ import numpy as np
 
 from lca_keras.audio.decode import Sound
 
-BLOCK_SECONDS, _PAUSE_SECONDS = 0.032, 1.0
-# Blocks of the shortest pause.
-_PAUSE = round(_PAUSE_SECONDS / BLOCK_SECONDS)
+BLOCK_SECONDS = 0.032
+# Blocks of the shortest pause, a second.
+_PAUSE = round(1.0 / BLOCK_SECONDS)
 
 
 def block_size(sample_rate):
@@ -22,49 +22,37 @@ def block_size(sample_rate):
 
 
 def passages(sound, range_db):
-    """The passages of a song that hold sound.
-
-    Args:
-        sound: `lca_keras.audio.decode.Sound`.
-        range_db: Float, decibels below the loudest block from which on a block is
-            silent.
+    """The passages of a `Sound` within `range_db` decibels of its loudest block.
 
     Returns:
         Tuple of floats, seconds: each passage's beginning and its end. None of a song
         whose samples are all the same.
     """
     size = block_size(sound.sample_rate)
-    powers = np.concatenate([_powers(blocks) for blocks in _blocks(sound, size)])
-    edges = np.diff(kept_blocks(powers, range_db), prepend=False, append=False)
-    bounds = np.flatnonzero(edges) * size
+    powers = np.concatenate([*_powers(sound, size)])
+    sounding = powers > powers.max(initial=0.0) * 10 ** (-range_db / 10)
+    kept = np.ones(len(powers), bool)
+    for first, end in _edges(~sounding).reshape(-1, 2):
+        kept[first:end] = end - first < _PAUSE and first > 0 and end < len(powers)
+    bounds = _edges(kept) * size
     bounds[bounds == len(powers) * size] = sound.size
     return tuple((bounds / sound.sample_rate).tolist())
 
 
-def kept_blocks(powers, range_db):
-    """Bool array `(blocks,)`, which are left once silence is cut out."""
-    sounding = powers > powers.max(initial=0.0) * 10 ** (-range_db / 10)
-    kept = np.ones(len(powers), bool)
-    edges = np.flatnonzero(np.diff(~sounding, prepend=False, append=False))
-    for first, end in edges.reshape(-1, 2):
-        kept[first:end] = end - first < _PAUSE and first > 0 and end < len(powers)
-    return kept
+def _edges(blocks):
+    return np.flatnonzero(np.diff(blocks, prepend=False, append=False))
 
 
-def _powers(blocks):
-    moved = blocks - blocks.mean(axis=1, keepdims=True)
-    return np.einsum("bn,bn->b", moved, moved)
-
-
-def _blocks(pieces, size):
-    """Yields arrays `(blocks, size)` of samples that come in pieces."""
+def _powers(pieces, size):
+    """Yields the powers of the blocks of samples that come in pieces."""
     rest = np.zeros(0, "float32")
+    yield rest
     for piece in pieces:
         piece = np.concatenate([rest, piece]) if rest.size else piece
-        whole = piece.size - piece.size % size
-        yield piece[:whole].reshape(-1, size)
-        rest = piece[whole:]
-    yield rest[:0].reshape(0, size)
+        blocks = piece[: piece.size - piece.size % size].reshape(-1, size)
+        rest = piece[blocks.size :]
+        moved = blocks - blocks.mean(axis=1, keepdims=True)
+        yield np.einsum("bn,bn->b", moved, moved)
 
 
 class Passages(Sound):
@@ -95,15 +83,7 @@ def seconds(kept):
 
 
 def song_seconds(kept, times):
-    """Where in a song moments of its sound lie.
-
-    Args:
-        kept: `passages` of the song.
-        times: Float array, seconds of sound.
-
-    Returns:
-        Float array, seconds of the song.
-    """
+    """Where in a song, of these `passages`, moments of its sound lie; all seconds."""
     bounds = np.reshape(kept, (-1, 2))
     begins = np.cumsum([0.0, *np.diff(bounds)[:-1, 0]])
     # A microsecond: seconds are rounded.
@@ -121,8 +101,6 @@ def cut_in_graph(waveform, lengths, sample_rate, range_db):
         waveform: Float32 tensor `(songs, samples)`, finite; what follows a song is
             zero.
         lengths: Int32 tensor `(songs,)`, samples of each.
-        sample_rate: Int.
-        range_db: Float.
 
     Returns:
         Float32 tensor `(songs, samples)`, each song's sound and then its silence; int32

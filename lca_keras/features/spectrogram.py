@@ -49,33 +49,20 @@ _LINEAR, _CORNER, _LOG_STEP = 200 / 3, 15.0, np.log(6.4) / 27
 
 
 def hertz_at(places, config):
-    """Frequencies, Hz, of places on the mel scale.
-
-    Args:
-        places: Float array: 0 is `fmin`, 1 the centre of the first band, and so on.
-        config: `lca_keras.base.config.FeatureConfig`.
-    """
-    low, high = _hertz_to_mel([config.fmin, config.fmax])
-    step = (high - low) / (config.mel_bins + 1)
-    return _mel_to_hertz(np.asarray(places) * step + low)
-
-
-def _hertz_to_mel(hertz):
-    linear = np.asarray(hertz) / _LINEAR
+    """Hz of places on the mel scale: 0 is `fmin`, 1 the centre of the first band."""
+    linear = np.array([config.fmin, config.fmax]) / _LINEAR
     above = np.log(np.maximum(linear, _CORNER) / _CORNER) / _LOG_STEP
-    return np.minimum(linear, _CORNER) + above
-
-
-def _mel_to_hertz(mel):
+    low, high = np.minimum(linear, _CORNER) + above
+    step = (high - low) / (config.mel_bins + 1)
+    mel = np.asarray(places) * step + low
     above = np.exp(_LOG_STEP * np.maximum(mel - _CORNER, 0))
     return _LINEAR * np.minimum(mel, _CORNER) * above
 
 
 def hann_window(length):
     """Periodic Hann window, float32."""
-    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)).astype(
-        "float32"
-    )
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+    return window.astype("float32")
 
 
 def decibel_scale(config):
@@ -89,7 +76,6 @@ def mel_spectrogram(samples, config):
     Args:
         samples: Float array `(samples,)` at `config.sample_rate`, or a collection of
             such arrays, a long song in pieces.
-        config: `lca_keras.base.config.FeatureConfig`.
 
     Returns:
         Float32 array `(mel_bins, frames)`, decibels, at most `config.top_db` below
@@ -110,12 +96,9 @@ def to_decibels(power, config):
 
 
 def decibels_of(power, loudest, config):
-    """The same for a batch of clips, inside a graph.
+    """The same for a batch of clips `(clips, …)`, inside a graph, without the level.
 
-    Args:
-        power: Float32 tensor `(clips, …)`.
-        loudest: Float32 tensor `(clips,)`, the highest power of each clip's song.
-        config: `lca_keras.base.config.FeatureConfig`.
+    `loudest`, float32 `(clips,)`, is the highest power of each clip's song.
     """
     from keras import ops
 
@@ -144,12 +127,7 @@ def stem_levels(power):
 
     Decibels of power, `10 log10`, whatever the configuration, and nothing is cut off
     below the song's maximum: what is silent here may be added to something that is not.
-
-    Args:
-        power: Float array, as `mel_power` gives it.
-
-    Returns:
-        Float16 array of the same shape; rounding is within 0.03 dB.
+    In float16, whose rounding is within 0.03 dB.
     """
     return (10 * np.log10(np.maximum(power, STEM_FLOOR))).astype("float16")
 
@@ -169,8 +147,10 @@ def mel_power(samples, config):
         samples = _without_offset(samples)
     window, filters = hann_window(config.n_fft), mel_filters(config)
     mel = []
-    for frames in _frames(samples, config):
-        spectrum = scipy.fft.rfft(frames * window, axis=-1)
+    for piece in _chunks(samples, config):
+        windows = np.lib.stride_tricks.sliding_window_view(piece, config.n_fft)
+        frames = windows[:: config.hop_length] * window
+        spectrum = scipy.fft.rfft(frames, axis=-1)
         power = spectrum.real**2 + spectrum.imag**2
         mel.append(filters @ power.T)
     return np.concatenate(mel, axis=1)
@@ -188,8 +168,8 @@ def _without_offset(pieces):
         yield piece - mean
 
 
-def _frames(pieces, config):
-    """Yields arrays `(frames, n_fft)`, the windows of a whole song, centred.
+def _chunks(pieces, config):
+    """Yields samples of a whole song, padded, `_CHUNK_FRAMES` windows at a time.
 
     However it comes in pieces, they are the same: the last bits of matrix products
     depend on their size.
@@ -200,12 +180,7 @@ def _frames(pieces, config):
     for piece in itertools.chain(pieces, [np.zeros(half)]):
         waiting = np.concatenate([waiting, np.asarray(piece, "float32")])
         while len(waiting) >= needed:
-            yield _windows(waiting[:needed], config)
+            yield waiting[:needed]
             waiting = waiting[_CHUNK_FRAMES * hop :]
     if len(waiting) >= config.n_fft:
-        yield _windows(waiting, config)
-
-
-def _windows(samples, config):
-    windows = np.lib.stride_tricks.sliding_window_view(samples, config.n_fft)
-    return windows[:: config.hop_length]
+        yield waiting

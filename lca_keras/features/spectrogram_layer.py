@@ -3,7 +3,6 @@
 import dataclasses
 
 import keras
-import numpy as np
 from keras import ops
 
 from lca_keras.base.sections import FeatureConfig
@@ -45,17 +44,16 @@ class LogMelSpectrogram(keras.layers.Layer):
     def call(self, inputs, lengths=None):
         """Computes the features; see the class."""
         config = self.feature_config
-        count = ops.shape(inputs)[1]
-        inside = None
+        size = count = ops.shape(inputs)[1]
         if lengths is not None:
             lengths = ops.cast(lengths, "int32")[:, None]
+            size = ops.maximum(lengths, 1)
             inside = ops.arange(count, dtype="int32") < lengths
             inputs = ops.where(inside, inputs, 0.0)
         if config.level != "none":
-            size = count if lengths is None else ops.maximum(lengths, 1)
             total = ops.sum(inputs, axis=1, keepdims=True)
             inputs = inputs - total / ops.cast(size, inputs.dtype)
-            if inside is not None:
+            if lengths is not None:
                 inputs = ops.where(inside, inputs, 0.0)
         mel = self._power(inputs)
         if lengths is not None:
@@ -64,10 +62,7 @@ class LogMelSpectrogram(keras.layers.Layer):
             mel = ops.where(theirs[..., None], mel, 0.0)
         if config.level != "none":
             mel = mel * self._gain(mel)
-        scale = np.float32(spectrogram.decibel_scale(config) / np.log(10.0))
-        decibels = scale * ops.log(ops.maximum(mel, spectrogram.FLOOR))
-        loudest = ops.max(decibels, axis=(1, 2), keepdims=True)
-        decibels = ops.maximum(decibels, loudest - config.top_db)
+        decibels = spectrogram.decibels_of(mel, ops.max(mel, axis=(1, 2)), config)
         return ops.transpose(decibels, (0, 2, 1))[..., None]
 
     def _power(self, inputs):
@@ -124,6 +119,5 @@ class LogMelSpectrogram(keras.layers.Layer):
 
     def get_config(self):
         """Returns the constructor's arguments."""
-        config = super().get_config()
-        config.update({"feature_config": dataclasses.asdict(self.feature_config)})
-        return config
+        features = dataclasses.asdict(self.feature_config)
+        return {**super().get_config(), "feature_config": features}

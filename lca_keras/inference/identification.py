@@ -15,9 +15,8 @@ from lca_keras.audio.decode import AudioError
 from lca_keras.base import files
 from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
-from lca_keras.data import hearing
 from lca_keras.data.catalogue import Song
-from lca_keras.data.extraction import Extractor
+from lca_keras.data.extraction import Extractor, hear
 from lca_keras.exports import integrity, tflite_file, versions
 from lca_keras.exports.versions import METADATA
 from lca_keras.features import spectrogram
@@ -190,7 +189,7 @@ class Identifier:
                 f"`overlap` must be in [0, 1). Received: overlap={overlap}"
             )
         song = Song("", "", "", path, vocals_path)
-        return hearing.hear(self._extractor, self._config, song, overlap)
+        return hear(self._extractor, self._config, song, overlap)
 
     def check(self, vocals):
         """Raises early if vocals have to be separated and cannot be.
