@@ -18,7 +18,6 @@ from lca_keras.studies.results import Column, Table
 from lca_keras.studies.study import OwnCorpora
 from lca_keras.studies.subjects import sounds, ways
 from lca_keras.voices import strangers
-from lca_keras.voices.detector import VOICED
 
 STRANGERS = 5
 # Songs that somebody is enrolled by.
@@ -218,15 +217,9 @@ def _enrolled(gallery, heard, temperature, strange, trained, everyone):
     with all artists, `before` and `after` those of known singers on their test songs.
     """
     rng = np.random.default_rng(trained.config.train.seed)
-    songs = heard["strange", "train"]
-    groups, labels = songs.predictions.songs.values(), songs.predictions.labels
     closed = extended = dataclasses.replace(gallery, threshold=-1.0)
     for number, name in enumerate(strange):
-        own = [clips for clips in groups if labels[clips[0]] == number]
-        prints = []
-        for place in rng.permutation(len(own))[:ENROLLED_BY]:
-            voiced = own[place][songs.voice[own[place]] >= VOICED]
-            prints.append(songs.voiceprints[voiced].mean(axis=0))
+        prints = voiceprints_of(heard["strange", "train"], number, rng)
         extended = extended.with_singer(name, prints)
 
     def named(gallery, one, offset=0):
@@ -249,6 +242,18 @@ def _enrolled(gallery, heard, temperature, strange, trained, everyone):
         "before": _f1(*before, known),
         "after": _f1(*after, known),
     }
+
+
+def voiceprints_of(clips, label, rng):
+    """Mean voiceprints of a few songs in `DescribedClips` by the singer with a label.
+
+    Of clips with voice alone. Songs without any are not drawn: with one NaN in a
+    gallery, every song is nearest to that.
+    """
+    labels = clips.predictions.labels
+    own = [song for song in clips.songs if labels[song[0]] == label]
+    drawn = rng.permutation(len(own))[:ENROLLED_BY]
+    return [clips.voiceprints[own[place]].mean(axis=0) for place in drawn]
 
 
 def _f1(truth, said, classes):
