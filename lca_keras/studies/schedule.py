@@ -5,8 +5,10 @@ import dataclasses
 import functools
 import multiprocessing
 import os
+import sys
 import threading
 import time
+import traceback
 
 from lca_keras.base import console, files, processes
 from lca_keras.workflow import cells
@@ -169,4 +171,8 @@ def _help(parent, log, function, arguments):
         console.stderr_to(log),
         contextlib.suppress(KeyboardInterrupt),
     ):
-        function(*arguments)
+        try:
+            function(*arguments)
+        except Exception:  # Raised on, it would be told on the screen, not in the log.
+            traceback.print_exc()
+            sys.exit(1)
