@@ -104,8 +104,7 @@ class Laboratory:
     """The trainings of a `DataSource` in an experiment's folder, `out`."""
 
     def __init__(self, out, source, observer=None):
-        self.out = pathlib.Path(out)
-        self.source = source
+        self.out, self.source = pathlib.Path(out), source
         self._observer = observer or Observer()
         self._corpora, self._divisions = {}, {}
 

@@ -18,9 +18,7 @@ class Listening:
     """
 
     def __init__(self, place, laboratories, **about):
-        self.place = place
-        self.laboratories = laboratories
-        self._about = about
+        self.place, self.laboratories, self._about = place, laboratories, about
 
     def cell(self, trained):
         """The arguments of `lca_keras.workflow.cells.cell` for a `Trained`."""

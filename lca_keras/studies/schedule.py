@@ -13,8 +13,6 @@ import traceback
 from lca_keras.base import console, files, processes
 from lca_keras.workflow import cells
 
-_POLL_SECONDS = 1.0
-
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -148,7 +146,7 @@ def _told_again_and_again(progress, state):
     ended = threading.Event()
 
     def watch():
-        while not ended.wait(_POLL_SECONDS):
+        while not ended.wait(1.0):
             progress(*state())
 
     progress(*state())

@@ -90,10 +90,8 @@ class Confounding(OwnCorpora):
             row = {"confounding": value, "variant": variant}
             for bands, levels in by_bands.items():
                 row |= scores.prefixed(bands, levels)
-            for name, baseline in (
-                ("minus_none", "none"),
-                ("minus_without_lca", without_lca(variant)),
-            ):
+            plain = {"minus_none": "none", "minus_without_lca": without_lca(variant)}
+            for name, baseline in plain.items():
                 if baseline != variant and (value, baseline) in scored:
                     other = scored[value, baseline]["other"]["songs"]
                     lead = scores.Lead.of(by_bands["other"]["songs"], other)

@@ -264,10 +264,8 @@ def noisy_copies(out, songs, root, parts_file, artist, band, snr_db, progress=No
     tested = [song for song in songs if part_of[song.key] == "test"]
     others = sorted({song.artist for song in songs} - {artist})
     made = {}
-    for name, chosen, artists in (
-        ("biased", songs, [artist]),
-        ("noised", tested, others),
-    ):
+    both = (("biased", songs, [artist]), ("noised", tested, others))
+    for name, chosen, artists in both:
         folder = pathlib.Path(out, "corpora", name)
         made[name] = folder / "manifest.csv"
         if (folder / "bias.json").exists():

@@ -128,20 +128,19 @@ def _table(results, note):
     for (value, variant), of_seeds in results.items():
         told = functools.partial(scores.over_seeds, of_seeds, kind=_Draws)
         f1 = told("enrolled")
-        rows.append(
-            {
-                "confounding": value,
-                "variant": variant,
-                **scores.prefixed("auroc", told("scores", ways.CHOSEN)),
-                "known_rejected": told("known", "unknown"),
-                "strange_rejected": told("strange", "unknown"),
-                "sounds": _Draws([min(each["sounds"].values()) for each in of_seeds]),
-                "enrolled": f1.pop("new"),
-                **f1,
-                **told("duets"),
-                **{f"not named: {kind}": v for kind, v in told("sounds").items()},
-            }
-        )
+        row = {
+            "confounding": value,
+            "variant": variant,
+            **scores.prefixed("auroc", told("scores", ways.CHOSEN)),
+            "known_rejected": told("known", "unknown"),
+            "strange_rejected": told("strange", "unknown"),
+            "sounds": _Draws([min(each["sounds"].values()) for each in of_seeds]),
+            "enrolled": f1.pop("new"),
+            **f1,
+            **told("duets"),
+            **{f"not named: {kind}": v for kind, v in told("sounds").items()},
+        }
+        rows.append(row)
     return Table.of("openset", "Nobody of these", columns, rows, note)
 
 
