@@ -48,11 +48,13 @@ class Figure1(Study):
         if self.variants is None:
             self.variants = [v for v in VARIANTS if stems or "remix" not in v]
             if not stems:
-                said = "Remixing is left out: the songs have no vocals_path. Give "
-                self.notes.append(f"{said}--separator.")
+                self.notes.append(
+                    "Remixing is left out: the songs have no vocals_path. Give "
+                    "--separator."
+                )
         self.config = self.configuration(self.split_file, stems)
         self.source = dataclasses.replace(source, separator=self.separator_folder)
-        noise = {"artist": self.artist, "band": [*self.band], "snr_db": args.snr_db}
+        noise = {"artist": self.artist, "band": list(self.band), "snr_db": args.snr_db}
         self.settings = self.settings_of(source, variants=self.variants, **noise)
 
     def _five_artists(self):
