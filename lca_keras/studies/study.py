@@ -50,8 +50,7 @@ class Study(abc.ABC):
     def show(self, trained, found):
         """What comes of it: `tables`, `pictures` and `notes` of a `Result`, a dict.
 
-        `trained` has a `Trained` by the names of `trainings`, `found` the results by
-        those of `measurements`.
+        Names in `trained` and `found` are those of `trainings` and `measurements`.
         """
 
     def result(self):

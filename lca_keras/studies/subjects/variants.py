@@ -62,11 +62,10 @@ class Variants(Study):
             Column(f"test songs minus {self.against}", "songs_minus_baseline"),
             Column("follows voice / band", "follows_voice", "follows_band"),
         ]
-        names = self.variants
-        scored = [scores.scores(self.of_seeds(trained, name)) for name in names]
-        against = [names.index(self.against)] * len(names)
+        scored = [scores.scores(self.of_seeds(trained, name)) for name in self.variants]
+        against = [self.variants.index(self.against)] * len(self.variants)
         rows = scores.compared(scored, against, self.seeds)
-        for name, row in zip(names, rows, strict=True):
+        for name, row in zip(self.variants, rows, strict=True):
             results = [each.result for each in self.of_seeds(trained, name)]
             row["variant"] = name
             row["train_clips"] = scores.over_seeds(results, "train_f1")
