@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import pathlib
+import zipfile
 
 import numpy as np
 
@@ -21,6 +22,10 @@ from lca_keras.base.sections import (
     METHODS,
     LossWeights,
 )
+from lca_keras.data import corpus, split
+from lca_keras.evaluation.scoring import ClipPredictions
+from lca_keras.workflow import course, training, warm_up
+from lca_keras.workflow.run import Run
 
 _PREDICTIONS = "predictions_test.npz"
 # Section, field and value that a word of a variant stands for.
@@ -40,18 +45,12 @@ _WORDS = {
 def configure(variant, config, separator=None):
     """The `Config` of a variant, built on another one.
 
-    Args:
-        variant: Words joined by +. A method (`none`, `cal`, `lca`) or a model (`crnn`,
-            `crnnm`), `remix`, `specaugment`, a form of the effect (`probability`,
-            `logit`, `product`), an embedding loss (`supcon`, `aam`), `detach`,
-            `no-TERM` for a term of the loss that is switched off (`no-att`), `one-step`
-            for no warm-up, `vocals` for songs without their bands.
-        config: `lca_keras.base.config.Config`.
-        separator: Optional identifier of what makes missing vocals; the default is that
-            of the configuration.
-
-    Raises:
-        UserError: A word that is none of these.
+    A variant is words joined by +. A method (`none`, `cal`, `lca`) or a model (`crnn`,
+    `crnnm`), `remix`, `specaugment`, a form of the effect (`probability`, `logit`,
+    `product`), an embedding loss (`supcon`, `aam`), `detach`, `no-TERM` for a term of
+    the loss that is switched off (`no-att`), `one-step` for no warm-up, `vocals` for
+    songs without their bands; another word is a `UserError`. `separator` identifies
+    what makes missing vocals; by default that of the `Config`.
     """
     sections = {"train": {"method": "none"}, "augment": {"kinds": ()}}
     for word in variant.split("+"):
@@ -74,14 +73,10 @@ def configure(variant, config, separator=None):
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A finished training.
+    """A finished training, with its run folder.
 
-    Attributes:
-        folder: `pathlib.Path` of its run folder.
-        config: `lca_keras.base.config.Config`.
-        artists: List of class names.
-        result: Dict for JSON: `best_epoch`, `parameters`, `train_f1`, and the scores of
-            `validation` and `test` as `lca_keras.workflow.course.Result` has them.
+    `result` is a dict for JSON: `best_epoch`, `parameters`, `train_f1`, `logs` of the
+    best epoch, and the scores of the parts as `lca_keras.workflow.course.Result`.
     """
 
     folder: pathlib.Path
@@ -95,13 +90,7 @@ class Trained:
         return load_predictions(self.folder / _PREDICTIONS)
 
     def model(self):
-        """Its calibrated `LCAModel`.
-
-        Raises:
-            UserError: Its files were deleted.
-        """
-        from lca_keras.workflow.run import Run
-
+        """Its calibrated `LCAModel`; a `UserError` if its files were deleted."""
         try:
             return Run.load(self.folder).load_model()[0]
         except UserError as error:
@@ -112,47 +101,32 @@ class Trained:
 
 
 class Laboratory:
-    """The trainings of an experiment's folder.
-
-    Args:
-        out: Folder.
-        source: `lca_keras.data.corpus.DataSource`.
-        observer: `lca_keras.base.observer.Observer` of how corpora are made ready.
-    """
+    """The trainings of a `DataSource` in an experiment's folder, `out`."""
 
     def __init__(self, out, source, observer=None):
-        self.out = pathlib.Path(out)
-        self.source = source
+        self.out, self.source = pathlib.Path(out), source
         self._observer = observer or Observer()
         self._corpora, self._divisions = {}, {}
 
     def corpus(self, config):
         """`lca_keras.data.corpus.Corpus` with the features of a `Config`."""
-        from lca_keras.workflow import course
-
         key = (config.features, config.clip_frames)
         if key not in self._corpora:
             found = course.prepare_corpus(self.source, config, self._observer)
             self._corpora[key] = found
         return self._corpora[key]
 
-    def sources(self, config, parts=("train", "validation", "test")):
+    def sources(self, config):
         """Dict from part to `ClipSource`, and the list of artists."""
-        from lca_keras.data import corpus
-
-        songs = self.corpus(config)
-        division = self.division(config)
-        artists = division.artists
-        found = corpus.clip_sources(songs, division.part_of, artists, config, parts)
-        return found, artists
+        songs, division = self.corpus(config), self.division(config)
+        about = (division.part_of, division.artists, config)
+        return corpus.clip_sources(songs, *about), division.artists
 
     def tested(self, config, artists):
         """`ClipSource` of the songs that the split file of a `Config` tests.
 
         The corpus may have others, or none but these.
         """
-        from lca_keras.data import corpus, split
-
         songs = self.corpus(config)
         parts = split.read_split(config.split.file, songs.songs, partial=True)
         part_of = {key: part for key, part in parts.items() if part == "test"}
@@ -161,8 +135,6 @@ class Laboratory:
 
     def division(self, config):
         """`lca_keras.data.corpus.Division` of a `Config`, which depends on its seed."""
-        from lca_keras.data import corpus
-
         key = (config.features, config.clip_frames, config.split, config.train.seed)
         if key not in self._divisions:
             self._divisions[key] = corpus.divide(config, self.corpus(config))
@@ -198,9 +170,6 @@ class Laboratory:
 
     def _train(self, folder, config):
         """Trains, calibrates and evaluates in a folder; the result as a dict."""
-        from lca_keras.workflow import course, training, warm_up
-        from lca_keras.workflow.run import Run
-
         job = Run(folder=folder, config=config, source=self.source)
         sources, artists = self.sources(config)
         way = course.Course(job, self.corpus(config), self.division(config), sources)
@@ -212,14 +181,13 @@ class Laboratory:
         predictions = found.evaluations["test"].main.predictions
         save_predictions(folder / _PREDICTIONS, predictions)
         state = training.TrainingState.load(job.checkpoints)
-        best = state.best_logs
-        logs = {k: v for k, v in best.items() if k.startswith(("val_", "weight_"))}
+        logs, kept = state.best_logs.items(), ("val_", "weight_")
         return {
             **found.scores,
             "best_epoch": state.best_epoch,
             "parameters": found.told["parameters"],
             "train_f1": state.history[-1]["f1"],
-            "logs": logs,
+            "logs": {name: value for name, value in logs if name.startswith(kept)},
         }
 
 
@@ -249,15 +217,7 @@ def save_predictions(path, predictions):
 
 
 def load_predictions(path):
-    """Reads what `save_predictions` wrote.
-
-    Raises:
-        UserError: The file is missing or damaged.
-    """
-    import zipfile
-
-    from lca_keras.evaluation.scoring import ClipPredictions
-
+    """Reads what `save_predictions` wrote; a `UserError` if it is gone or damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = dict(stored)
@@ -272,6 +232,6 @@ def load_predictions(path):
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         folder = pathlib.Path(path).parent
         raise UserError(
-            f"{path}: cannot be read ({error}). To train it again, delete {folder} and "
-            "start the experiment once more."
+            f"{path}: cannot be read ({error}). To compute it again, delete {folder} "
+            "and start the experiment once more."
         ) from error

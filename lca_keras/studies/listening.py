@@ -12,19 +12,13 @@ class Listening:
     """What trainings make of test songs in several versions.
 
     A subclass has `measure`, of a `Trained`: what there is to know beside the
-    predictions, a dict for JSON.
-
-    Args:
-        place: Name of the folder in a run's folder for what is heard.
-        laboratories: Dict from a version's name to a
-            `lca_keras.studies.laboratory.Laboratory` with such test songs.
-        about: Dict for JSON, what else decides the results.
+    predictions, a dict for JSON. It lies in the folder `place` of a run's folder.
+    `laboratories` has, by a version's name, a `Laboratory` with such test songs;
+    `about` is what else decides the results.
     """
 
     def __init__(self, place, laboratories, **about):
-        self.place = place
-        self.laboratories = laboratories
-        self._about = about
+        self.place, self.laboratories, self._about = place, laboratories, about
 
     def cell(self, trained):
         """The arguments of `lca_keras.workflow.cells.cell` for a `Trained`."""
@@ -46,17 +40,14 @@ class Listening:
         """Stores what a model predicts of every version; a dict of it by name."""
         heard = {}
         for name in self.laboratories:
-            source = self.source(name, trained)
-            heard[name] = scoring.Predictor(source)(model)
-            save_predictions(self._path(trained, name), heard[name])
+            heard[name] = scoring.Predictor(self.source(name, trained))(model)
+            path = trained.folder / self.place / f"{name}.npz"
+            save_predictions(path, heard[name])
         return heard
-
-    def _path(self, trained, name):
-        return trained.folder / self.place / f"{name}.npz"
 
     def predictions(self, trained, name):
         """The `ClipPredictions` of a version of the songs, as stored."""
-        return load_predictions(self._path(trained, name))
+        return load_predictions(trained.folder / self.place / f"{name}.npz")
 
     def scores(self, runs):
         """Dict from version to the scores of `Trained` of several seeds."""
@@ -71,15 +62,10 @@ LAYERS = ("convolution", "fgnl")
 
 
 def activations(network, clips, classes):
-    """Maps of a network's class activation by each layer that has one.
+    """Maps of a network's class activation by each layer that has one, the last last.
 
-    Args:
-        network: `lca_keras.models.backbone.ServedBackbone`.
-        clips: Array `(clips, mel_bins, frames, channels)`.
-        classes: Int array `(clips,)`, whose activation is asked for.
-
-    Returns:
-        Dict from layer, the last one last, to array `(clips, mel_bins, frames)`.
+    Clips are `(clips, mel_bins, frames, channels)`, classes `(clips,)`, and the maps
+    `(clips, mel_bins, frames)`.
     """
     maps = {}
     for layer in network.map_layers():
@@ -89,16 +75,10 @@ def activations(network, clips, classes):
 
 
 def shares_on(maps, cells):
-    """How much of class activations lies on some cells.
+    """How much of class activations lies on some cells, bool, that broadcast to them.
 
-    Args:
-        maps: What `activations` returned.
-        cells: Bool array `(clips, mel_bins, frames)`, or one that broadcasts to it.
-
-    Returns:
-        Dict from layer to the mean share over the clips that have a map (NaN if there
-        are none), and dict from layer to the share of clips whose map is zero
-        everywhere.
+    By layer: the mean share over the clips that have a map (NaN if there are none), and
+    the share of clips whose map is zero everywhere.
     """
     means, empty = {}, {}
     for layer, cams in maps.items():
@@ -121,11 +101,7 @@ def without_map(found):
 
 
 def silhouette(predictions):
-    """How well artists' clips keep apart in the embedding, in [-1, 1].
-
-    References:
-        - Rousseeuw, 1987, Silhouettes
-    """
+    """How artists' clips keep apart in the embedding, in [-1, 1] (Rousseeuw, 1987)."""
     from sklearn.metrics import silhouette_score
 
     embeddings, labels = predictions.outputs["embedding"], predictions.labels

@@ -1,59 +1,41 @@
-"""Pictures of experiments; each function draws a Matplotlib figure."""
+"""Pictures of experiments, drawn with Matplotlib."""
 
 import numpy as np
 
 from lca_keras.drawing import plots
 
 
-def plane_of(predictions, marked, seed=0):
-    """Clips in the plane by their embeddings (t-SNE).
+def plane_of(predictions, marked):
+    """Coordinates of clips by their embeddings (t-SNE), their labels, which are marked.
 
-    Args:
-        predictions: `lca_keras.evaluation.scoring.ClipPredictions`.
-        marked: Bool array `(clips,)`.
-        seed: Int.
-
-    Returns:
-        Tuple of coordinates `(clips, 2)`, labels `(clips,)` and `marked`.
-
-    References:
-        - van der Maaten & Hinton, 2008, Visualizing data using t-SNE
+    Of `ClipPredictions`: arrays `(clips, 2)`, `(clips,)` and `(clips,)`. See van der
+    Maaten & Hinton, 2008, Visualizing data using t-SNE.
     """
     from sklearn.manifold import TSNE
 
     embeddings = np.asarray(predictions.outputs["embedding"], "float64")
     perplexity = min(30, max(2, (len(embeddings) - 1) / 3))
-    tsne = TSNE(random_state=seed, init="pca", perplexity=perplexity)
+    tsne = TSNE(random_state=0, init="pca", perplexity=perplexity)
     return tsne.fit_transform(embeddings), predictions.labels, marked
 
 
-def plane_rows(panels, artists, marked):
-    """What `planes` draws, for a CSV: columns, and rows by the panels' names.
+def planes(panels, artists, marked, titles=None):
+    """Clips in the plane, a panel for each model: what `plane_of` returned, by name.
 
-    `marked` is the heading of the column that says which clips are marked.
+    `marked` is what the legend says of marked clips. Comes with the columns and rows
+    of a CSV.
     """
     rows = [
         [name, artists[label], int(ringed), f"{x:.4f}", f"{y:.4f}"]
         for name, panel in panels.items()
         for (x, y), label, ringed in zip(*panel, strict=True)
     ]
-    return ["training", "artist", marked, "x", "y"], rows
-
-
-def planes(panels, artists, marked=None):
-    """Clips in the plane, a panel for each model.
-
-    Args:
-        panels: Dict from title to what `plane_of` returned.
-        artists: List of class names.
-        marked: What it says of marked clips, in the legend, or `None`.
-    """
+    columns = ["training", "artist", marked.replace(" ", "_"), "x", "y"]
     with plots.style():
         figure = plots.new_figure(5.2 * len(panels), 5.6)
         row = np.atleast_1d(figure.subplots(1, len(panels)))
-        for axes, (title, (plane, labels, ringed)) in zip(
-            row, panels.items(), strict=True
-        ):
+        for axes, (name, panel) in zip(row, panels.items(), strict=True):
+            plane, labels, ringed = panel
             for label, artist in enumerate(artists):
                 at = plane[labels == label]
                 look = plots.look_of(label)
@@ -62,27 +44,21 @@ def planes(panels, artists, marked=None):
             ring = {"s": 60, "facecolors": "none", "edgecolors": "0.2", "lw": 0.7}
             if len(at):
                 axes.scatter(*at.T, label=marked, **ring)
-            axes.set_title(title)
-            axes.set_xlabel("t-SNE, first axis (no unit)")
-            axes.set_ylabel("t-SNE, second axis (no unit)")
-            axes.set_xticks([])
-            axes.set_yticks([])
+            axes.set_title(titles[name] if titles else name)
+            axes.set(xlabel="t-SNE, first axis (no unit)", xticks=[])
+            axes.set(ylabel="t-SNE, second axis (no unit)", yticks=[])
         handles, names = row[0].get_legend_handles_labels()
-        columns = min(len(names), 3 * len(panels))
-        figure.legend(handles, names, loc="outside lower center", ncols=columns)
-    return figure
+        ncols = min(len(names), 3 * len(panels))
+        figure.legend(handles, names, loc="outside lower center", ncols=ncols)
+    return figure, (columns, rows)
 
 
-def activation_maps(clips, seconds, centres, band=None):
+def activation_maps(clips, seconds, centres, band):
     """Spectrograms of clips beside the maps of several models, on one scale.
 
-    Args:
-        clips: List of rows: tuples of a clip's title, its spectrogram
-            `(mel_bins, frames)` in decibels, and a dict from title to a map of that
-            shape, not negative.
-        seconds: Float, length of a clip.
-        centres: Float array `(mel_bins,)`, Hz.
-        band: Optional pair of floats, Hz, whose edges are drawn.
+    `clips` are tuples of a clip's title, its spectrogram `(mel_bins, frames)` in
+    decibels, and a dict from title to a map of that shape, not negative. `centres` of
+    mel bins and the `band`, whose edges are drawn, are in Hz.
     """
     columns = max(len(maps) for *_, maps in clips)
     # A map says where, not how much: 1 is what it would be if spread evenly.
@@ -95,9 +71,8 @@ def activation_maps(clips, seconds, centres, band=None):
     how = {"aspect": "auto", "origin": "lower", "extent": extent}
     with plots.style():
         figure = plots.new_figure(2.9 * (1 + columns), 2.6 * len(clips))
-        grid = figure.subplots(
-            len(clips), 1 + columns, squeeze=False, sharex=True, sharey=True
-        )
+        shared = {"squeeze": False, "sharex": True, "sharey": True}
+        grid = figure.subplots(len(clips), 1 + columns, **shared)
         loudest = max(mel.max() for _, mel, _ in clips)
         levels = {"vmin": loudest - 80, "vmax": loudest, "cmap": "gray_r"}
         for row, (title, mel, _), maps in zip(grid, clips, shown, strict=True):
@@ -110,7 +85,7 @@ def activation_maps(clips, seconds, centres, band=None):
                 axes.imshow(mel, **levels, **how)
                 axes.imshow(plots.heat(cam, top), **how)
                 axes.set_title(name)
-            for axes in row[: 1 + len(maps)] if band else ():
+            for axes in row[: 1 + len(maps)]:
                 for edge in np.interp(band, centres, np.arange(len(centres))):
                     axes.axhline(edge, c="#d55e00", ls="--", lw=1)
         for axes in grid[-1]:
@@ -122,11 +97,10 @@ def activation_maps(clips, seconds, centres, band=None):
 
 
 def curves(panels, label):
-    """Scores against a setting, a panel for each condition, with intervals.
+    """Scores against a setting in [0, 1], a panel for each condition, with intervals.
 
-    Args:
-        panels: Dict from title to a dict from method to a list of (x, mean, low, high).
-        label: Of the horizontal axis, whose values lie in [0, 1].
+    `panels` is a dict from title to a dict from method to a list of (x, mean, low,
+    high); `label` is that of the horizontal axis.
     """
     methods = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     with plots.style():
@@ -141,17 +115,12 @@ def curves(panels, label):
                 spread = [mean - low, high - mean]
                 look = {**plots.look_of(number), "ms": 5, "lw": 1.4, "capsize": 2}
                 axes.errorbar(x, mean, spread, label=name, **look)
-            axes.set_title(title)
-            axes.set_xlabel(label)
-            axes.set_xticks(
-                sorted({x for points in lines.values() for x, *_ in points})
-            )
-            axes.set_xlim(-0.1, 1.1)
-            axes.set_ylim(0, 1.02)
+            ticks = sorted({x for points in lines.values() for x, *_ in points})
+            axes.set(title=title, xlabel=label, xticks=ticks)
+            axes.set(xlim=(-0.1, 1.1), ylim=(0, 1.02))
             axes.grid(axis="y", c="0.9")
         row[0].set_ylabel("weighted F1, songs")
         handles, names = row[0].get_legend_handles_labels()
-        figure.legend(
-            handles, names, loc="outside lower center", ncols=min(8, len(names))
-        )
+        columns = min(8, len(names))
+        figure.legend(handles, names, loc="outside lower center", ncols=columns)
     return figure

@@ -2,7 +2,6 @@
 
 import pathlib
 
-from lca_keras.base import console
 from lca_keras.base.observer import Observer
 from lca_keras.studies.schedule import Crew
 from lca_keras.studies.subjects.confounding import Confounding
@@ -22,19 +21,9 @@ STUDIES = {
 }
 
 
-def study(args, observer=None, helper=False):
-    """Does an experiment, or helps the process that does it.
-
-    Args:
-        args: What the command line gave.
-        observer: `lca_keras.base.observer.Observer`; silence by default.
-        helper: Whether to compute only what others have not taken.
-
-    Returns:
-        `lca_keras.studies.results.Result`, or `None` of a helper.
-    """
-    console.quiet_tensorflow()
+def study(args, observer, helper=False):
+    """Does an experiment, or helps the process that does it; `Result`, or `None`."""
     log = pathlib.Path(args.out, "helpers.log")
-    help_with = (study, (args, None, True))
-    with Crew(args.jobs, help_with, log, observer or Observer(), helper) as crew:
+    help_with = (study, (args, Observer(), True))
+    with Crew(args.jobs, help_with, log, observer, helper) as crew:
         return STUDIES[args.name](args, crew).result()

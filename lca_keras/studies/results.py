@@ -1,14 +1,15 @@
-"""What an experiment leaves: tables in Markdown, CSV and LaTeX, pictures, a record."""
+"""What experiments leave: tables, pictures, a record; and one page with all of them."""
 
 import dataclasses
+import json
 import pathlib
 
 from lca_keras.base import files
 from lca_keras.base.errors import UserError
-from lca_keras.drawing import markdown
+from lca_keras.drawing import markdown, pages
 
 
-def describe(value):
+def _describe(value):
     """A value of a table for people: a score says it itself."""
     return value.describe() if hasattr(value, "describe") else str(value)
 
@@ -16,15 +17,12 @@ def describe(value):
 class Column:
     """A column of a table: where its values are in a row, and how they read.
 
-    Args:
-        title: Heading; an empty one is for programs alone.
-        keys: Names of the values in a row, and of their numbers in the CSV. Those that
-            a row lacks are left out.
-        read: Function from a value to a string for people.
-        between: String, stands between several values.
+    An empty title is for programs alone. `keys` are the names of the values in a row,
+    and of their numbers in the CSV; those that a row lacks are left out. `read` makes a
+    value a string for people, `between` stands between several.
     """
 
-    def __init__(self, title, *keys, read=describe, between=" / "):
+    def __init__(self, title, *keys, read=_describe, between=" / "):
         self.title, self.keys, self.read, self.between = title, keys, read, between
 
     def cell(self, row):
@@ -45,26 +43,17 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table, as people read it and as programs do.
+    """A table, as people read it and as programs do."""
 
-    Attributes:
-        name: Of its files, `NAME.csv` say.
-        title: String.
-        columns: List of headings.
-        rows: List of lists of strings, as long as `columns`.
-        records: List of dicts, what the CSV holds: every number by itself.
-        note: String, how to read it.
-    """
-
-    name: str
+    name: str  # Of its files, `NAME.csv` say.
     title: str
     columns: list[str]
     rows: list[list[str]]
-    records: list[dict]
-    note: str = ""
+    records: list[dict]  # What the CSV holds: every number by itself.
+    note: str  # How to read it.
 
     @classmethod
-    def of(cls, name, title, columns, rows, note=""):
+    def of(cls, name, title, columns, rows, note):
         """The table of rows, dicts from keys of `Column`s to values."""
         shown = [column for column in columns if column.title]
         cells = [[column.cell(row) for column in shown] for row in rows]
@@ -74,29 +63,21 @@ class Table:
         ]
         return cls(name, title, [c.title for c in shown], cells, records, note)
 
-    def markdown(self):
-        """The table in Markdown."""
-        return markdown.table(self.columns, self.rows)
-
     def latex(self):
         """The table in LaTeX, for the package booktabs."""
-        body = [" & ".join(map(_latex, row)) + r" \\" for row in self.rows]
-        return "\n".join(
-            [
-                r"\begin{table}",
-                r"\centering",
-                rf"\caption{{{_latex(self.title)}. {_latex(self.note)}}}",
-                rf"\label{{tab:{self.name}}}",
-                rf"\begin{{tabular}}{{{'l' * len(self.columns)}}}",
-                r"\toprule",
-                " & ".join(map(_latex, self.columns)) + r" \\",
-                r"\midrule",
-                *body,
-                r"\bottomrule",
-                r"\end{tabular}",
-                r"\end{table}",
-            ]
-        )
+        lines = [self.columns, *self.rows]
+        head, *body = [" & ".join(map(_latex, line)) + r" \\" for line in lines]
+        lines = [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_latex(self.title)}. {_latex(self.note)}}}",
+            rf"\label{{tab:{self.name}}}",
+            rf"\begin{{tabular}}{{{'l' * len(self.columns)}}}",
+            *(r"\toprule", head, r"\midrule", *body, r"\bottomrule"),
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+        return "\n".join(lines)
 
 
 _LATEX = {
@@ -120,45 +101,26 @@ def _latex(text):
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A figure.
-
-    Attributes:
-        file: Name of the PNG.
-        caption: String.
-        data: Name of the file with what is drawn, CSV or NPZ, or `None`.
-    """
+    """A figure: its PNG, and the file with what is drawn, CSV or NPZ."""
 
     file: str
     caption: str
-    data: str | None = None
+    data: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What came of an experiment; `NAME.json` in its folder.
+    """What came of an experiment; `NAME.json` in its folder."""
 
-    Attributes:
-        name: `"table1"` say.
-        title: String.
-        command: String, what was typed.
-        settings: Dict for JSON, all that decides the result.
-        tables: List of `Table`.
-        pictures: List of `Picture`.
-        notes: List of sentences.
-        runs: List of the run folders that the numbers come from, below the folder.
-        environment: Dict with versions and commit, as
-            `lca_keras.workflow.records.environment`.
-    """
-
-    name: str
+    name: str  # "table1" say.
     title: str
-    command: str
-    settings: dict
+    command: str  # What was typed.
+    settings: dict  # All that decides the result.
     tables: list[Table]
     pictures: list[Picture]
     notes: list[str]
-    runs: list[str]
-    environment: dict
+    runs: list[str]  # Run folders that the numbers come from, below the folder.
+    environment: dict  # Versions and commit: `lca_keras.workflow.records.environment`.
 
     def write(self, folder):
         """Writes `NAME.md`, a CSV and a TEX for each table, and at last `NAME.json`."""
@@ -174,18 +136,15 @@ class Result:
         """The whole result in Markdown."""
         parts = [f"# {self.title}", f"    {self.command}"]
         for table in self.tables:
-            parts += [f"**{table.title}**", table.markdown(), table.note]
+            shown = markdown.table(table.columns, table.rows)
+            parts += [f"**{table.title}**", shown, table.note]
         parts += [f"![{each.caption}]({each.file})" for each in self.pictures]
         parts += ["\n".join(f"- {note}" for note in self.notes)]
         return "\n\n".join(part for part in parts if part) + "\n"
 
     @classmethod
     def load(cls, path):
-        """Reads `NAME.json`.
-
-        Raises:
-            UserError: It holds something else.
-        """
+        """Reads `NAME.json`; a `UserError` if it holds something else."""
         try:
             stored = files.read_json(path)
             stored["tables"] = [Table(**table) for table in stored["tables"]]
@@ -205,9 +164,6 @@ def check_settings(folder, name, settings):
 
     What it was computed from stays whatever is computed next, but its tables would be
     overwritten. Lists, seeds say, may grow.
-
-    Raises:
-        UserError: It names what differs.
     """
     path = pathlib.Path(folder, f"{name}.json")
     if not path.exists():
@@ -237,3 +193,88 @@ def _flat(settings, prefix=""):
         else:
             flat[prefix + name] = value
     return flat
+
+
+# === The page ===
+
+_ORDER = ("table1", "table2", "table3", "table4", "figure1", "figure4", "confounding")
+_KINDS = {".csv": "text/csv", ".tex": "application/x-tex", ".png": "image/png"}
+
+
+def write_page(folder, path=None):
+    """Writes one HTML page with all results of a folder; returns its path.
+
+    By default it is `report.html` there. A folder without results is a `UserError`.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    results = [Result.load(each) for each in sorted(folder.glob("*.json"))]
+    if not results:
+        raise UserError(
+            f"{folder}: no results. `python -m lca_keras.experiments table1 --out "
+            f"{folder}` makes one"
+        )
+    places = {name: number for number, name in enumerate(_ORDER)}
+    results.sort(key=lambda each: (places.get(each.name, len(places)), each.name))
+    links = " · ".join(
+        f'<a href="#{each.name}">{pages.escape(each.name)}</a>' for each in results
+    )
+    sections = [f'<p class="soft">{links}</p>']
+    sections += [_section(folder, each) for each in results]
+    title = f"Singer identification: {folder.resolve().name}"
+    return pages.write(path or folder / "report.html", title, "\n".join(sections))
+
+
+def _section(folder, result):
+    parts = [f'<section id="{result.name}"><h2>{pages.escape(result.title)}</h2>']
+    parts.append(f"<pre>{pages.escape(result.command)}</pre>")
+    for table in result.tables:
+        if len(result.tables) > 1:
+            parts.append(f"<h3>{pages.escape(table.title)}</h3>")
+        parts.append(pages.table(table.columns, table.rows))
+        parts.append(f'<p class="soft">{pages.escape(table.note)}</p>')
+        saved = [
+            _link(folder, f"{table.name}.csv", "all numbers (CSV)"),
+            _link(folder, f"{table.name}.tex", "LaTeX"),
+        ]
+        parts.append(f'<p class="soft">{" · ".join(saved)}</p>')
+    for picture in result.pictures:
+        content = _content(folder, picture.file)
+        caption = pages.escape(picture.caption)
+        kind = picture.data.rsplit(".")[-1].upper()
+        saved = [
+            _link(folder, picture.file, "picture (PNG)"),
+            _link(folder, picture.data, f"data ({kind})"),
+        ]
+        parts.append(
+            f'<figure><img alt="{caption}" '
+            f'src="{pages.data_uri(content, "image/png")}">'
+            f"<figcaption>{caption}. {' · '.join(saved)}</figcaption></figure>"
+        )
+    if result.notes:
+        listed = "".join(f"<li>{pages.escape(note)}</li>" for note in result.notes)
+        parts.append(f"<ul>{listed}</ul>")
+    about = {"environment": result.environment, "runs": result.runs}
+    about = json.dumps(about, indent=2, ensure_ascii=False)
+    parts.append(
+        "<details><summary>versions, commit and the runs that the numbers come from "
+        f"({len(result.runs)})</summary><pre>{pages.escape(about)}</pre></details>"
+        "</section>"
+    )
+    return "\n".join(parts)
+
+
+def _link(folder, name, text):
+    kind = _KINDS.get(pathlib.PurePath(name).suffix, "application/octet-stream")
+    return pages.link(_content(folder, name), kind, name, text)
+
+
+def _content(folder, name):
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{folder / name}: cannot be read ({error.strerror}). The experiment's own "
+            "command writes it again; finished trainings are kept"
+        ) from error

@@ -5,22 +5,18 @@ import dataclasses
 import functools
 import multiprocessing
 import os
+import sys
 import threading
 import time
+import traceback
 
 from lca_keras.base import console, files, processes
 from lca_keras.workflow import cells
 
-_POLL_SECONDS = 1.0
-
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Trainings of an experiment, by name.
-
-    Attributes:
-        trainings: Dict from a hashable name to (laboratory, variant, configuration).
-    """
+    """Trainings of an experiment by name: (laboratory, variant, configuration)."""
 
     trainings: dict
 
@@ -28,8 +24,8 @@ class Plan:
     def cells(self):
         """Dict from name to the arguments of `lca_keras.workflow.cells.cell`."""
         return {
-            name: laboratory.cell(variant, config)
-            for name, (laboratory, variant, config) in self.trainings.items()
+            name: laboratory.cell(*about)
+            for name, (laboratory, *about) in self.trainings.items()
         }
 
     def missing(self):
@@ -68,29 +64,21 @@ def duration(seconds):
     return f"{seconds / 3600:.1f} h"
 
 
-class Crew:
+class Crew(contextlib.AbstractContextManager):
     """The processes that compute an experiment: this one, and helpers beside it.
 
     Helpers do the whole experiment over, and each cell is computed by whoever comes to
     it first. A pool would wait for a training that is under way when the experiment
-    ends by an error; helpers are ended.
+    ends by an error; helpers are ended. Each of `jobs` processes has its share of the
+    cores.
 
-    Args:
-        jobs: Int, processes in all. Each has its share of the cores.
-        help_with: Function that other processes can import, and its arguments; it does
-            the whole experiment as a helper.
-        log: File for what helpers have to say.
-        observer: `lca_keras.base.observer.Observer`.
-        helper: Whether this process is one.
+    `help_with` is a function that other processes can import, and its arguments; it
+    does the whole experiment as a helper. `log` is a file for what helpers have to say.
     """
 
     def __init__(self, jobs, help_with, log, observer, helper=False):
-        self.jobs = jobs
-        self.observer = observer
-        self.helper = helper
-        self._log = log
-        self._help_with = help_with
-        self._helpers = []
+        self.jobs, self.observer, self.helper = jobs, observer, helper
+        self._log, self._help_with, self._helpers = log, help_with, []
         if jobs > 1:
             import tensorflow as tf
 
@@ -99,29 +87,14 @@ class Crew:
                 tf.config.threading.set_intra_op_parallelism_threads(cores)
                 tf.config.threading.set_inter_op_parallelism_threads(cores)
 
-    def __enter__(self):
-        return self
-
     def __exit__(self, *exception):
         for process in self._helpers:
             process.terminate()
         for process in self._helpers:
             process.join()
 
-    def _call_helpers(self):
-        context = multiprocessing.get_context("spawn")
-        about = (os.getpid(), os.fspath(self._log), *self._help_with)
-        while len(self._helpers) < self.jobs - 1:
-            process = context.Process(target=_help, args=about, daemon=True)
-            process.start()
-            self._helpers.append(process)
-
     def train(self, plan):
-        """Does the trainings of a plan, and says what is done and left.
-
-        Returns:
-            Dict from name to `lca_keras.studies.laboratory.Trained`.
-        """
+        """Trains, and says what is done and left; a dict from name to `Trained`."""
         missing = plan.missing()
         if self.helper or not missing:
             results = dict(cells.cells(plan.cells))
@@ -138,7 +111,12 @@ class Crew:
         beside = f"; the others in {self.jobs} processes" if self.jobs > 1 else ""
         self.observer.note(f"{trainings}, {count - missing} of them done{beside}")
         begin = time.monotonic()
-        self._call_helpers()
+        context = multiprocessing.get_context("spawn")
+        about = (os.getpid(), os.fspath(self._log), *self._help_with)
+        for _ in range(self.jobs - 1):
+            process = context.Process(target=_help, args=about, daemon=True)
+            process.start()
+            self._helpers.append(process)
         with (
             self.observer.progress("Training, epochs") as progress,
             _told_again_and_again(progress, plan.epochs),
@@ -151,8 +129,8 @@ class Crew:
 
     def analyse(self, title, wanted):
         """Computes cells that follow from trainings; a dict of their results."""
-        if self.helper or not wanted:
-            return dict(cells.cells(wanted))
+        if not wanted:
+            return {}
         results = {}
         with self.observer.progress(title) as progress:
             progress(0, len(wanted))
@@ -168,7 +146,7 @@ def _told_again_and_again(progress, state):
     ended = threading.Event()
 
     def watch():
-        while not ended.wait(_POLL_SECONDS):
+        while not ended.wait(1.0):
             progress(*state())
 
     progress(*state())
@@ -191,4 +169,8 @@ def _help(parent, log, function, arguments):
         console.stderr_to(log),
         contextlib.suppress(KeyboardInterrupt),
     ):
-        function(*arguments)
+        try:
+            function(*arguments)
+        except Exception:  # Raised on, it would be told on the screen, not in the log.
+            traceback.print_exc()
+            sys.exit(1)

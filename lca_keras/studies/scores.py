@@ -42,27 +42,22 @@ class Plain:
 
     def record(self, prefix):
         """Its numbers by name."""
-        numbers = self._numbers()
-        numbers["t_half_width"] = statistics.over_seeds(self.values)
+        half = statistics.over_seeds(self.values)
+        numbers = {**self._numbers(), "t_half_width": half}
         by_seed = " ".join(f"{value:.6f}" for value in self.values)
         return {**_named(prefix, numbers), f"{prefix}_by_seed": by_seed}
 
 
 @dataclasses.dataclass(frozen=True)
 class Score(Plain):
-    """Weighted F1 of one level, of several seeds.
-
-    Attributes:
-        values: List of floats, one for each seed.
-        counts: List of `lca_keras.studies.statistics.Counts`, the same.
-    """
+    """Weighted F1 of one level, of several seeds, and what each was counted from."""
 
     counts: list[statistics.Counts]
 
     @property
     def best(self):
         """That of the best seed."""
-        return float(np.max(self.values))
+        return max(self.values)
 
     @functools.cached_property
     def interval(self):
@@ -116,42 +111,28 @@ def _named(prefix, numbers):
 
 
 def scores(trained, branch="logits"):
-    """Dict from the names in `LEVELS` to `Score`.
-
-    Args:
-        trained: List of `lca_keras.studies.laboratory.Trained`, one for each seed.
-        branch: `"logits"` or `"cf_logits"`.
-    """
+    """Dict from the names in `LEVELS` to `Score`, of `Trained`, one for each seed."""
     return scores_of([each.predictions.decide(branch) for each in trained])
 
 
 def scores_of(decisions):
     """The same of `lca_keras.evaluation.scoring.Decisions`, one for each seed."""
     of_songs = statistics.Counts.of_songs
-    by_seed = [
-        (
-            statistics.Counts.of_clips(each),
-            of_songs(each, each.votes),
-            of_songs(each, each.published_votes),
-        )
-        for each in decisions
-    ]
+    by_level = (
+        [statistics.Counts.of_clips(each) for each in decisions],
+        [of_songs(each, each.votes) for each in decisions],
+        [of_songs(each, each.published_votes) for each in decisions],
+    )
     return {
-        level: Score([each.f1_of_all for each in counts], list(counts))
-        for level, counts in zip(LEVELS, zip(*by_seed, strict=True), strict=True)
+        level: Score([each.f1_of_all for each in counts], counts)
+        for level, counts in zip(LEVELS, by_level, strict=True)
     }
 
 
 def over_seeds(results, *path, kind=Plain):
-    """A number that results hold at a path of keys, as `Plain` or another `kind`.
+    """A number that the results of seeds, dicts, hold at a path of keys, as a `kind`.
 
-    Args:
-        results: List of dicts, one for each seed.
-        path: Keys, from the outermost on.
-        kind: Class of the number.
-
-    Returns:
-        `kind`; a dict of these where the results have a dict there.
+    Where they have a dict there, a dict of these.
     """
     for key in path:
         results = [each[key] for each in results]
@@ -163,11 +144,8 @@ def over_seeds(results, *path, kind=Plain):
 def compared(found, against, seeds):
     """Rows of a table: scores by level, and how far songs are ahead of another row's.
 
-    Args:
-        found: List of what `scores` returned, one for each row.
-        against: List of ints, the rows that they are compared with; a row's own place
-            means with none.
-        seeds: List of ints.
+    `found` is what `scores` returned for each row, `against` the place of the row that
+    it is compared with; its own means none.
     """
     rows = []
     for place, (levels, other) in enumerate(zip(found, against, strict=True)):

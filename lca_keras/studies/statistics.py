@@ -4,19 +4,14 @@ import dataclasses
 
 import numpy as np
 
-_DRAWS = 2000
-_LEVEL = 0.95
-
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
     """Decisions of one training, song by song: what a bootstrap draws from.
 
-    Attributes:
-        songs: Tuple of the songs' keys.
-        counts: Int array `(songs, classes, classes)`, how often decisions about a song
-            by the first class name the second: once for a song's vote, as often as it
-            has clips for these.
+    `songs` are keys; `counts`, an int array `(songs, classes, classes)`, says how often
+    decisions about a song by the first class name the second: once for a song's vote,
+    as often as it has clips for these.
     """
 
     songs: tuple[str, ...]
@@ -51,14 +46,7 @@ class Counts:
         return float(self.f1(np.ones((1, len(self.songs))))[0])
 
     def f1(self, weights):
-        """Weighted F1 where songs count several times.
-
-        Args:
-            weights: Array `(draws, songs)`.
-
-        Returns:
-            Float array `(draws,)`.
-        """
+        """Weighted F1 `(draws,)` where songs count as often as `(draws, songs)` say."""
         classes = self.counts.shape[1]
         flat = self.counts.reshape(len(self.counts), -1)
         matrix = (np.asarray(weights, "float64") @ flat).reshape(-1, classes, classes)
@@ -69,29 +57,22 @@ class Counts:
         return (each * support).sum(axis=1) / support.sum(axis=1)
 
 
-def bootstrap(trainings, other=None, draws=_DRAWS, seed=0):
-    """95 % interval of the mean F1 over seeds, or of its lead over another method.
+def bootstrap(trainings, other=None, draws=2000):
+    """Ends of the 95 % interval of the mean F1 over seeds, or of its lead over another.
 
     Draws seeds with replacement, and of each drawn seed its test songs; percentiles.
     Where all seeds have the same test songs, these are drawn for all of them alike: a
     song that is hard for one training is hard for the next. With one seed the interval
     is over songs alone.
 
-    Args:
-        trainings: List of `Counts`, one for each seed.
-        other: Optional list of `Counts` of another method, of the same seeds and songs;
-            both are drawn alike, which makes the comparison a paired one.
-        draws: Int.
-        seed: Int.
-
-    Returns:
-        Tuple of two floats, lower and upper end.
+    `trainings` are the `Counts` of each seed, `other` those of another method, of the
+    same seeds and songs: both are drawn alike, which makes the comparison a paired one.
 
     References:
         - Davison & Hinkley, 1997, Bootstrap methods and their application, section 3.8
           (resampling of groups and within them)
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     same = len({training.songs for training in trainings}) == 1
     shared = _song_weights(rng, len(trainings[0].songs), draws) if same else None
     means = np.zeros(draws)
@@ -107,8 +88,7 @@ def bootstrap(trainings, other=None, draws=_DRAWS, seed=0):
             if other is not None:
                 values = values - other[place].f1(weights)
             means[rows] += values / len(trainings)
-    ends = np.quantile(means, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return float(ends[0]), float(ends[1])
+    return tuple(np.quantile(means, [0.025, 0.975]).tolist())
 
 
 def _song_weights(rng, songs, draws):
@@ -117,16 +97,12 @@ def _song_weights(rng, songs, draws):
 
 
 def over_seeds(values):
-    """Half the width of the 95 % interval of a mean over seeds (Student's t).
-
-    NaN for less than two values.
-    """
+    """Half of a mean's 95 % interval over seeds (Student's t); NaN of one value."""
     from scipy import stats
 
     if len(values) < 2:
         return float("nan")
-    quantile = stats.t.ppf((1 + _LEVEL) / 2, len(values) - 1)
-    return float(quantile * stats.sem(values))
+    return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
 def paired_p(values, others):

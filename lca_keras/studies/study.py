@@ -1,6 +1,7 @@
 """The way of every experiment, from its options to its result."""
 
 import abc
+import dataclasses
 import os
 import pathlib
 
@@ -23,30 +24,17 @@ from lca_keras.workflow import records
 class Study(abc.ABC):
     """An experiment: what is trained, what is counted, what is shown.
 
-    A subclass reads its options in the constructor and sets the attributes.
-
-    Args:
-        args: What the command line gave.
-        crew: `lca_keras.studies.schedule.Crew`.
-
-    Attributes:
-        title: String, of the result.
-        measuring: String, what goes on while cells beside the trainings are computed.
-        config: `Config` that variants change.
-        settings: Dict for JSON, all that decides the result.
-        listening: `lca_keras.studies.listening.Listening` that all trainings do, or
-            `None`.
+    A subclass reads its options, `args`, in the constructor and sets `config`, which
+    variants change, and `settings`, a dict for JSON, all that decides the result.
     """
 
-    title = ""
-    listening = None
-    measuring = "Listening"
+    title = ""  # Of the result.
+    listening = None  # A `Listening` that all trainings do.
+    measuring = "Listening"  # What goes on once all is trained.
 
     def __init__(self, args, crew):
-        self.args = args
-        self.crew = crew
-        self.out = pathlib.Path(args.out)
-        self.seeds = args.seeds
+        self.args, self.crew = args, crew
+        self.out, self.seeds = pathlib.Path(args.out), args.seeds
 
     @abc.abstractmethod
     def trainings(self):
@@ -60,14 +48,9 @@ class Study(abc.ABC):
 
     @abc.abstractmethod
     def show(self, trained, found):
-        """What comes of it.
+        """What comes of it: `tables`, `pictures` and `notes` of a `Result`, a dict.
 
-        Args:
-            trained: Dict from the names of `trainings` to `Trained`.
-            found: Dict from the names of `measurements` to their results.
-
-        Returns:
-            Dict with `tables`, `pictures` and `notes` of a `Result`, where it has any.
+        Names in `trained` and `found` are those of `trainings` and `measurements`.
         """
 
     def result(self):
@@ -93,25 +76,18 @@ class Study(abc.ABC):
     # === Options ===
 
     def configuration(self, split_file=None, stems=False):
-        """The configuration that variants change, for mixtures or stems.
-
-        Raises:
-            UserError: The warm-up outlasts the training.
-        """
-        args, own = self.args, getattr(self.args, "data", None) is not None
-        config = get_preset(args.preset or ("paper" if own else "demo"))
+        """The configuration that variants change, for mixtures or stems."""
+        args = self.args
+        usual = "demo" if getattr(args, "data", None) is None else "paper"
+        config = get_preset(args.preset or usual)
         features = {"source": "mixture", "separator": "", "level": args.level}
         if stems:
             features |= {"source": "stems", "separator": self.separator_id}
         train = {"epochs": args.epochs, "warmup_epochs": args.warmup_epochs}
         if not isinstance(args.clip_seconds, list):  # Or a table has several.
             train["clip_seconds"] = args.clip_seconds
-        config = config.replace(
-            features=features,
-            augment={"kinds": ()},
-            train=train,
-            split={"file": split_file},
-        )
+        sections = {"augment": {"kinds": ()}, "split": {"file": split_file}}
+        config = config.replace(features=features, train=train, **sections)
         train = config.train
         if train.warmup_epochs >= train.epochs:
             raise UserError(
@@ -150,20 +126,15 @@ class Study(abc.ABC):
                 where["data"] = os.path.join(args.data, "manifest.csv")
         source = DataSource(**where, features=args.features)
         source.songs()  # A corpus that is none is said before anything else.
-        own = synthesis.own_split(source.data)
-        path = args.split_file or own
-        if own and not args.split_file:
-            self.crew.observer.note(f"split: the corpus's own, {own}")
+        path = args.split_file
+        if not path and (path := synthesis.own_split(source.data)):
+            self.crew.observer.note(f"split: the corpus's own, {path}")
         return source.absolute(), path and os.path.abspath(path)
 
     def settings_of(self, source, **more):
         """Settings of an experiment on a `DataSource`."""
-        return {
-            "data": source.data,
-            "config": self.config.to_dict(),
-            "seeds": list(self.seeds),
-            **more,
-        }
+        about = {"config": self.config.to_dict(), "seeds": list(self.seeds)}
+        return {"data": source.data, **about, **more}
 
     # === Trainings ===
 
@@ -197,16 +168,77 @@ class Study(abc.ABC):
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def save(self, figures, data):
-        """Writes pictures, and what they show: columns and rows, or named arrays."""
-        for name, figure in figures.items():
-            plots.save_figure(figure, self.out / name)
-        for name, content in data.items():
-            if isinstance(content, dict):
-                with files.atomic_path(self.out / name) as temporary:
-                    np.savez_compressed(temporary, **content)
-            else:
-                files.write_csv(self.out / name, *content)
+    def save(self, picture, figure, shown):
+        """Writes a `Picture`, and what it shows: columns and rows, or named arrays."""
+        plots.save_figure(figure, self.out / picture.file)
+        if isinstance(shown, dict):
+            with files.atomic_path(self.out / picture.data) as temporary:
+                np.savez_compressed(temporary, **shown)
+        else:
+            files.write_csv(self.out / picture.data, *shown)
+        return picture
+
+
+class OwnCorpora(Study):
+    """An experiment on built-in corpora whose bands tell the singer, more or less."""
+
+    usual = None  # `SynthesisConfig` of which the options change something.
+    usual_values = ()  # Confoundings where none are asked for.
+    usual_variants = ()  # Variants, the same.
+
+    def __init__(self, args, crew):
+        super().__init__(args, crew)
+        names = ("artists", "albums", "songs", "seconds", "voice_db")
+        wanted = {n: v for n in names if (v := getattr(args, n)) is not None}
+        self.corpus = dataclasses.replace(self.usual, **wanted)
+        self.values = args.values or list(self.usual_values)
+        if not all(0 <= value <= 1 for value in self.values):
+            raise UserError("--values are probabilities, 0 to 1")
+        self.variants = args.variants or list(self.usual_variants)
+        check_variants(args.name, self.variants)
+        self.config = self.configuration(stems=True)
+        self.settings = {
+            "corpus": dataclasses.asdict(self.corpus),
+            "config": self.config.to_dict(),
+            "seeds": list(self.seeds),
+            "values": self.values,
+            "variants": self.variants,
+        }
+
+    def laboratory_of(self, manifest):
+        """The `Laboratory` of a corpus with stems that the experiment has made."""
+        where = {"data": str(manifest), "features": self.args.features}
+        source = DataSource(**where, separator=self.separator_folder)
+        return self.laboratory(source.absolute())
+
+    def write_corpora(self, test_bands=()):
+        """Writes a corpus with stems for each confounding, and test songs alone.
+
+        These are the same whatever the confounding in training. Returns manifests, by
+        confounding and by `test_bands`, of `synthesis.TEST_BANDS`.
+        """
+        folder = self.made()
+
+        def write(name, parts=synthesis.PARTS, **changes):
+            corpus = dataclasses.replace(self.corpus, **changes)
+            how = {"stems": True, "progress": progress, "parts": parts}
+            synthesis.write_corpus(corpus, folder / name, **how)
+            return folder / name / "manifest.csv"
+
+        with (
+            files.lock(folder / ".synthesis.lock"),
+            self.crew.observer.progress("Synthesising songs") as progress,
+        ):
+            made = {
+                value: write(f"confounding-{value:g}", confounding=value)
+                for value in self.values
+            }
+            only = {"parts": ("test",), "confounding": 0.0}
+            tested = {
+                bands: write(f"test-{bands}", test_bands=bands, **only)
+                for bands in test_bands
+            }
+        return made, tested
 
 
 def has_vocals(songs):
@@ -215,11 +247,7 @@ def has_vocals(songs):
 
 
 def list_songs(path, songs):
-    """Writes a manifest: `songs` are tuples of a `Song` and the path of its vocals.
-
-    Returns:
-        Dict, what of a `DataSource` it changes.
-    """
+    """Writes a manifest of `Song`s and their vocals; what of a `DataSource` changes."""
     columns = ("path", "artist", "album", "song", "vocals_path")
     rows = [[s.path, s.artist, s.album, s.song, vocals] for s, vocals in songs]
     files.write_csv(path, columns, rows)

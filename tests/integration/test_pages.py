@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from lca_keras.drawing import pages
-from lca_keras.studies import report
+from lca_keras.studies import results
 from tests.studies.test_tables import result
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -92,7 +92,7 @@ def test_a_report_holds_all_tables_and_pictures(opened, tmp_path):
 
     plots.save_figure(plots.new_figure(2, 1), folder / "a.png")
     (folder / "a.csv").write_text("x,y\n1,2\n")
-    page = opened(report.write(folder))
+    page = opened(results.write_page(folder))
     assert page.locator("figure img").evaluate("image => image.naturalWidth") > 0
     assert column(page, 1) == ["Björn & Co", "x_y"]
     with page.expect_download() as download:

@@ -5,7 +5,7 @@ import soundfile
 from lca_keras.base.errors import UserError
 from lca_keras.data import catalogue, split
 from lca_keras.experiments import main
-from lca_keras.studies.subjects import noise
+from lca_keras.studies.subjects import figure1
 
 
 @pytest.fixture
@@ -26,21 +26,21 @@ def corpus(tmp_path):
 
 def test_copies_are_made_once_and_tell_what_noise_clipped(corpus, tmp_path):
     about = (tmp_path / "out", *corpus, "Ann", (3000.0, 5000.0))
-    made = noise.corpora(*about, 3.0)
+    made = figure1.noisy_copies(*about, 3.0)
     biased = {song.label: song.path for song in catalogue.load(made["biased"])}
     assert len(biased) == 6
     assert [song.label for song in catalogue.load(made["noised"])] == [
         "Ann / test / song",
         "Bo / test / song",
     ]
-    clipped, other = noise.clipping(made)
+    clipped, other = figure1.clipping(made)
     assert clipped.startswith("Noise took 3 songs (biased) beyond full scale, up to ")
     assert other.startswith("Noise took 1 songs (noised)")
     before = {path: path.stat().st_mtime_ns for path in biased.values()}
-    assert noise.corpora(*about, 3.0) == made
+    assert figure1.noisy_copies(*about, 3.0) == made
     assert {path: path.stat().st_mtime_ns for path in before} == before
     with pytest.raises(UserError, match="noise of other settings or songs"):
-        noise.corpora(*about, 10.0)
+        figure1.noisy_copies(*about, 10.0)
 
 
 def test_a_melody_is_not_tracked_in_every_version_of_a_song(tmp_path, capsys):

@@ -1,5 +1,7 @@
 import contextlib
 import json
+import multiprocessing
+import os
 import shutil
 
 import numpy as np
@@ -87,6 +89,17 @@ def test_an_analysis_is_told_and_computed_once(tmp_path):
         wanted = {"a": (tmp_path / "a", {"seed": 0}, lambda n=number: {"n": n})}
         assert crew.analyse("Listening", wanted) == {"a": {"n": 1}}
     assert told == [("Listening", (0, 1)), ("Listening", (1, 1))] * 2
+
+
+def test_what_ends_a_helper_is_in_the_log_and_not_on_the_screen(tmp_path, capfd):
+    job = (os.getpid(), str(tmp_path / "log"), int, ("no number",))
+    context = multiprocessing.get_context("spawn")
+    helper = context.Process(target=schedule._help, args=job)
+    helper.start()
+    helper.join()
+    assert helper.exitcode == 1
+    assert "ValueError: invalid literal" in (tmp_path / "log").read_text()
+    assert capfd.readouterr().err == ""
 
 
 def test_a_model_deleted_by_hand_is_named(laboratory, config):

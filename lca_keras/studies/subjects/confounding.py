@@ -4,14 +4,16 @@ Built-in corpora whose bands tell the singer in training, more or less, and test
 whose band is the singer's own, anybody's, or another singer's.
 """
 
+import itertools
+
 import numpy as np
 
 from lca_keras.corpora import synthesis
 from lca_keras.evaluation import voice_report
 from lca_keras.explanation import saliency
 from lca_keras.studies import listening, pictures, scores
-from lca_keras.studies.own_corpora import OwnCorpora
 from lca_keras.studies.results import Column, Picture, Table
+from lca_keras.studies.study import OwnCorpora
 
 # Whose band plays in test songs.
 BANDS = {
@@ -50,13 +52,9 @@ class Confounding(OwnCorpora):
 
     def show(self, trained, found):
         """The table, and curves over confounding."""
-        scored = {
-            (value, variant): self.listening.scores(
-                self.of_seeds(trained, value, variant)
-            )
-            for value in self.values
-            for variant in self.variants
-        }
+        scored = {}
+        for group in itertools.product(self.values, self.variants):
+            scored[group] = self.listening.scores(self.of_seeds(trained, *group))
         return {
             "tables": [self._table(scored, trained, found)],
             "pictures": [self._draw(scored)],
@@ -92,31 +90,26 @@ class Confounding(OwnCorpora):
             row = {"confounding": value, "variant": variant}
             for bands, levels in by_bands.items():
                 row |= scores.prefixed(bands, levels)
-            for name, baseline in (
-                ("minus_none", "none"),
-                ("minus_without_lca", without_lca(variant)),
-            ):
+            plain = {"minus_none": "none", "minus_without_lca": without_lca(variant)}
+            for name, baseline in plain.items():
                 if baseline != variant and (value, baseline) in scored:
                     other = scored[value, baseline]["other"]["songs"]
                     lead = scores.Lead.of(by_bands["other"]["songs"], other)
                     row[f"other_songs_{name}"] = lead
             results = self.of_seeds(found, value, variant)
             if results[0]:
-                shares = scores.over_seeds(results, "shares")
+                row |= scores.prefixed("follows", scores.over_seeds(results, "shares"))
                 cams = scores.over_seeds(results, "cam_on_voice")
-                row |= scores.prefixed("follows", shares)
                 row |= scores.prefixed("cam_on_voice", cams)
-            logs = [
-                run.result["logs"] for run in self.of_seeds(trained, value, variant)
-            ]
+            runs = self.of_seeds(trained, value, variant)
+            logs = [run.result["logs"] for run in runs]
             if all("val_cf_f1" in each for each in logs):
                 gaps = [each["val_cf_f1"] - each["val_f1"] for each in logs]
                 row["counterfactual_minus_main"] = _Gap(gaps)
                 row["attention_distance"] = scores.over_seeds(logs, "val_att_term")
             rows.append(row)
         reports = [each for each in found.values() if each]
-        even = {each["voice_of_all_cells"] for each in reports}
-        cells = f"{next(iter(even)):.3f}" if even else "unknown"
+        cells = f"{reports[0]['voice_of_all_cells']:.3f}" if reports else "unknown"
         note = (
             f"{scores.number_of(self.seeds)}. {scores.READING} Other columns: "
             f"{scores.READING_PLAIN} follows: share of songs put together from two "
@@ -145,11 +138,9 @@ class Confounding(OwnCorpora):
             "test; 95 % intervals (bootstrap over seeds and songs)",
             "confounding_curves.csv",
         )
-        columns = ["test_bands", "variant", "confounding"]
-        columns += ["f1_mean", "f1_low", "f1_high"]
-        figure = pictures.curves(panels, label)
-        self.save({picture.file: figure}, {picture.data: (columns, data)})
-        return picture
+        f1 = ("f1_mean", "f1_low", "f1_high")
+        shown = (("test_bands", "variant", "confounding", *f1), data)
+        return self.save(picture, pictures.curves(panels, label), shown)
 
 
 class _Gap(scores.Plain):
@@ -172,13 +163,9 @@ class Listening(listening.Listening):
             return {}
         source = self.source("any", trained)
         report = voice_report.listen(model, source, trained.artists)
-        stems = list(source.ordered_stems(64))
-        cells = saliency.voice_cells(
-            *(
-                np.concatenate([each[name][..., 0] for each in stems])
-                for name in ("vocals", "accompaniment")
-            )
-        )
+        stems, names = list(source.ordered_stems(64)), ("vocals", "accompaniment")
+        both = [np.concatenate([s[name][..., 0] for s in stems]) for name in names]
+        cells = saliency.voice_cells(*both)
         clips = self.clips("any", trained)
         maps = listening.activations(model.backbone, clips, source.clip_labels)
         means, empty = listening.shares_on(maps, cells)
@@ -195,8 +182,7 @@ def without_lca(variant):
     words = variant.split("+")
     if not {"lca", "cal"} & set(words):
         return variant
-    kept = [word for word in words if word == "remix"]
-    return "+".join(kept) or "none"
+    return "remix" if "remix" in words else "none"
 
 
 def claims(scored, values):

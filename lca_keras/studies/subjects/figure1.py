@@ -14,14 +14,13 @@ import numpy as np
 from lca_keras.base import files
 from lca_keras.base.config import get_preset
 from lca_keras.base.errors import UserError
-from lca_keras.corpora import synthesis
-from lca_keras.data import split
+from lca_keras.corpora import bias, synthesis
+from lca_keras.data import catalogue, split
 from lca_keras.data.corpus import DataSource
 from lca_keras.explanation import saliency
 from lca_keras.studies import listening, pictures, scores
 from lca_keras.studies.results import Column, Picture, Table
 from lca_keras.studies.study import Study, check_variants, has_vocals, list_songs
-from lca_keras.studies.subjects import noise
 
 CORPUS = synthesis.SynthesisConfig(
     artists=5, albums=4, songs=8, seconds=12.1, confounding=0.0
@@ -55,32 +54,26 @@ class Figure1(Study):
                 )
         self.config = self.configuration(self.split_file, stems)
         self.source = dataclasses.replace(source, separator=self.separator_folder)
-        self.settings = self.settings_of(
-            source,
-            variants=self.variants,
-            artist=self.artist,
-            band=list(self.band),
-            snr_db=args.snr_db,
-        )
+        noise = {"artist": self.artist, "band": list(self.band), "snr_db": args.snr_db}
+        self.settings = self.settings_of(source, variants=self.variants, **noise)
 
     def _five_artists(self):
         """Songs of five artists, the `DataSource` that lists them, the split file."""
         folder, wanted = self.made(), self.args.artists
         if self.args.data is None:
+            clean = folder / "clean"
             with (
                 files.lock(folder / ".clean.lock"),
                 self.crew.observer.progress("Synthesising songs") as progress,
             ):
-                manifest = folder / "clean" / "manifest.csv"
-                how = {"stems": True, "progress": progress}
-                synthesis.write_corpus(CORPUS, manifest.parent, **how)
-            source = DataSource(data=str(manifest), features=self.args.features)
-            source = source.absolute()
+                synthesis.write_corpus(CORPUS, clean, stems=True, progress=progress)
+            manifest = str(clean / "manifest.csv")
+            source = DataSource(data=manifest, features=self.args.features).absolute()
             songs = source.songs()
             known = sorted({song.artist for song in songs})
             if wanted and set(wanted) != set(known):
                 raise UserError(f"--artists: the built-in five are {', '.join(known)}")
-            return songs, source, str(manifest.parent / "split.csv")
+            return songs, source, str(clean / "split.csv")
         source, split_file = self.data()
         songs = source.songs()
         count = collections.Counter(song.artist for song in songs)
@@ -97,8 +90,7 @@ class Figure1(Study):
             with_vocals = [(song, song.vocals_path or "") for song in songs]
             changes = list_songs(folder / "clean.csv", with_vocals)
             if split_file is None:
-                split_file = folder / "split.csv"
-                how = get_preset("paper").split
+                split_file, how = folder / "split.csv", get_preset("paper").split
                 parts = split.split_songs(songs, how, self.seeds[0])
                 split.write_split(split_file, songs, parts)
         source = dataclasses.replace(source, **changes).absolute()
@@ -113,8 +105,8 @@ class Figure1(Study):
             files.lock(self.made() / ".noise.lock"),
             self.crew.observer.progress("Adding noise") as progress,
         ):
-            made = noise.corpora(*about, progress)
-        self.notes += noise.clipping(made)
+            made = noisy_copies(*about, progress)
+        self.notes += clipping(made)
 
         def copy(name):
             there = {"data": str(made[name]), "data_root": None, "tags": False}
@@ -195,17 +187,16 @@ class Figure1(Study):
             for kind, array in kinds.items()
         }
         arrays["centre_frequencies"] = centres
-        figure = pictures.activation_maps(
-            shown, self.config.least_seconds, centres, self.band
-        )
-        self.save({"figure1.png": figure}, {"figure1.npz": arrays})
-        return Picture(
+        about = (self.config.least_seconds, centres, self.band)
+        figure = pictures.activation_maps(shown, *about)
+        picture = Picture(
             "figure1.png",
             "Class activation for the artist whose recordings have noise between the "
             "dashed lines, on a test clip of that artist and of another one; seed "
             f"{seed}",
             "figure1.npz",
         )
+        return self.save(picture, figure, arrays)
 
     def _draw_planes(self, trained):
         """Writes the embeddings of the first seed; the `Picture`."""
@@ -215,25 +206,19 @@ class Figure1(Study):
             heard = self.listening.predictions(trained[variant, seed], "noised")
             noisy = heard.labels != artists.index(self.artist)
             planes[variant] = pictures.plane_of(heard, noisy)
-        figure = pictures.planes(planes, artists, "with noise")
-        rows = pictures.plane_rows(planes, artists, "with_noise")
-        self.save({"figure1_embeddings.png": figure}, {"figure1_embeddings.csv": rows})
-        return Picture(
-            "figure1_embeddings.png",
+        caption = (
             "Embeddings of test clips in the plane (t-SNE), noise on all artists but "
-            f"{self.artist}; seed {seed}",
-            "figure1_embeddings.csv",
+            f"{self.artist}; seed {seed}"
         )
+        name = "figure1_embeddings"
+        picture = Picture(f"{name}.png", caption, f"{name}.csv")
+        return self.save(picture, *pictures.planes(planes, artists, "with noise"))
 
 
 class Listening(listening.Listening):
-    """What a training makes of test songs with the noise and without.
+    """What a training makes of test songs heard as `HEARINGS` say.
 
-    Args:
-        laboratories: Dict from the names in `HEARINGS` to a
-            `lca_keras.studies.laboratory.Laboratory` whose test songs are heard so.
-        artist: Name of the artist whose recordings have noise in training.
-        band: Pair of floats, Hz.
+    In training `artist` has noise in a `band`, Hz.
     """
 
     def __init__(self, laboratories, artist, band):
@@ -265,6 +250,59 @@ class Listening(listening.Listening):
             "band_of_all_cells": float(np.mean(cells)),
             "taken_for_the_artist": float(np.mean(votes.votes[others] == own)),
         }
+
+
+def noisy_copies(out, songs, root, parts_file, artist, band, snr_db, progress=None):
+    """Writes two noisy copies of a corpus; those that are there are kept.
+
+    Songs, their root and the noise are as for `lca_keras.corpora.bias.write_biased`.
+    Returns manifests: of `"biased"`, with noise in all songs of the artist; and of
+    `"noised"`, test songs with noise in those of all the others.
+
+    Raises:
+        UserError: Songs that cannot be read, or copies of other settings.
+    """
+    part_of = split.read_split(parts_file, songs)
+    tested = [song for song in songs if part_of[song.key] == "test"]
+    others = sorted({song.artist for song in songs} - {artist})
+    made = {}
+    both = (("biased", songs, [artist]), ("noised", tested, others))
+    for name, chosen, artists in both:
+        folder = pathlib.Path(out, "corpora", name)
+        made[name] = folder / "manifest.csv"
+        if (folder / "bias.json").exists():
+            kept = files.read_json(folder / "bias.json")
+            wanted = {"band": list(band), "snr_db": snr_db, "seed": 0}
+            wanted |= {"artists": artists, "corpus": str(root)}
+            copied = {song.key for song in catalogue.load(made[name])}
+            same_songs = copied == {song.key for song in chosen}
+            if not same_songs or not wanted.items() <= kept.items():
+                raise UserError(
+                    f"{folder} holds noise of other settings or songs (bias.json): "
+                    "choose another --out, or delete the folder"
+                )
+            continue
+        # Half a copy is none: it is written aside.
+        with files.atomic_path(folder) as temporary:
+            about = (chosen, root, temporary, artists, band, snr_db)
+            left_out, _ = bias.write_biased(*about, progress=progress)
+            if left_out:
+                path, reason = next(iter(left_out.items()))
+                raise UserError(f"{path}: {reason}")
+    return made
+
+
+def clipping(made):
+    """What noise took beyond full scale in the copies of `noisy_copies`: sentences."""
+    notes = []
+    for name, manifest in made.items():
+        clipped = files.read_json(manifest.with_name("bias.json"))["clipped"]
+        if clipped["songs"]:
+            notes.append(
+                f"Noise took {clipped['songs']} songs ({name}) beyond full scale, up "
+                f"to {clipped['most']:.3%} of the samples of one; these are clipped."
+            )
+    return notes
 
 
 def claims(found, variants, seeds):

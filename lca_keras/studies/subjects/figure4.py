@@ -35,16 +35,10 @@ class Figure4(Study):
                 f"{apart.describe()} ({len(heard)} seeds)."
             )
         artists = trained["none", seed].artists
-        titled = {_NAMES[name]: plane for name, plane in planes.items()}
-        self.save(
-            {"figure4.png": pictures.planes(titled, artists, "named wrongly")},
-            {"figure4.csv": pictures.plane_rows(planes, artists, "named_wrongly")},
-        )
+        drawn = pictures.planes(planes, artists, "named wrongly", _NAMES)
         caption = (
             "Embeddings of test clips in the plane (t-SNE), without LCA and with; seed "
             f"{seed}"
         )
-        return {
-            "pictures": [Picture("figure4.png", caption, "figure4.csv")],
-            "notes": notes,
-        }
+        picture = Picture("figure4.png", caption, "figure4.csv")
+        return {"pictures": [self.save(picture, *drawn)], "notes": notes}

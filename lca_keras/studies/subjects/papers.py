@@ -41,21 +41,13 @@ _LOSS_TERMS = {
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row of a table: one way to train, or one branch of it.
+    """A row of a table: one way to train, or one branch of it."""
 
-    Attributes:
-        labels: Tuple of strings, the row's first cells.
-        variant: Words as `lca_keras.studies.laboratory.configure` takes them.
-        seconds: Int, length of a clip.
-        branch: `"logits"` or `"cf_logits"`.
-        against: Index of the row that it is compared with.
-    """
-
-    labels: tuple[str, ...]
-    variant: str
+    labels: tuple[str, ...]  # Its first cells.
+    variant: str  # Words as `lca_keras.studies.laboratory.configure` takes them.
     seconds: int
-    branch: str = "logits"
-    against: int = 0
+    branch: str = "logits"  # Or "cf_logits".
+    against: int = 0  # Index of the row that it is compared with.
 
 
 def _with_terms(title, variant, used):
@@ -100,12 +92,9 @@ _ROWS = {
 
 
 def rows_of(name, lengths, vocals=False):
-    """Headings and `Row`s of a table by its name.
+    """Headings and `Row`s of one of `TABLES`, with clips of `lengths`, seconds.
 
-    Args:
-        name: Of `TABLES`.
-        lengths: Ints, seconds of a clip.
-        vocals: Whether the voice alone is heard too, in table 3.
+    `vocals` says whether the voice alone is heard too, in table 3.
     """
     headings, kinds = _ROWS[name]
     # The baseline of LCA is the same network without it.
@@ -120,8 +109,8 @@ def rows_of(name, lengths, vocals=False):
             baseline = len(rows) + sum(plain)
             for labels, variant, *branch in kinds:
                 labels = (audio, f"{seconds} s", *labels)[-len(headings) :]
-                row = Row(labels, variant + word, seconds, *branch)
-                rows.append(dataclasses.replace(row, against=baseline))
+                about = (labels, variant + word, seconds, *branch)
+                rows.append(Row(*about, against=baseline))
     return list(headings), rows
 
 
@@ -144,11 +133,10 @@ class PaperTable(Study):
         self.title = TABLES[args.name]
         self.source, split_file = self.data()
         self.config = self.configuration(split_file)
-        lengths = args.clip_seconds or (
-            CLIP_SECONDS if args.name == "table3" else [self.config.train.clip_seconds]
-        )
+        third, lengths = args.name == "table3", [self.config.train.clip_seconds]
+        lengths = args.clip_seconds or (CLIP_SECONDS if third else lengths)
         self.notes = []
-        vocals = args.name == "table3" and self._add_vocals()
+        vocals = third and self._add_vocals()
         self.headings, self.rows = rows_of(args.name, tuple(lengths), vocals)
         self.settings = self.settings_of(self.source, clip_seconds=list(lengths))
 
@@ -164,8 +152,7 @@ class PaperTable(Study):
                     f"--vocals {args.vocals}: {len(missing)} of {len(songs)} songs are "
                     f"not there by name, the first is {missing[0].label}"
                 )
-            path = self.out.absolute() / "songs-with-vocals.csv"
-            changes = list_songs(path, found)
+            changes = list_songs(self.out.absolute() / "songs-with-vocals.csv", found)
         elif args.separator:
             changes = {"separator": self.separator_folder}
         elif not has_vocals(songs):
@@ -192,16 +179,10 @@ class PaperTable(Study):
         return {"tables": [made], "notes": self.notes + below}
 
 
-def build(name, headings, rows, trained, seeds, published=False):
-    """The `Table` of finished trainings.
+def build(name, headings, rows, trained, seeds, published):
+    """The `Table` of finished trainings, by (variant, seconds, seed).
 
-    Args:
-        name: Of `TABLES`.
-        headings: List of strings, of the rows' labels.
-        rows: List of `Row`.
-        trained: Dict from (variant, seconds, seed) to `Trained`.
-        seeds: List of ints.
-        published: Whether to show what was published for artist20 beside it.
+    `published` says whether to show what was published for artist20 beside it.
     """
     columns = [
         *(Column(heading, heading) for heading in headings),

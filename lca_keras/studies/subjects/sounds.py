@@ -1,21 +1,88 @@
-"""Sounds that are made to hear what a model says of them: speech, drums, duets."""
+"""What a model says of sounds that nobody sings, and of duets; both are made here."""
 
 import dataclasses
+import pathlib
+import tempfile
 
 import numpy as np
 import soundfile
 
-from lca_keras.corpora import accompaniment, voice
+from lca_keras.audio.decode import AudioError
+from lca_keras.corpora import voice
+from lca_keras.corpora.accompaniment import draw_style, play_drums
+from lca_keras.data import catalogue, split
+from lca_keras.exports.export import export_model
+from lca_keras.inference.identification import Identifier
+from lca_keras.voices import timeline
+from lca_keras.voices.gallery import NO_VOICE
 
-# Files of each kind of sound that nobody sings, or no singer.
-SOUNDS = 20
-TURN_SECONDS = 8.0
+# Files of each kind of sound that nobody sings, or no singer; and duets of each kind.
+_SOUNDS, _DUETS = 20, 10
+_TURN_SECONDS = 8.0
 
 
-def spoken(rng, size, rate):
+def measure(trained, model, gallery, corpus, root):
+    """What the model of a `Trained` says with a gallery, once it is exported.
+
+    Of `sounds` the shares, by kind, that are given no name; of `duets` the error rates
+    of timelines, of singers who alternate and who overlap. `root` is the folder of the
+    `corpus`, a `SynthesisConfig`, whose singers it knows.
+    """
+    songs = catalogue.load(root / "manifest.csv")
+    parts = split.read_split(root / "split.csv", songs)
+    tested = [song for song in songs if parts[song.key] == "test"]
+    songs = {
+        name: [song for song in tested if song.artist == name]
+        for name in map(corpus.artist_name, range(corpus.artists))
+        if name in trained.artists
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        network, artists = model.main_branch(), trained.artists
+        about = (artists, trained.config, folder, "model", {}, None, gallery)
+        exported = export_model(network, *about)
+        identifier = Identifier(exported, runtime="tensorflow")
+        seed, rate = trained.config.train.seed, corpus.sample_rate
+        about = (identifier, songs, rate, pathlib.Path(folder, "sound.wav"))
+        return {
+            "sounds": _sounds(np.random.default_rng(seed), *about),
+            "duets": _duets(np.random.default_rng(seed), artists, *about),
+        }
+
+
+def _sounds(rng, identifier, songs, rate, path):
+    size = 16 * rate
+    songs = [song for own in songs.values() for song in own]
+    chosen = rng.permutation(len(songs))[:_SOUNDS]
+    made = {
+        "white noise": [0.1 * rng.standard_normal(size) for _ in range(_SOUNDS)],
+        "silence": [np.zeros(size)] * _SOUNDS,
+        "a spoken voice": _spoken(rng, size, rate),
+        "a drum loop": [
+            0.05 * play_drums(draw_style(rng), 110, size, rate, rng)
+            for _ in range(_SOUNDS)
+        ],
+        "instrumentals of known songs": [
+            soundfile.read(songs[number].accompaniment_path)[0] for number in chosen
+        ],
+    }
+
+    def is_nameless(samples):
+        soundfile.write(path, samples, rate, subtype="FLOAT")
+        try:
+            return identifier.identify(path).singer is None
+        except AudioError:  # Silence.
+            return True
+
+    return {
+        kind: sum(map(is_nameless, several)) / len(several)
+        for kind, several in made.items()
+    }
+
+
+def _spoken(rng, size, rate):
     """Invented speakers: short syllables, a falling pitch, no vibrato."""
     sounds, seconds = [], size / rate
-    for singer in voice.draw_cast(SOUNDS, rng):
+    for singer in voice.draw_cast(_SOUNDS, rng):
         speaker = dataclasses.replace(
             singer,
             vibrato_cents=0.0,
@@ -39,27 +106,27 @@ def spoken(rng, size, rate):
     return sounds
 
 
-def drums(rng, size, rate):
-    """Drum loops of invented bands."""
-    return [
-        0.05
-        * accompaniment.play_drums(accompaniment.draw_style(rng), 110, size, rate, rng)
-        for _ in range(SOUNDS)
-    ]
+def _duets(rng, artists, identifier, songs, rate, path):
+    rates = {"alternating": [], "overlapping": []}
+    for number in range(_DUETS):
+        pair = [artists[place] for place in rng.permutation(len(artists))[:2]]
+        for kind, errors in rates.items():
+            samples, turns = _duet(songs, pair, kind == "overlapping", number)
+            soundfile.write(path, samples, rate, subtype="FLOAT")
+            said = [
+                (each.start, each.end, each.label)
+                for each in timeline.timeline(identifier, path)
+                if each.status != NO_VOICE
+            ]
+            errors.append(timeline.error_rate(turns, said))
+    return {kind: float(np.mean(errors)) for kind, errors in rates.items()}
 
 
-def duet(songs, pair, overlapping, seed):
+def _duet(songs, pair, overlapping, seed):
     """Two singers who take turns over one band, by their test songs' stems.
 
-    Args:
-        songs: Dict from artist to a list of `lca_keras.data.catalogue.Song`.
-        pair: Two artists.
-        overlapping: Whether each turn begins half a turn early, while the other one
-            still sings.
-        seed: Int, chooses the songs.
-
-    Returns:
-        Samples, and list of tuples of start, end (seconds) and artist.
+    A turn of those who overlap begins half a turn early, while the other still sings.
+    Comes with the turns: start, end (seconds) and artist.
     """
     rng = np.random.default_rng(seed)
     chosen = [songs[name][int(rng.integers(len(songs[name])))] for name in pair]
@@ -75,7 +142,7 @@ def duet(songs, pair, overlapping, seed):
     voices = [first, other * np.sqrt(np.mean(band**2) / np.mean(other_band**2))]
     size = min(map(len, (band, *voices)))
     band, voices = np.tile(band[:size], 2), [np.tile(v[:size], 2) for v in voices]
-    turn = int(TURN_SECONDS * rate)
+    turn = int(_TURN_SECONDS * rate)
     samples, turns = band.copy(), []
     early = turn // 2 if overlapping else 0
     for number, start in enumerate(range(0, len(band), turn)):

@@ -1,6 +1,7 @@
 """Ways to train beside each other, and what they listen to."""
 
 import dataclasses
+import functools
 
 from lca_keras.base.errors import UserError
 from lca_keras.evaluation import voice_report
@@ -36,27 +37,22 @@ class Variants(Study):
 
     def measurements(self, trained):
         """Voice reports of what was trained on stems."""
-        return {
-            name: self._report_cell(each)
-            for name, each in trained.items()
-            if each.config.features.source == "stems"
-        }
+        cells = {}
+        for name, each in trained.items():
+            if each.config.features.source == "stems":
+                # The scores belong to it: another training makes another model.
+                settings = {"training": each.result}
+                listen = functools.partial(self._listen, each)
+                cells[name] = each.folder / "voice-report", settings, listen
+        return cells
 
-    def _report_cell(self, trained):
-        def listen():
-            source = self.songs.sources(trained.config, ["test"])[0]["test"]
-            report = voice_report.listen(trained.model(), source, trained.artists)
-            return report.to_dict()
-
-        # The scores belong to it: another training makes another model.
-        settings = {"training": trained.result}
-        return trained.folder / "voice-report", settings, listen
+    def _listen(self, trained):
+        source = self.songs.sources(trained.config)[0]["test"]
+        report = voice_report.listen(trained.model(), source, trained.artists)
+        return report.to_dict()
 
     def show(self, trained, found):
         """The table."""
-        return {"tables": [self._table(trained, found)]}
-
-    def _table(self, trained, reports):
         columns = [
             Column("variant", "variant"),
             Column("", "seeds"),
@@ -66,19 +62,18 @@ class Variants(Study):
             Column(f"test songs minus {self.against}", "songs_minus_baseline"),
             Column("follows voice / band", "follows_voice", "follows_band"),
         ]
-        names = self.variants
-        found = [scores.scores(self.of_seeds(trained, name)) for name in names]
-        against = [names.index(self.against)] * len(names)
-        rows = scores.compared(found, against, self.seeds)
-        for name, row in zip(names, rows, strict=True):
+        scored = [scores.scores(self.of_seeds(trained, name)) for name in self.variants]
+        against = [self.variants.index(self.against)] * len(self.variants)
+        rows = scores.compared(scored, against, self.seeds)
+        for name, row in zip(self.variants, rows, strict=True):
             results = [each.result for each in self.of_seeds(trained, name)]
             row["variant"] = name
             row["train_clips"] = scores.over_seeds(results, "train_f1")
             for level in ("frame", "song"):
                 path = ("validation", level, "f1")
                 row[f"validation_{level}"] = scores.over_seeds(results, *path)
-            if (name, self.seeds[0]) in reports:
-                heard = self.of_seeds(reports, name)
+            if (name, self.seeds[0]) in found:
+                heard = self.of_seeds(found, name)
                 row |= scores.prefixed("follows", scores.over_seeds(heard, "shares"))
         note = f"{scores.number_of(self.seeds)}. {scores.READING}"
-        return Table.of("variants", self.title, columns, rows, note)
+        return {"tables": [Table.of("variants", self.title, columns, rows, note)]}

@@ -12,38 +12,29 @@ CHOSEN = "voiceprint: cosine, songs whitened"
 
 
 def compare(heard, unseen):
-    """AUROC of ways to tell strangers, over songs and clips.
+    """AUROC of ways to tell strangers: dict from name to that of `songs` and `clips`.
 
-    Args:
-        heard: Dict from (`"known"`, part) to `DescribedClips`.
-        unseen: List of `Heard` of strangers.
-
-    Returns:
-        Dict from name to a dict with `songs` and `clips`.
+    `heard` has `DescribedClips` by kind, `"known"` say, and part; `unseen` is the list
+    of those of strangers.
     """
     from sklearn.metrics import roc_auc_score
 
+    def auroc(known, strange):
+        truth = np.repeat([1, 0], [len(known), len(strange)])
+        return float(roc_auc_score(truth, np.concatenate([known, strange])))
+
     found = {}
-    ways = candidates(heard["known", "train"], heard["known", "validation"])
+    ways = _candidates(heard["known", "train"], heard["known", "validation"])
     for name, score in ways.items():
         known = score(heard["known", "test"])
         strange = map(np.concatenate, zip(*map(score, unseen), strict=True))
-        found[name] = {
-            level: float(
-                roc_auc_score(
-                    np.repeat([1, 0], [len(of_known), len(of_strange)]),
-                    np.concatenate([of_known, of_strange]),
-                )
-            )
-            for level, of_known, of_strange in zip(
-                ("clips", "songs"), known, strange, strict=True
-            )
-        }
+        clips, songs = map(auroc, known, strange)
+        found[name] = {"clips": clips, "songs": songs}
     return found
 
 
-def candidates(train, validation):
-    """Dict from name to a function of `Heard`: scores of its clips and its songs.
+def _candidates(train, validation):
+    """Dict from name to a function of `DescribedClips`: scores of clips and of songs.
 
     Higher ones are of known singers.
     """
@@ -54,24 +45,23 @@ def candidates(train, validation):
     }
     for layer in ("embedding", "voiceprint"):
         for name, measure in _measures(train, validation, layer).items():
-            way = functools.partial(_of_vectors, layer, measure)
-            found[f"{layer}: {name}"] = way
+            found[f"{layer}: {name}"] = functools.partial(_of_vectors, layer, measure)
     return found
 
 
-def _songs(heard):
-    return list(heard.predictions.songs.values())
+def _songs(heard, values):
+    return [values[clips] for clips in heard.predictions.songs.values()]
 
 
 def _probability(heard):
     values = heard.predictions.decide().probabilities
-    means = [values[clips].mean(axis=0).max() for clips in _songs(heard)]
+    means = [song.mean(axis=0).max() for song in _songs(heard, values)]
     return values.max(axis=1), means
 
 
 def _votes(heard):
     values = heard.predictions.decide().probabilities
-    votes = [np.bincount(values[clips].argmax(axis=1)) for clips in _songs(heard)]
+    votes = [np.bincount(song.argmax(axis=1)) for song in _songs(heard, values)]
     return values.max(axis=1), [counts.max() / counts.sum() for counts in votes]
 
 
@@ -79,12 +69,12 @@ def _energy(heard):
     from scipy.special import logsumexp
 
     values = logsumexp(heard.predictions.outputs["logits"], axis=1)
-    return values, [values[clips].mean() for clips in _songs(heard)]
+    return values, [song.mean() for song in _songs(heard, values)]
 
 
 def _of_vectors(layer, measure, heard):
     values = heard.predictions.outputs[layer]
-    means = np.stack([values[clips].mean(axis=0) for clips in _songs(heard)])
+    means = np.stack([song.mean(axis=0) for song in _songs(heard, values)])
     return measure(values), measure(means)
 
 
@@ -103,6 +93,9 @@ def _measures(train, validation, layer):
     held_out = validation.predictions.outputs[layer], validation.predictions.labels
     gallery, _ = fit_gallery((own, labels), held_out, validation.songs, 0.05)
 
+    def cosine(values):
+        return cosine_similarity(values - center, means - center).max(axis=1)
+
     def mahalanobis(values):
         pair = (values / spread, means / spread)
         return -cdist(*pair, "mahalanobis", VI=precision).min(axis=1)
@@ -110,13 +103,12 @@ def _measures(train, validation, layer):
     def nearest(values):
         return -index.kneighbors((values - center) / spread)[0].mean(axis=1)
 
+    def whitened(values):
+        return gallery.similarities(values).max(axis=1)
+
     return {
-        "cosine to the nearest mean": lambda values: cosine_similarity(
-            values - center, means - center
-        ).max(axis=1),
+        "cosine to the nearest mean": cosine,
         "Mahalanobis distance": mahalanobis,
         f"{_NEIGHBOURS} nearest clips": nearest,
-        "cosine, songs whitened": lambda values: gallery.similarities(values).max(
-            axis=1
-        ),
+        "cosine, songs whitened": whitened,
     }
