@@ -324,7 +324,7 @@ def test_a_corpus_without_any_usable_song(tmp_path, monkeypatch, capsys):
 
 
 def test_songs_travel_through_the_plan(tmp_path):
-    from pipelines import steps
+    from pipelines import extraction
 
     song = catalogue.Song("Ä\udcff", 'b "c"', "d\n", pathlib.Path("/e/\udcfe.wav"))
     stems = {"vocals_path": pathlib.Path("/v"), "accompaniment_path": None}
@@ -334,8 +334,8 @@ def test_songs_travel_through_the_plan(tmp_path):
     )
     record = Record("a", "b", "c", "/p", 3, 0.1, "h", (1, 2))
     plan = update.Plan([song], {"k": record}, {}, {"k"}, [song, voiced, played])
-    steps.write_plan(tmp_path / "plan", plan)
-    *songs, there = steps.read_plan(tmp_path / "plan")
+    extraction.write_plan(tmp_path / "plan", plan)
+    *songs, there = extraction.read_plan(tmp_path / "plan")
     # These paths do not count when songs are compared.
     assert list(map(dataclasses.astuple, songs)) == [
         dataclasses.astuple(one) for one in (song, voiced, played)
