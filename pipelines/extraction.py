@@ -76,7 +76,8 @@ def _compute(feature_store, plan, extractor, workers, beam_options):
                 for song in plan.pending:
                     update.compute_part(feature_store.folder, song, extractor)
     except Exception as error:
-        with open(log, "a", encoding="utf-8") as file:
+        # A full disk takes no report either; its cause is said all the same.
+        with contextlib.suppress(OSError), open(log, "a", encoding="utf-8") as file:
             file.write(f"{error}\n")
         raise UserError(
             f"extraction stopped: {_cause(error)}. Finished songs are kept: mend this "

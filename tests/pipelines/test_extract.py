@@ -171,6 +171,21 @@ def test_full_disk_keeps_what_is_done(corpus, counted, monkeypatch, capsys):
     assert contents("s") == contents("whole")
 
 
+def test_a_full_disk_that_takes_no_report_either(corpus, monkeypatch, capsys):
+    def full(path, **arrays):
+        log = pathlib.Path("s/parts/workers.log")
+        log.unlink()
+        log.mkdir()  # What is written there now is an `OSError` too.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "savez", full)
+    assert run(corpus, "s") == 1
+    error = capsys.readouterr().err
+    assert "extraction stopped: " in error
+    assert "No space left on device" in error
+    assert "Finished songs are kept" in error
+
+
 def test_stop_while_shards_are_written(corpus, counted, monkeypatch):
     run(corpus, "whole")
     counted.clear()
