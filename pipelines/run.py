@@ -166,12 +166,15 @@ def _stages(pipeline, strategy, again):
     yield
     evaluated = stages.evaluator(pipeline, songs, trained)
     print(f"results  {evaluated.folder / blessing.PAGE}")
-    if known := evaluated.outcome["known_to_baseline"]:
+    known, version = (evaluated.outcome[n] for n in ("known_to_baseline", "baseline"))
+    if known:
         print(
-            f"note: version {evaluated.outcome['baseline']} knows {known} of the test "
-            "songs from its own training, so beside it the candidate looks worse than "
-            "it is. Another --seed divides the songs anew; --split-file keeps them"
+            f"note: version {version} knows {known} of the test songs from its own "
+            "training, so beside it the candidate looks worse than it is. Another "
+            "--seed divides the songs anew; --split-file keeps them"
         )
+    elif known is None:
+        print(f"note: version {version} may know test songs: its run is not there")
     yield
     tried = stages.infra_validator(pipeline, songs, trained)
     yield

@@ -337,12 +337,12 @@ def evaluator(pipeline, examples, trained):
 
 
 def _known_to(baseline, examples, keys):
-    """How many of these songs a version learned from, if its run is still there."""
+    """How many of these songs a version learned from; `None` if its run is gone."""
     about = files.read_json(baseline / versions.METADATA)
     try:
         job = Run.load(about.get("run", ""))
     except UserError:
-        return 0
+        return None
     learned = corpus.learned_from(job.source, job.config, job.folder, examples.corpus)
     return len(set(learned) & set(keys))
 
