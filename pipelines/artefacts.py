@@ -1,9 +1,8 @@
 """Artefacts of stages: what each has made, of what, and whether it still is so.
 
-`ROOT/STAGE/DIGEST/` holds what a stage made and, in `cell.json`, its record: all that
-decided it, the sums of its files, versions, time and host. The digest is of what
-decided it: a stage whose inputs and settings have not changed finds its folder and is
-skipped, also when something has changed and changed back.
+`ROOT/STAGE/DIGEST/` holds what a stage made and, in `cell.json`, its record. The digest
+is of all that decided it: a stage whose inputs and settings have not changed finds its
+folder and is skipped, also when something has changed and changed back.
 """
 
 import dataclasses
@@ -15,9 +14,11 @@ import socket
 import time
 
 from lca_keras.base import files
+from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
 from lca_keras.base.observer import Observer
 from lca_keras.data.corpus import DataSource
+from lca_keras.exports import versions
 from lca_keras.workflow import cells, records
 from pipelines.settings import Settings
 
@@ -29,47 +30,30 @@ _OUTSIDE = ("cell.json", ".lock")
 
 @dataclasses.dataclass
 class Artefact:
-    """What a stage has made.
-
-    Attributes:
-        stage: Name of the stage.
-        folder: `pathlib.Path`.
-        outcome: Dict for JSON, what the stage returned; `"verdict"` is a sentence.
-        reused: Whether it was made before.
-        seconds: Time that this call took.
-    """
+    """What a stage has made, now or, `reused`, before."""
 
     stage: str
     folder: pathlib.Path
-    outcome: dict
+    outcome: dict  # For JSON, what the stage returned; `"verdict"` is a sentence.
     reused: bool
     seconds: float
 
 
 @dataclasses.dataclass
 class Workshop:
-    """Where the stages of a pipeline leave their artefacts.
-
-    Attributes:
-        root: Folder of all artefacts of one pipeline.
-        config: `lca_keras.base.config.Config`.
-        anew: Names of stages that are done whatever was made before.
-        fixed: Names of stages that are not done: their artefacts have to be there.
-        observer: `lca_keras.base.observer.Observer` of the stages.
-        made: List of the `Artefact`s so far.
-    """
+    """Where the stages of a pipeline leave their artefacts."""
 
     root: pathlib.Path
-    config: object
-    anew: frozenset = frozenset()
-    fixed: frozenset = frozenset()
+    config: Config
+    anew: frozenset = frozenset()  # Stages that are done whatever was made before.
+    fixed: frozenset = frozenset()  # Stages whose artefacts have to be there.
     observer: Observer = dataclasses.field(default_factory=Observer)
-    made: list = dataclasses.field(default_factory=list)
+    made: list = dataclasses.field(default_factory=list)  # The `Artefact`s so far.
 
     def folder(self, stage, settings):
         """Folder of the artefact of a stage, whether it is there or not."""
-        settings = {"format": _FORMAT, "stage": stage, **settings}
-        return self.root / stage / digest(settings)
+        decided = {"format": _FORMAT, "stage": stage, **settings}
+        return self.root / stage / digest(decided)
 
     def artefact(self, stage, settings, make, essential=("**/*",), lost=None):
         """The artefact of a stage, from before or made now.
@@ -78,26 +62,17 @@ class Workshop:
         changed by hand.
 
         Args:
-            stage: Name of the stage.
             settings: Dict for JSON, all that decides the outcome.
-            make: Function of the artefact's folder that fills it, and returns the
-                outcome, a dict for JSON.
+            make: Function that fills the artefact's folder, and returns the outcome.
             essential: Patterns of the files whose sums are kept.
             lost: Optional function of an outcome of before that says what of it is no
                 longer so outside of the folder, or `None`.
-
-        Returns:
-            `Artefact`.
-
-        Raises:
-            UserError: The stage is fixed and its artefact is not there; or its own.
         """
-        start = time.monotonic()
-        folder = self.folder(stage, settings)
+        start, folder = time.monotonic(), self.folder(stage, settings)
         settings = {"stage": stage, **settings}
         record = cells.known(folder).get("result")
         changed = record and (
-            problem(folder, record) or (lost and lost(record["outcome"]))
+            _problem(folder, record) or (lost and lost(record["outcome"]))
         )
         if changed:
             self.observer.note(f"{stage}: {folder} is not as it was left ({changed})")
@@ -113,58 +88,56 @@ class Workshop:
                 files.write_json(folder / "cell.json", {"settings": settings})
                 if stage in self.anew:
                     files.clear(folder, keep=_OUTSIDE)
-        done_now = []
+        artefact = Artefact(stage, folder, {}, reused=True, seconds=0.0)
 
         def compute():
-            began = time.time()
+            began, artefact.reused = time.time(), False
             outcome = make(folder)
-            done_now.append(stage)
+            paths = {path for pattern in essential for path in folder.glob(pattern)}
             return {
                 "outcome": outcome,
-                "files": sums(folder, essential),
+                "files": {
+                    path.relative_to(folder).as_posix(): files.sha256(path)
+                    for path in sorted(paths)
+                    if path.is_file() and path.name not in _OUTSIDE
+                },
                 "environment": records.environment(self.config),
                 "host": socket.gethostname(),
                 "began": began,
             }
 
-        outcome = cells.cell(folder, settings, compute)["outcome"]
-        took = time.monotonic() - start
-        self.made.append(Artefact(stage, folder, outcome, not done_now, took))
-        return self.made[-1]
+        artefact.outcome = cells.cell(folder, settings, compute)["outcome"]
+        artefact.seconds = time.monotonic() - start
+        self.made.append(artefact)
+        return artefact
 
 
 @dataclasses.dataclass(kw_only=True)
 class Pipeline(Workshop):
-    """A workshop with what all stages share.
-
-    Attributes:
-        name: Name of the model.
-        settings: `pipelines.settings.Settings`.
-        source: `lca_keras.data.corpus.DataSource`.
-        exports: Folder of all exports.
-        workers: Processes of the extraction; by default it is this one.
-    """
+    """A workshop with what all stages share."""
 
     name: str
     settings: Settings
     source: DataSource
-    exports: pathlib.Path
-    workers: int | None = None
+    model: pathlib.Path  # Folder of the pushed versions.
+    workers: int | None  # Processes of the extraction; without it this one.
 
     @property
-    def model(self):
-        """Folder of the pushed versions."""
-        return pathlib.Path(self.exports, self.name)
+    def pushed(self):
+        """Folders of the pushed versions, the newest one, which is live, first."""
+        numbers = versions.versions(self.model)
+        return [self.model / str(number) for number in reversed(numbers)]
 
     @property
-    def blessed(self):
-        """File that keeps `blessings`."""
-        return self.root / "blessed.json"
+    def live(self):
+        """The newest one, or `None`."""
+        return next(iter(self.pushed), None)
 
     @functools.cached_property
     def blessings(self):
-        """What was pushed before, a list of dicts, the last one last."""
-        return files.read_json(self.blessed) if self.blessed.exists() else []
+        """What was pushed before, dicts in `blessed.json`, the last one last."""
+        path = self.root / "blessed.json"
+        return files.read_json(path) if path.exists() else []
 
 
 def digest(settings):
@@ -173,18 +146,7 @@ def digest(settings):
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:10]
 
 
-def sums(folder, patterns):
-    """Dict from the names of an artefact's files that fit to their SHA-256 sums."""
-    folder = pathlib.Path(folder)
-    paths = {path for pattern in patterns for path in folder.glob(pattern)}
-    return {
-        path.relative_to(folder).as_posix(): files.sha256(path)
-        for path in sorted(paths)
-        if path.is_file() and path.name not in _OUTSIDE
-    }
-
-
-def problem(folder, record):
+def _problem(folder, record):
     """What of an artefact is not as it was left, a sentence, or `None`."""
     for name, value in record["files"].items():
         path = folder / name

@@ -18,45 +18,38 @@ from lca_keras.base import console, files, metrics
 from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
 from lca_keras.data.examples import to_example
+from lca_keras.drawing import pages, plots
+from lca_keras.evaluation.scoring import confusion_figure
 from lca_keras.exports.versions import METADATA
 from lca_keras.features import spectrogram
 from lca_keras.inference import identification
 from pipelines.settings import LEVELS, SLICES
 
 CANDIDATE, BASELINE = "candidate", "baseline"
+PAGE = "results.html"
 
 
 # === Decisions ===
 
 
-def decide(export, corpus, keys, model=CANDIDATE):
-    """What an export says of songs and of their clips.
+def decide(export, corpus, keys, model):
+    """What an export says of songs and of their clips, dicts for a CSV.
 
-    Songs go through the signature `examples`, as serialised records; clips are those of
-    the signature `mel`. Where the store has stems, the voice alone is heard too. An
-    export that takes other features than the store's hears the audio files.
+    Songs go through the signature `examples`, as serialised records; clips through that
+    of the front end. Where the store has stems, the voice alone is heard too. An export
+    that takes other features than the store's hears the audio files: one that cannot be
+    used is an error.
 
-    Args:
-        export: Folder of a version.
-        corpus: `lca_keras.data.corpus.Corpus`.
-        keys: Song keys.
-        model: Name for the rows.
-
-    Returns:
-        List of dicts for a CSV; nobody's name where a song cannot be judged. A song
-        that is unknown counts as that of the singer whose it would be, and one without
-        voice, where features come of the store, as nobody's.
-
-    Raises:
-        UserError: The audio is needed and a file of it cannot be used.
+    Nobody's name stands where a song cannot be judged. A song that is unknown counts as
+    that of the singer whose it would be, and one without voice, where features come of
+    the store, as nobody's. `model` is `CANDIDATE` or `BASELINE`.
     """
     about = files.read_json(pathlib.Path(export, METADATA))
     served = Config.from_dict(about["config"]).served_features
     fits = _fits(corpus.store.config, served)
     hear = _of_store(export, about, corpus.store) if fits else _of_audio(export)
     songs, rows = {song.key: song for song in corpus.songs}, []
-    for key in keys:
-        song = songs[key]
+    for song in map(songs.get, keys):
         for heard, (singer, clips) in hear(song).items():
             row = {
                 "model": model,
@@ -108,15 +101,13 @@ def _of_store(export, about, store):
 
     def clips(**arrays):
         inputs = {n: tf.constant(a[None], tf.float32) for n, a in arrays.items()}
-        outputs = whole(**inputs)
-        probabilities = outputs["frame_probabilities"][0].numpy()
+        probabilities = whole(**inputs)["frame_probabilities"][0].numpy()
         voting = probabilities[probabilities.any(axis=1)]
         said = [artists[index] for index in voting.argmax(axis=1)]
         return artists[metrics.vote(voting)] if said else "", said
 
     def hear(song):
-        arrays = store.read(song.key).arrays
-        record = store.records[song.key]
+        arrays, record = store.read(song.key).arrays, store.records[song.key]
         serialized = to_example(song.key, record, arrays, store.config)
         decision = examples(tf.constant([serialized]))["decision"][0].numpy()
         singer = artists[decision.argmax()] if decision.any() else ""
@@ -151,11 +142,7 @@ def _of_audio(export):
 
 
 def analyse(rows, folder):
-    """Scores of decisions by TensorFlow Model Analysis.
-
-    Args:
-        rows: What `decide` returned, of one model or two.
-        folder: Folder for its files.
+    """Scores of what `decide` returned, of one model or two; its files in a folder.
 
     Returns:
         Dict from (model, level, slice, value) to a dict of scores; without slice and
@@ -163,11 +150,15 @@ def analyse(rows, folder):
     """
     import pandas as pd
 
-    found, folder = {}, pathlib.Path(folder)
-    for (model, level), few in pd.DataFrame(rows).groupby(["model", "level"]):
-        with _quiet():
-            metrics = _analyse(few, folder / f"{model}_{level}")
-        found |= {(model, level, *key): values for key, values in metrics.items()}
+    found, logger = {}, logging.getLogger()
+    with contextlib.ExitStack() as stack:
+        # What its libraries print at their import stays off the screen.
+        stack.enter_context(console.stderr_to(os.devnull))
+        stack.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.ERROR)
+        for (model, level), few in pd.DataFrame(rows).groupby(["model", "level"]):
+            for key, values in _analyse(few, folder / f"{model}_{level}").items():
+                found[(model, level, *key)] = values
     return found
 
 
@@ -187,13 +178,11 @@ def _analyse(frame, folder):
         prediction=list(one_hot[:, 1]),
     )
     weights = {"class_weights": {str(index): 1.0 for index in range(len(names))}}
+    parts = [["whole", name] for name in SLICES if name != "heard"]
+    slices = [["whole"], *parts, ["heard"]]
     config = {
         "model_specs": [{"label_key": "label", "prediction_key": "prediction"}],
-        "slicing_specs": [
-            {"feature_keys": ["whole"]},
-            *({"feature_keys": ["whole", name]} for name in SLICES if name != "heard"),
-            {"feature_keys": ["heard"]},
-        ],
+        "slicing_specs": [{"feature_keys": keys} for keys in slices],
         "metrics_specs": [
             _metric("ExampleCount", "count"),
             _metric("CategoricalAccuracy", "accuracy"),
@@ -226,38 +215,18 @@ def _metric(kind, name, **aggregate):
     return {"metrics": [metric], **({"aggregate": aggregate} if aggregate else {})}
 
 
-@contextlib.contextmanager
-def _quiet():
-    """Keeps what its libraries print at their import off the screen."""
-    logger, level = logging.getLogger(), logging.getLogger().level
-    logger.setLevel(logging.ERROR)
-    try:
-        with console.stderr_to(os.devnull):
-            yield
-    finally:
-        logger.setLevel(level)
-
-
 # === Thresholds ===
 
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """What became of a threshold.
-
-    Attributes:
-        threshold: String, in words.
-        passed: Whether it is reached.
-        value: Number that was compared, the worst one of its slices, or `None`.
-        where: Slice with that value, or empty.
-        why: Why there is nothing to be compared, or empty.
-    """
+    """What became of a threshold, which is told in words."""
 
     threshold: str
     passed: bool
-    value: float | None
-    where: str = ""
-    why: str = ""
+    value: float | None  # That was compared, the worst one of its slices.
+    where: str = ""  # Slice with that value.
+    why: str = ""  # There is nothing to be compared.
 
     def describe(self):
         """The value with its slice, or why there is none."""
@@ -267,13 +236,10 @@ class Judgement:
 
 
 def judge(thresholds, scores, band_share, baseline):
-    """Compares scores with thresholds; a list of `Judgement`.
+    """Compares scores, as of `analyse`, with `Threshold`s; a list of `Judgement`.
 
-    Args:
-        thresholds: List of `pipelines.settings.Threshold`.
-        scores: What `analyse` returned.
-        band_share: Share of decisions that follow the band, or why it is not known.
-        baseline: Whether there is a pushed version to compare with.
+    `band_share` is the share of decisions that follow the band, or why it is not known;
+    `baseline` whether there is a pushed version to compare with.
     """
     return [_judge(each, scores, band_share, baseline) for each in thresholds]
 
@@ -282,11 +248,6 @@ def judge_artists(candidate, baseline, may_drop):
     """Whether a candidate knows all artists of the pushed version; a `Judgement`.
 
     Test songs alone don't tell: those of an artist who is left out are left out too.
-
-    Args:
-        candidate: Folder of a version.
-        baseline: Folder of the pushed version.
-        may_drop: Names that need not be known any more.
     """
     known, before = (
         singers(files.read_json(pathlib.Path(export, METADATA)))
@@ -298,7 +259,7 @@ def judge_artists(candidate, baseline, may_drop):
 
 
 def _judge(threshold, scores, band_share, baseline):
-    said, (kind, limit) = threshold.describe(), threshold.limit
+    said, [(kind, limit)] = threshold.describe(), threshold.limits
     if threshold.metric == "band_share":
         if isinstance(band_share, str):
             return Judgement(said, True, None, why=f"not judged: {band_share}")
@@ -354,3 +315,60 @@ def table(scores):
                 row.append("" if number is None else pattern.format(number))
         rows.append(row)
     return columns, rows
+
+
+# === The page ===
+
+
+def write_page(folder, name, judged, scores, rows, share, baseline, known):
+    """Writes `results.html`, a page without anything to load, and `confusion.png`.
+
+    `judged`, `scores` and `rows` are what `judge`, `analyse` and `decide` returned,
+    `share` is the `band_share` of `judge`, and `known` the number of test songs that
+    the baseline was trained on or chosen by. `decisions.csv` is in the folder.
+    """
+    said = {True: "yes", False: "no"}
+    judgements = [
+        [one.threshold, one.describe(), "" if one.value is None else said[one.passed]]
+        for one in judged
+    ]
+    own = [row for row in rows if (row["model"], row["level"]) == (CANDIDATE, "song")]
+    whole = [row for row in own if row["heard"] == own[0]["heard"]]
+    named = [[row["singer"], row["said"]] for row in whole]
+    names, codes = np.unique(named, return_inverse=True)
+    shown = [name or "nobody" for name in names]
+    figure = confusion_figure(*codes.reshape(-1, 2).T, shown, "test songs")
+    plots.save_figure(figure, folder / "confusion.png")
+    picture = pages.data_uri((folder / "confusion.png").read_bytes(), "image/png")
+    decisions = (folder / "decisions.csv").read_bytes()
+    link = pages.link(decisions, "text/csv", "decisions.csv", "every decision as CSV")
+    wrong = [
+        [row["song"], row["heard"], row["said"] or "nobody"]
+        for row in own
+        if row["said"] != row["singer"]
+    ]
+    if not isinstance(share, str):
+        share = f"{share:.0%} of songs put together from one's voice and another's band"
+    note = (
+        f"<p><strong>{known} of these test songs the pushed version knows from its "
+        "own training: beside it the candidate looks worse than it is.</strong></p>"
+    )
+    body = [
+        f"<p>{'Blessed' if all(each.passed for each in judged) else 'Not blessed'}; "
+        f"compared with {pages.escape(baseline or 'nothing: nothing else is pushed')}."
+        "</p>",
+        note if known else "",
+        "<h2>Thresholds</h2>",
+        pages.table(["threshold", "value", "reached"], judgements),
+        f"<p>Named after the band: {pages.escape(share)}.</p>",
+        "<h2>Scores on the test songs</h2>",
+        "<p>“frame” are clips, “heard” is what of a song was played to the model: the "
+        "mixture, or the voice alone where it is at hand.</p>",
+        pages.table(*table(scores)),
+        f"<p>{link}</p>",
+        "<h2>Confusion of songs</h2>",
+        f'<img alt="confusion matrix" src="{picture}">',
+        "<h2>Songs that are named wrongly</h2>",
+        pages.table(["song", "heard", "taken for"], wrong) if wrong else "<p>None.</p>",
+    ]
+    pages.write(folder / PAGE, f"{name}: evaluation", "\n".join(body))

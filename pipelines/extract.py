@@ -16,9 +16,12 @@ import sys
 from lca_keras.base import console, files
 from lca_keras.base.errors import UserError
 from lca_keras.base.sections import FeatureConfig
+from lca_keras.data.extraction import Extractor
 from lca_keras.terminal import arguments, resolving, screen
 from pipelines import extraction
 
+# None of Beam's runners: processes of this machine.
+_LOCAL = "local"
 _REPORT_COLUMNS = ["artist", "album", "song", "path", "status", "reason"]
 
 
@@ -35,22 +38,15 @@ def main(argv=None):
     arguments.add_corpus_options(parser, required=True)
     parser.add_argument("--out", required=True, metavar="STORE", help="feature store")
     arguments.add_feature_options(parser)
-    parser.add_argument(
-        "--keep-vocals", metavar="FOLDER", help="keep separated vocals as FLAC files"
-    )
+    told = "keep separated vocals as FLAC files"
+    parser.add_argument("--keep-vocals", metavar="FOLDER", help=told)
     told = "local processes; default: 1"
     parser.add_argument("--workers", help=told, **arguments.WHOLE)
-    parser.add_argument("--runner", default=extraction.LOCAL_RUNNER, help="of Beam")
-    parser.add_argument(
-        "--report",
-        metavar="FILE",
-        help="status of every song; default: STORE-report.csv",
-    )
-    parser.add_argument(
-        "--strict",
-        action="store_true",
-        help="unusable or doubtful songs give exit code 1",
-    )
+    parser.add_argument("--runner", default=_LOCAL, help="of Beam")
+    told = "status of every song; default: STORE-report.csv"
+    parser.add_argument("--report", metavar="FILE", help=told)
+    told = "unusable or doubtful songs give exit code 1"
+    parser.add_argument("--strict", action="store_true", help=told)
     console.add_debug_flag(parser)
 
     def parse(argv):
@@ -63,9 +59,8 @@ def main(argv=None):
 def run(args):
     """Runs the job that the parsed arguments describe; returns an exit code."""
     config, separator = resolving.resolve_features(args, FeatureConfig())
-    beam_options = _beam_options(args, args.beam_options)
+    beam_options = _beam_options(args)
     from lca_keras.data.corpus import DataSource
-    from lca_keras.data.extraction import Extractor
 
     if args.keep_vocals and config.source == "mixture":
         raise UserError("--keep-vocals is for --source vocals or stems")
@@ -78,10 +73,7 @@ def run(args):
     keep = args.keep_vocals and pathlib.Path(args.keep_vocals).absolute()
     extractor = Extractor(config, separator, keep)
     statuses = extraction.extract(songs, folder, extractor, args.workers, beam_options)
-    rows = [
-        [song.artist, song.album, song.song, song.path, *statuses[song.key]]
-        for song in songs
-    ]
+    rows = [[*song.names, song.path, *statuses[song.key]] for song in songs]
     rows += [["", "", "", path, "left out", why] for path, why in left_out.items()]
     files.write_csv(report, _REPORT_COLUMNS, rows)
     counts = collections.Counter(row[4] for row in rows)
@@ -103,18 +95,19 @@ def _check_report(path):
     """Raises if the report would take the place of another file, a manifest say."""
     if path.is_dir():
         raise UserError(f"--report {path}: that is a folder")
-    if path.exists():
-        with open(path, encoding="utf-8", errors="replace") as file:
-            if file.readline().strip() != ",".join(_REPORT_COLUMNS):
-                raise UserError(
-                    f"{path} exists and is no report of an extraction: choose another "
-                    "place with --report"
-                )
+    if not path.exists():
+        return
+    with open(path, encoding="utf-8", errors="replace") as file:
+        if file.readline().strip() != ",".join(_REPORT_COLUMNS):
+            raise UserError(
+                f"{path} exists and is no report of an extraction: choose another "
+                "place with --report"
+            )
 
 
-def _beam_options(args, others):
+def _beam_options(args):
     """Beam's options, checked before anything long is begun; `None` without Beam."""
-    local = args.runner == extraction.LOCAL_RUNNER
+    local, others = args.runner == _LOCAL, args.beam_options
     if local and not others:
         return None
     if importlib.util.find_spec("apache_beam") is None:

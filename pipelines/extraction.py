@@ -1,43 +1,38 @@
-"""Computes the features that a store lacks, on this machine or with Beam on others."""
+"""Computes the features that a store lacks, on this machine or with Beam on others.
+
+The corpus and the store lie on a file system that all workers see. Every step writes
+files that appear whole and are the same whoever writes them, so that a step may run
+twice, as runners are free to do, and a pipeline that was killed goes on.
+"""
 
 import contextlib
 import copy
+import dataclasses
 import functools
+import json
 import logging
+import pathlib
 import threading
 
 from lca_keras.base import console, processes
 from lca_keras.base.errors import UserError
-
-# None of Beam's: processes of this machine.
-LOCAL_RUNNER = "local"
-_POLL_SECONDS = 0.5
+from lca_keras.data import update
+from lca_keras.data.catalogue import Song
+from lca_keras.data.store import Record
 
 
 def extract(songs, folder, extractor, workers=None, beam_options=None, others=()):
-    """Brings a feature store up to date.
+    """Brings a feature store, whose path is absolute, up to date.
 
-    Args:
-        songs: List of `lca_keras.data.catalogue.Song`.
-        folder: Absolute path of the store, which all workers see.
-        extractor: `lca_keras.data.extraction.Extractor`.
-        workers: Processes of this machine; by default it is this one.
-        beam_options: Optional list, those of Beam's command line; its workers then do
-            the work.
-        others: Folders of stores; what these have of the same files is taken over.
+    `workers` is the number of processes; by default it is this one. With
+    `beam_options`, those of Beam's command line, its workers do the work. What
+    `others`, folders of stores, have of the same files is taken over.
 
     Returns:
         Dict from song key to status, `"done"`, `"reused"` or `"failed"`, and why it
         failed or what is doubtful about it.
-
-    Raises:
-        UserError: A worker failed, a store of other features, a full disk.
     """
-    from lca_keras.data.update import WritableStore
-
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers must be at least 1, not {workers}")
-    feature_store = WritableStore(folder, extractor.config)
+    feature_store = update.WritableStore(folder, extractor.config)
     with feature_store.locked():
         plan = feature_store.plan(songs, extractor)
         if plan.pending and others:
@@ -79,44 +74,15 @@ def _compute(feature_store, plan, extractor, workers, beam_options):
                 _share_out(feature_store.folder, plan.pending, extractor, workers)
             else:
                 for song in plan.pending:
-                    _compute_song(extractor, feature_store.folder, song)
+                    update.compute_part(feature_store.folder, song, extractor)
     except Exception as error:
-        with open(log, "a", encoding="utf-8") as file:
+        # A full disk takes no report either; its cause is said all the same.
+        with contextlib.suppress(OSError), open(log, "a", encoding="utf-8") as file:
             file.write(f"{error}\n")
         raise UserError(
             f"extraction stopped: {_cause(error)}. Finished songs are kept: mend this "
             f"and run the same command again. The workers' log is {log}"
         ) from error
-
-
-def _compute_song(extractor, folder, song):
-    from lca_keras.data.update import compute_part
-
-    compute_part(folder, song, extractor)
-
-
-def _share_out(folder, songs, extractor, workers):
-    calls = [(folder, song) for song in songs]
-    # Each process loads its networks once. Copies of this one would stop at locks of
-    # these networks' libraries.
-    prepare = functools.partial(copy.copy, extractor)
-    pool = functools.partial(processes.pool, prepare=prepare, spawn=True)
-    for number, result in processes.each(_compute_song, calls, workers, pool):
-        if result == processes.DIED:
-            raise UserError(f"{songs[number].path} {result}")
-
-
-def _run_pipeline(feature_store, plan, extractor, beam_options):
-    # Its reports of each step are of use to those who ask for them.
-    logging.getLogger().setLevel(logging.ERROR)
-    import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
-
-    from pipelines import steps
-
-    pipeline = beam.Pipeline(options=PipelineOptions(beam_options))
-    steps.build(pipeline, feature_store, plan, extractor)
-    pipeline.run().wait_until_finish()
 
 
 def _cause(error):
@@ -131,15 +97,13 @@ def _cause(error):
 @contextlib.contextmanager
 def _progress(folder, plan, screen):
     """Shows how many songs are done, counting the files that workers finish."""
-    from lca_keras.data.update import finished_parts
-
-    before = len(plan.songs) - len(plan.pending)
-    begun, stop = finished_parts(folder), threading.Event()
+    total, stop = len(plan.songs), threading.Event()
+    before = total - len(plan.pending) - update.finished_parts(folder)
     with console.progress("Features", screen) as show:
 
         def watch():
-            while not stop.wait(_POLL_SECONDS):
-                show(before + finished_parts(folder) - begun, len(plan.songs))
+            while not stop.wait(0.5):
+                show(before + update.finished_parts(folder), total)
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
@@ -148,4 +112,98 @@ def _progress(folder, plan, screen):
         finally:
             stop.set()
             thread.join()
-            show(before + finished_parts(folder) - begun, len(plan.songs))
+            show(before + update.finished_parts(folder), total)
+
+
+def _share_out(folder, songs, extractor, workers):
+    calls = [(folder, song) for song in songs]
+    # Each process loads its networks once. Copies of this one would stop at locks of
+    # these networks' libraries.
+    prepare = functools.partial(copy.copy, extractor)
+    pool = functools.partial(processes.pool, prepare=prepare, spawn=True)
+    for number, result in processes.each(_compute_song, calls, workers, pool):
+        if result == processes.DIED:
+            raise UserError(f"{songs[number].path} {result}")
+
+
+def _compute_song(extractor, folder, song):
+    update.compute_part(folder, song, extractor)
+
+
+def _run_pipeline(feature_store, plan, extractor, beam_options):
+    """By Beam: plan -> song -> `parts/KEY.npz` -> (shard, record) -> shard."""
+    # Its reports of each step are of use to those who ask for them.
+    logging.getLogger().setLevel(logging.ERROR)
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    path, count = feature_store.folder / "parts" / "plan.jsonl", plan.num_shards
+    write_plan(path, plan)
+    pipeline = beam.Pipeline(options=PipelineOptions(beam_options))
+    planned = (
+        pipeline
+        | "Plan" >> beam.Create([str(path)])
+        | "Read plan" >> beam.FlatMap(read_plan).with_outputs("there", main="pending")
+    )
+    computed = (
+        planned.pending
+        # Spreads the songs over the workers.
+        | "Spread" >> beam.Reshuffle()
+        | "Extract" >> beam.FlatMap(extract_song, str(feature_store.folder), extractor)
+    )
+    _ = (
+        (computed, planned.there)
+        | "All songs" >> beam.Flatten()
+        | "By shard" >> beam.Map(lambda row: (update.shard_of(row[0], count), row))
+        | "Group" >> beam.GroupByKey()
+        | "Write" >> beam.Map(write_shard, feature_store.for_workers(), count)
+    )
+    pipeline.run().wait_until_finish()
+
+
+def write_plan(path, plan):
+    """Writes what is pending and what is there, one JSON object a line.
+
+    A file, since runners limit the size of a pipeline's own description.
+    """
+    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+        for song in plan.pending:
+            row = {"song": dataclasses.asdict(song)}
+            file.write(json.dumps(row, default=str) + "\n")
+        for key, record in plan.records.items():
+            row = {"record": dataclasses.asdict(record), "key": key}
+            file.write(json.dumps({**row, "part": key in plan.parts}) + "\n")
+
+
+def read_plan(path):
+    """Yields the pending `Song`s, and under `"there"` the records that exist.
+
+    These are tagged tuples (key, `Record`, whether it is a part).
+    """
+    from apache_beam import pvalue
+
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        for row in map(json.loads, file):
+            if song := row.get("song"):
+                for name in ("path", "vocals_path", "accompaniment_path"):
+                    song[name] = song[name] and pathlib.Path(song[name])
+                yield Song(**song)
+            else:
+                there = row["key"], Record.from_json(row["record"]), row["part"]
+                yield pvalue.TaggedOutput("there", there)
+
+
+def extract_song(song, folder, extractor):
+    """Yields (key, `Record`, true), or nothing for a song without usable audio."""
+    result = update.compute_part(folder, song, extractor)
+    if isinstance(result, Record):
+        yield song.key, result, True
+
+
+def write_shard(shard, feature_store, count):
+    """Writes a shard, of a tuple of its number and of what the steps above yielded."""
+    number, rows = shard
+    rows = sorted(rows, key=lambda row: row[0])
+    records = {key: record for key, record, _ in rows}
+    parts = {key for key, _, part in rows if part}
+    feature_store.write_shard(number, count, records, parts)

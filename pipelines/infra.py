@@ -32,14 +32,10 @@ class Check:
 
 
 def validate(export, store, expected, limits):
-    """Tries a candidate; a list of `Check`.
+    """Tries a version; a list of `Check`.
 
-    Args:
-        export: Folder of a version.
-        store: `lca_keras.data.store.FeatureStore` of the songs.
-        expected: Dict from song key to float array `(classes,)`, the trainer's mean
-            probabilities.
-        limits: `pipelines.settings.Infra`.
+    `expected` is a dict from the key of a song in the store to float array
+    `(classes,)`, the trainer's mean probabilities; `limits` a `settings.Infra`.
     """
     try:
         integrity.check(export)
@@ -64,19 +60,17 @@ def validate(export, store, expected, limits):
     for name, difference in found["batches"].items():
         said = f"differs by {difference:.1e} among batches of 1, 7 and 64"
         checks.append(Check(f"signature {name}", difference <= _ROUNDING, said))
-    if keys:
-        wanted = np.stack([expected[key] for key in keys])
-        passed = wanted.shape == probabilities.shape
-        said = f"{probabilities.shape} probabilities, the trainer's {wanted.shape}"
-        if passed:
-            difference = float(np.abs(wanted - probabilities).max())
-            passed = difference <= limits.tolerance
-            said = (
-                f"{len(keys)} songs differ from the trainer's by up to "
-                f"{difference:.1e}, {limits.tolerance:g} is allowed"
-            )
-        checks.append(Check("the trainer's answers", passed, said))
-    return checks
+    wanted = np.stack([expected[key] for key in keys])
+    passed = wanted.shape == probabilities.shape
+    said = f"{probabilities.shape} probabilities, the trainer's {wanted.shape}"
+    if passed:
+        difference = float(np.abs(wanted - probabilities).max())
+        passed = difference <= limits.tolerance
+        said = (
+            f"{len(keys)} songs differ from the trainer's by up to {difference:.1e}, "
+            f"{limits.tolerance:g} is allowed"
+        )
+    return [*checks, Check("the trainer's answers", passed, said)]
 
 
 def _ask(export, config, about, store, keys, limits):
@@ -110,13 +104,12 @@ def _ask(export, config, about, store, keys, limits):
             song = to_example(key, record, arrays, store.config)
             (requests / f"{number:04d}.song").write_bytes(song)
         files.write_json(requests / "settings.json", settings)
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
         allowed = limits.first_answer_seconds + 2 * limits.seconds_per_hour
         command = [sys.executable, "-I", _PROBE, os.path.abspath(export)]
         try:
             done = subprocess.run(
                 [*command, requests, answers],
-                env=environment,
+                env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
                 capture_output=True,
                 text=True,
                 timeout=allowed,

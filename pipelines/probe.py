@@ -37,22 +37,20 @@ def main(export, requests, answers):
     missing = sorted(set(settings["signatures"]) - set(model.signatures))
     if missing:
         raise ValueError(f"no signature {', '.join(missing)}")
-    _warm_up(model, os.path.join(export, "assets.extra"))
+    _warm_up(model, os.path.join(export, "assets.extra", "tf_serving_warmup_requests"))
     found = {"first_answer_seconds": time.monotonic() - start}
     found["batches"] = _batches(model, settings)
     found["hour_seconds"] = _lengths(model, settings)
     probabilities, found["batches"]["examples"] = _songs(model, requests)
-    kilobyte = 1024 if sys.platform != "darwin" else 1
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte
-    found["memory_mb"] = most / 2**20
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found["memory_mb"] = most / (2**10 if sys.platform != "darwin" else 2**20)
     np.savez(answers, found=json.dumps(found), probabilities=probabilities)
 
 
-def _warm_up(model, folder):
+def _warm_up(model, path):
     """Answers the warm-up requests as TF Serving does."""
     from tensorflow_serving.apis import prediction_log_pb2
 
-    path = os.path.join(folder, "tf_serving_warmup_requests")
     if not os.path.exists(path):
         raise ValueError("no warm-up requests")
     for record in tf.data.TFRecordDataset(path):
@@ -117,10 +115,10 @@ def _batches(model, settings):
 
 def _lengths(model, settings):
     """Answers songs of odd lengths; returns the seconds that an hour takes."""
-    clip, rate = settings["clip_seconds"], settings["sample_rate"]
-    lengths = {"one clip": clip, "short of two clips": 2 * clip - 1, "an hour": 3600.0}
     if "serving_default" not in settings["signatures"]:
         return 0.0
+    clip = settings["clip_seconds"]
+    lengths = {"one clip": clip, "short of two clips": 2 * clip - 1, "an hour": 3600.0}
     for name, seconds in lengths.items():
         inputs = _inputs("serving_default", 1, settings, seconds)
         inputs = {key: tf.constant(value) for key, value in inputs.items()}
@@ -128,7 +126,7 @@ def _lengths(model, settings):
         answer = model.signatures["serving_default"](**inputs)
         took = time.monotonic() - start
         clips = answer["frame_probabilities"].shape[1]
-        samples = int(seconds * rate)
+        samples = int(seconds * settings["sample_rate"])
         frames = samples // settings["hop"] + settings["streams"][0]["centred"]
         if clips != frames // settings["clip_frames"]:
             raise ValueError(f"{name}: {clips} clips of {seconds:.2f} s")
@@ -138,10 +136,7 @@ def _lengths(model, settings):
 def _songs(model, folder):
     """Probabilities of the songs one by one, and their difference from batches'."""
     songs = [path.read_bytes() for path in sorted(pathlib.Path(folder).glob("*.song"))]
-    worst = 0.0
-    if not songs:
-        return np.zeros((0, 0)), worst
-    signature = model.signatures["examples"]
+    signature, worst = model.signatures["examples"], 0.0
     alone = np.array([signature(tf.constant([s]))["probabilities"][0] for s in songs])
     for count in (7, 64):
         order = np.arange(count) % len(songs)

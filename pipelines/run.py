@@ -11,7 +11,11 @@ from lca_keras.base import console
 from lca_keras.base.config import get_preset
 from lca_keras.base.errors import UserError
 from lca_keras.terminal import arguments, resolving, screen
-from pipelines import STAGES
+from pipelines.settings import Settings, load
+
+# As TFX names them, in their order.
+STAGES = ("ExampleGen", "StatisticsGen", "ExampleValidator", "Tuner", "Trainer")
+STAGES += ("Evaluator", "InfraValidator", "Pusher")
 
 
 def main(argv=None):
@@ -22,24 +26,15 @@ def main(argv=None):
     parser.add_argument("--name", required=True, help="name of the pushed model")
     arguments.add_data_options(parser.add_argument_group("data"))
     what = parser.add_argument_group("what is done")
-    what.add_argument(
-        "--config",
-        metavar="FILE",
-        help="YAML of the training; its section `pipeline` has thresholds and limits",
-    )
+    told = "YAML of the training; its section `pipeline` has thresholds and limits"
+    what.add_argument("--config", metavar="FILE", help=told)
     arguments.add_preset_option(what)
     arguments.add_strategy_option(what)
     arguments.add_fields(what, "train.seed")
-    what.add_argument(
-        "--from",
-        dest="first",
-        type=stage,
-        metavar="STAGE",
-        help=f"do this stage anew, what comes before is there: {', '.join(STAGES)}",
-    )
-    what.add_argument(
-        "--to", dest="last", type=stage, metavar="STAGE", help="stop after this stage"
-    )
+    told = f"do this stage anew, what comes before is there: {', '.join(STAGES)}"
+    named = {"type": stage, "metavar": "STAGE"}
+    what.add_argument("--from", dest="first", help=told, **named)
+    what.add_argument("--to", dest="last", help="stop after this stage", **named)
     where = parser.add_argument_group("where")
     where.add_argument(
         "--artefacts", default="artefacts", help="folder of all pipelines' artefacts"
@@ -83,90 +78,77 @@ def run(args):
         )
     if args.config and args.preset:
         raise UserError("--config and --preset exclude each other")
-    from pipelines import settings as pipeline_settings
-
-    config, settings = None, pipeline_settings.Settings()
-    if args.config:  # What is wrong with it is said before anything slow begins.
-        config, settings = pipeline_settings.load(args.config)
+    # What is wrong with it is said before anything slow begins.
+    config, settings = load(args.config) if args.config else (None, Settings())
     for path in filter(None, (args.data, args.store)):
         if not pathlib.Path(path).exists():
             raise UserError(f"{path}: no such folder or manifest")
     console.quiet_tensorflow()
     from lca_keras.models import distribution
+    from pipelines.artefacts import Pipeline
 
     strategy = distribution.start(args.strategy)
     config = config or get_preset(args.preset or "paper")
-    pipeline = _pipeline(args, config, settings, STAGES[: STAGES.index(first)])
-    again = ["python", "-m", "pipelines.run", *sys.argv[1:]]
-
-    if not distribution.is_chief(strategy):
-        return _assist(pipeline, strategy, again)
-    try:
-        with console.resumable(again):
-            for _ in itertools.islice(
-                _stages(pipeline, strategy, again), STAGES.index(last) + 1
-            ):
-                pass
-    finally:
-        print_table(pipeline.made)
-
-
-def _pipeline(args, config, settings, fixed):
-    """The `pipelines.artefacts.Pipeline` that the arguments describe."""
-    from pipelines import artefacts
-
     config, source = resolving.resolve_data(
         args, config, **arguments.sections(args, "train.seed")
     )
     root = pathlib.Path(args.artefacts, args.name)
     root.mkdir(parents=True, exist_ok=True)
-    return artefacts.Pipeline(
+    pipeline = Pipeline(
         root=root,
         config=config,
         anew=frozenset([args.first] if args.first else []),
-        fixed=frozenset(fixed),
+        fixed=frozenset(STAGES[: STAGES.index(first)]),
         name=args.name,
         settings=settings,
         source=source.absolute(),
-        exports=pathlib.Path(args.exports),
+        model=pathlib.Path(args.exports, args.name),
         observer=_Screen(),
         workers=args.workers,
     )
+    again = ["python", "-m", "pipelines.run", *sys.argv[1:]]
+    if not distribution.is_chief(strategy):
+        return _assist(pipeline, strategy, again)
+    try:
+        with console.resumable(again):
+            steps = _stages(pipeline, strategy, again)
+            for _ in itertools.islice(steps, STAGES.index(last) + 1):
+                pass
+    finally:
+        if pipeline.made:
+            print_table(pipeline.made)
 
 
 def _assist(pipeline, strategy, again):
     """Takes part in the training of the first process, which does all the rest."""
     from pipelines import stages
 
-    examples = stages.example_gen(pipeline)
-    tuned = stages.tuner(pipeline, examples)
-    job = stages.training_run(pipeline, examples, tuned)
+    songs = stages.example_gen(pipeline)
+    job, _ = stages.training_run(pipeline, songs, stages.tuner(pipeline, songs))
     print(f"waiting for the first process to begin {job.folder}", flush=True)
     while not (job.folder / "split.csv").exists():
         time.sleep(1)
-    screen.train_along(job, examples.corpus, strategy, again)
-    return 0
+    screen.train_along(job, songs.corpus, strategy, again)
 
 
 def _stages(pipeline, strategy, again):
     """Runs the stages in their order, and tells of each; yields after every one."""
-    from pipelines import page, stages
+    from pipelines import blessing, stages
 
-    examples = stages.example_gen(pipeline)
-    for note in examples.corpus.notes[1:]:  # The first says where the features are.
+    songs = stages.example_gen(pipeline)
+    for note in songs.corpus.notes[1:]:  # The first says where the features are.
         print(note)
-    screen.print_reasons("left out", examples.unusable)
-    screen.print_reasons("note", examples.corpus.doubtful)
-    unknown = examples.division.unknown
-    if unknown:
+    screen.print_reasons("left out", songs.unusable)
+    screen.print_reasons("note", songs.corpus.doubtful)
+    if unknown := songs.division.unknown:
         print(
-            f"note: {len(unknown)} lines of {examples.division.file} name no usable "
+            f"note: {len(unknown)} lines of {songs.division.file} name no usable "
             f"song of the corpus, the first is {unknown[0]}"
         )
     yield
-    measured = stages.statistics_gen(pipeline, examples)
+    measured = stages.statistics_gen(pipeline, songs)
     yield
-    validated = stages.example_validator(pipeline, examples, measured).outcome
+    validated = stages.example_validator(pipeline, songs, measured).outcome
     if not validated["passed"]:
         for anomaly in validated["anomalies"]:
             print(f"  anomaly {anomaly}")
@@ -177,22 +159,24 @@ def _stages(pipeline, strategy, again):
             f"`accepted: [{', '.join(sorted(kinds))}]` lets this pass"
         )
     yield
-    tuned = stages.tuner(pipeline, examples)
+    tuned = stages.tuner(pipeline, songs)
     yield
     with screen.restarting(again):
-        trained = stages.trainer(pipeline, examples, tuned, strategy)
+        trained = stages.trainer(pipeline, songs, tuned, strategy)
     yield
-    evaluated = stages.evaluator(pipeline, examples, trained)
-    print(f"results  {evaluated.folder / page.PAGE}")
-    known = evaluated.outcome["known_to_baseline"]
+    evaluated = stages.evaluator(pipeline, songs, trained)
+    print(f"results  {evaluated.folder / blessing.PAGE}")
+    known, version = (evaluated.outcome[n] for n in ("known_to_baseline", "baseline"))
     if known:
         print(
-            f"note: version {evaluated.outcome['baseline']} knows {known} of the test "
-            "songs from its own training, so beside it the candidate looks worse than "
-            "it is. Another --seed divides the songs anew; --split-file keeps them"
+            f"note: version {version} knows {known} of the test songs from its own "
+            "training, so beside it the candidate looks worse than it is. Another "
+            "--seed divides the songs anew; --split-file keeps them"
         )
+    elif known is None:
+        print(f"note: version {version} may know test songs: its run is not there")
     yield
-    tried = stages.infra_validator(pipeline, examples, trained)
+    tried = stages.infra_validator(pipeline, songs, trained)
     yield
     stages.pusher(pipeline, measured, trained, evaluated, tried)
     yield
@@ -205,8 +189,6 @@ def print_table(made):
     from rich.table import Table
     from rich.text import Text
 
-    if not made:
-        return
     out = Console()
     if not out.is_terminal:
         out = Console(width=200)

@@ -17,8 +17,7 @@ SLICES = ("artist", "album", "clip_seconds", "origin", "heard")
 class Threshold(Section, name="pipeline.thresholds"):
     """What a candidate has to reach to be blessed, on all test songs or by slice.
 
-    `band_share` is the share of songs put together from two artists that are named
-    after the band.
+    `band_share` is of songs put together from two artists: those named after the band.
     """
 
     metric: str = field(choices=METRICS)
@@ -27,15 +26,11 @@ class Threshold(Section, name="pipeline.thresholds"):
     at_least: float | None = field(None, "least value", least=0, most=1)
     at_most: float | None = field(None, "greatest value", least=0, most=1)
     change_at_least: float | None = field(
-        None,
-        "least difference to the pushed version, if there is one",
-        least=-1,
-        most=1,
+        None, "least difference to the pushed version, if any", least=-1, most=1
     )
 
     def __post_init__(self):
         super().__post_init__()
-        limits = (self.at_least, self.at_most, self.change_at_least)
         if self.value and not self.slice:
             raise ConfigError(f"value {self.value!r} needs a slice that it is of")
         if self.slice and (self.metric == "band_share" or "f1" in self.metric):
@@ -43,7 +38,7 @@ class Threshold(Section, name="pipeline.thresholds"):
                 f"{self.metric} is of all songs: of the songs of a slice, one artist's "
                 "say, take song_accuracy or frame_accuracy"
             )
-        if sum(limit is not None for limit in limits) != 1:
+        if len(self.limits) != 1:
             raise ConfigError(
                 f"{self.metric}: give one of at_least, at_most and change_at_least"
             )
@@ -51,17 +46,17 @@ class Threshold(Section, name="pipeline.thresholds"):
             raise ConfigError("band_share has no change: give at_most")
 
     @property
-    def limit(self):
-        """Name and value of the limit that is given."""
+    def limits(self):
+        """Names and values of the limits that are given: one."""
         names = ("at_least", "at_most", "change_at_least")
-        given = ((name, getattr(self, name)) for name in names)
-        return next(each for each in given if each[1] is not None)
+        given = [(name, getattr(self, name)) for name in names]
+        return [each for each in given if each[1] is not None]
 
     def describe(self):
         """It in words, such as `frame_accuracy by artist, at least 0.1`."""
         where = f" by {self.slice}" if self.slice else ""
         where = f" of {self.slice} {self.value}" if self.value else where
-        kind, limit = self.limit
+        [(kind, limit)] = self.limits
         return f"{self.metric}{where}, {kind.replace('_', ' ')} {limit:g}"
 
 
@@ -69,17 +64,11 @@ class Threshold(Section, name="pipeline.thresholds"):
 class Infra(Section, name="pipeline.infra"):
     """What a candidate may need where it is served."""
 
-    memory_mb: float = field(
-        4096.0, "resident memory of its process, an hour of song included", above=0
-    )
+    memory_mb: float = field(4096.0, "of its process, with an hour of song", above=0)
     seconds_per_hour: float = field(600.0, "time for an hour of song", above=0)
-    first_answer_seconds: float = field(
-        120.0, "time to load it and to answer the warm-up requests", above=0
-    )
-    tolerance: float = field(
-        1e-4, "greatest difference of a probability to the trainer's", least=0
-    )
-    songs: int = field(20, "test songs that are compared", least=1)
+    first_answer_seconds: float = field(120.0, "to load it and warm it up", above=0)
+    tolerance: float = field(1e-4, "of probabilities, to the trainer's", least=0)
+    songs: int = field(20, "validation songs that are compared", least=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +76,7 @@ class Settings(Section, name="pipeline"):
     """Of all stages."""
 
     schema: Schema = dataclasses.field(default_factory=Schema)  # Of ExampleValidator.
-    trials: int = field(
-        0, "trainings of Tuner's search of the loss weights; 0 leaves it out", least=0
-    )
+    trials: int = field(0, "trainings of Tuner's search; 0 leaves it out", least=0)
     thresholds: tuple[Threshold, ...] = (  # Of Evaluator.
         Threshold("song_f1", at_least=0.3),
         Threshold("song_f1", change_at_least=-0.02),
@@ -104,14 +91,7 @@ class Settings(Section, name="pipeline"):
 
 
 def load(path):
-    """Reads a configuration file with an optional section `pipeline`.
-
-    Returns:
-        `lca_keras.base.config.Config` and `Settings`.
-
-    Raises:
-        ConfigError: The file is missing, not YAML, or not valid.
-    """
+    """The `Config` and the `Settings`, section `pipeline`, of a configuration file."""
     with files.yaml_content(path, "config", ConfigError) as raw:
         settings = build("pipeline", Settings, raw.pop("pipeline", None) or {})
         return Config.from_dict(raw), settings

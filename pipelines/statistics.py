@@ -2,14 +2,12 @@
 
 import collections
 import dataclasses
-import pathlib
 
 import numpy as np
 
 from lca_keras.base import files
 
-SONGS = "songs.csv"
-SPECTRA = "spectra.npz"
+SONGS, SPECTRA = "songs.csv", "spectra.npz"
 _COLUMNS = ("artist", "album", "song", "content_hash", "seconds", "sound_seconds")
 _COLUMNS += ("range_db", "bandwidth_hz")
 # A band counts as heard that much above the floor of a song's spectrogram.
@@ -18,53 +16,37 @@ _ABOVE_FLOOR_DB = 6.0
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """What a store has to be like; the section `schema` of a pipeline's settings.
-
-    Attributes:
-        least_artists: Number of artists.
-        least_songs: Number of usable songs of each artist.
-        most_unusable: Share of listed songs that may be unusable.
-        least_range_db: Between a song's quiet cells and loud ones, its 5th and 95th
-            percentile; silence and noise have less.
-        least_bandwidth_hz: Highest frequency with sound in a song.
-        most_outside: Share of songs that may miss one of the two last.
-        most_narrowed: Share of the bandwidth, the median over songs, that may be gone
-            since the last blessed statistics.
-        most_drift_db: Of the mean spectrum since then, root mean square over bands.
-        most_lost: Share of the artists of the last blessed statistics that may be gone.
-        doctor: Whether the recordings are examined as by `lca_keras.corpora.doctor`.
-        accepted: Kinds of anomalies that don't count.
-    """
+    """What a store has to be like; the section `schema` of a pipeline's settings."""
 
     least_artists: int = 2
-    least_songs: int = 3
-    most_unusable: float = 0.2
+    least_songs: int = 3  # Usable ones of each artist.
+    most_unusable: float = 0.2  # Share of the listed songs.
+    # Between a song's quiet cells and loud ones, its 5th and 95th percentile; silence
+    # and noise have less.
     least_range_db: float = 10.0
-    least_bandwidth_hz: float = 2000.0
-    most_outside: float = 0.05
+    least_bandwidth_hz: float = 2000.0  # Highest frequency with sound in a song.
+    most_outside: float = 0.05  # Share of songs that may miss one of the two above.
+    # Since the last blessed statistics: share of the bandwidth, the median over songs,
+    # that may be gone; root mean square over bands that the mean spectrum may have
+    # moved; share of the artists that may be gone.
     most_narrowed: float = 0.2
     most_drift_db: float = 3.0
     most_lost: float = 0.1
-    doctor: bool = True
-    accepted: tuple[str, ...] = ()
+    doctor: bool = True  # Whether `lca_keras.corpora.doctor` examines the recordings.
+    accepted: tuple[str, ...] = ()  # Kinds of anomalies that don't count.
 
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """What can be said of the songs of a store.
+    """What can be said of the songs of a store."""
 
-    Attributes:
-        songs: List of dicts by `_COLUMNS`.
-        spectra: Float array `(songs, mel_bins)`, mean decibels over sounding frames.
-    """
-
-    songs: list
-    spectra: np.ndarray
+    songs: list  # Dicts by `_COLUMNS`.
+    spectra: np.ndarray  # `(songs, mel_bins)`, mean decibels over sounding frames.
 
     @classmethod
     def load(cls, folder):
         """Reads what `save` wrote."""
-        folder, songs = pathlib.Path(folder), []
+        songs = []
         for row in files.read_csv(folder / SONGS, _COLUMNS):
             numbers = {name: float(row[name]) for name in _COLUMNS[4:]}
             songs.append({name: row[name] for name in _COLUMNS} | numbers)
@@ -73,15 +55,14 @@ class Statistics:
 
     def save(self, folder):
         """Writes `songs.csv` and `spectra.npz`."""
-        folder = pathlib.Path(folder)
         files.write_csv(folder / SONGS, _COLUMNS, self.songs)
         with files.atomic_path(folder / SPECTRA) as temporary:
             np.savez_compressed(temporary, spectra=self.spectra.astype("float32"))
 
     @property
     def artists(self):
-        """Dict from artist to the number of songs."""
-        return dict(collections.Counter(song["artist"] for song in self.songs))
+        """Counts the songs of each artist."""
+        return collections.Counter(song["artist"] for song in self.songs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,43 +78,32 @@ def compute(corpus, progress=None):
     store, songs, spectra = corpus.store, [], []
     front_end = store.front_end
     front_end.require_frequencies("statistics of a corpus")
-    centres = front_end.frequencies
     for number, song in enumerate(sorted(corpus.songs), 1):
         record = store.records[song.key]
         mel = store.read(song.key).arrays[front_end.main.name]
         kept = mel[..., 0].astype("float32")
-        spectrum, floor = kept.mean(axis=1), kept.min()
         low, high = np.percentile(kept, (5, 95))
-        heard = np.flatnonzero(
-            np.percentile(kept, 95, axis=1) > floor + _ABOVE_FLOOR_DB
+        loud = np.percentile(kept, 95, axis=1)
+        heard = np.flatnonzero(loud > kept.min() + _ABOVE_FLOOR_DB)
+        values = (
+            *song.names,
+            record.content_hash,
+            round(record.duration, 3),
+            round(kept.shape[1] / front_end.frame_rate, 3),
+            round(float(high - low), 2),
+            round(float(front_end.frequencies[heard[-1]]) if heard.size else 0, 1),
         )
-        songs.append(
-            {
-                "artist": song.artist,
-                "album": song.album,
-                "song": song.song,
-                "content_hash": record.content_hash,
-                "seconds": round(record.duration, 3),
-                "sound_seconds": round(kept.shape[1] / front_end.frame_rate, 3),
-                "range_db": round(float(high - low), 2),
-                "bandwidth_hz": round(
-                    float(centres[heard[-1]]) if heard.size else 0, 1
-                ),
-            }
-        )
-        spectra.append(spectrum)
+        songs.append(dict(zip(_COLUMNS, values, strict=True)))
+        spectra.append(kept.mean(axis=1))
         if progress is not None:
             progress(number, len(corpus.songs))
     return Statistics(songs, np.stack(spectra))
 
 
 def check(statistics, unusable, schema):
-    """Compares statistics with a schema; a list of `Anomaly`.
+    """Compares `Statistics` with a `Schema`; a list of `Anomaly`.
 
-    Args:
-        statistics: `Statistics`.
-        unusable: Dict from path to the reason why a listed song is left out.
-        schema: `Schema`.
+    `unusable` is a dict from path to the reason why a listed song is left out.
     """
     found, artists = {}, statistics.artists
     if len(artists) < schema.least_artists:
@@ -155,23 +125,16 @@ def check(statistics, unusable, schema):
     ):
         outside = [song for song in statistics.songs if song[column] < least]
         if len(outside) > schema.most_outside * len(statistics.songs):
-            first = outside[0]
             found[kind] = (
                 f"{len(outside)} of {len(statistics.songs)} songs have less than "
-                f"{least:g} {unit}, the first is {_label(first)}: {first[column]:g} "
-                f"{unit}"
+                f"{least:g} {unit}, the first is {_label(outside[0])}: "
+                f"{outside[0][column]:g} {unit}"
             )
     return [Anomaly(*each) for each in found.items()]
 
 
 def drift(statistics, before, schema):
-    """Compares statistics with those of before; a list of `Anomaly`.
-
-    Args:
-        statistics: `Statistics`.
-        before: `Statistics` of the last blessed run.
-        schema: `Schema`.
-    """
+    """Compares statistics with those of the last blessed run; a list of `Anomaly`."""
     found = {}
     lost = sorted(set(before.artists) - set(statistics.artists))
     if len(lost) > schema.most_lost * len(before.artists):

@@ -16,13 +16,8 @@ SPLITS = {"train": "train", "eval": "validation", "test": "test"}
 def write_splits(store, split_file, folder):
     """Writes a store's records to `FOLDER/SPLIT/songs.tfrecord`, for ImportExampleGen.
 
-    Args:
-        store: Folder of a feature store.
-        split_file: CSV of the parts, as in a run folder or an artefact of ExampleGen.
-        folder: Folder to write to, as a whole.
-
-    Returns:
-        Dict from split to the number of its songs.
+    `split_file` is a CSV of the parts, as in a run folder or an artefact of ExampleGen.
+    Returns a dict from split to the number of its songs.
     """
     import tensorflow as tf
 
@@ -30,7 +25,7 @@ def write_splits(store, split_file, folder):
     songs = [record.as_song for record in store.records.values()]
     part_of = split.read_split(split_file, songs, partial=True)
     counts = dict.fromkeys(SPLITS, 0)
-    with files.atomic_path(pathlib.Path(folder)) as temporary:
+    with files.atomic_path(folder) as temporary:
         for name, part in SPLITS.items():
             path = temporary / name / "songs.tfrecord"
             path.parent.mkdir(parents=True)
@@ -45,19 +40,11 @@ def write_splits(store, split_file, folder):
 
 
 def read_splits(patterns, features, folder):
-    """The songs of some splits as a store and a split, to be trained from.
+    """The songs of some splits as a `Corpus`, and a dict from song key to part.
 
-    Args:
-        patterns: Dict from split to patterns of TFRecord files, gzipped as TFX writes
-            them or not.
-        features: `lca_keras.base.config.FeatureConfig` of the records.
-        folder: Folder for the store.
-
-    Returns:
-        `lca_keras.data.corpus.Corpus`, and a dict from song key to part.
-
-    Raises:
-        UserError: Records of other features, or a song in two splits.
+    `patterns` is a dict from split to patterns of TFRecord files, gzipped as TFX writes
+    them or not; `folder` becomes the store. Records of other `features` and a song in
+    two splits are errors.
     """
     import tensorflow as tf
 

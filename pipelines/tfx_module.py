@@ -1,8 +1,8 @@
 """What TFX calls: `run_fn` of its Trainer, `tuner_fn` of its Tuner.
 
-Use this file as `module_file`. Both take the records of a feature store
-(`pipelines.tfx_examples`), and a configuration as `custom_config["config"]`: a dict as
-`lca_keras.base.config.Config.to_dict` gives it.
+Use this file as `module_file`. Both take TFX's `FnArgs`: records of a feature store
+(`pipelines.tfx_examples`), and as `custom_config["config"]` what
+`lca_keras.base.config.Config.to_dict` gives.
 """
 
 import pathlib
@@ -21,27 +21,20 @@ from lca_keras.workflow.run import Run
 from pipelines.tfx_examples import read_splits
 from tuning import space as spaces
 
-_NAME = "singer"
-
 
 def run_fn(fn_args):
-    """Trains, calibrates and exports; the SavedModel lies in `serving_model_dir`.
-
-    Args:
-        fn_args: TFX's `FnArgs`. `custom_config["config"]` is a `Config`'s dict; what
-            its Tuner found comes as `hyperparameters`.
-    """
-    config = _config(fn_args)
-    if fn_args.hyperparameters:
-        values = fn_args.hyperparameters
-        if isinstance(values, dict):
-            values = values.get("values", values)
-        config = spaces.apply(values, config)
-    folder = pathlib.Path(fn_args.model_run_dir, _NAME)
-    songs, part_of, sources, artists = _data(fn_args, config, folder.parent)
-    source = DataSource(store=str(songs.store.folder))
-    exports = folder.parent / "exports"
-    job = Run(folder=folder, config=config, source=source, exports=str(exports))
+    """Trains, with what the Tuner has found, calibrates, exports the SavedModel."""
+    config = Config.from_dict(fn_args.custom_config["config"])
+    if values := fn_args.hyperparameters:
+        config = spaces.apply(values.get("values", values), config)
+    root = pathlib.Path(fn_args.model_run_dir)
+    songs, part_of, sources, artists = _data(fn_args, config, root)
+    job = Run(
+        folder=root / "singer",
+        config=config,
+        source=DataSource(store=str(songs.store.folder)),
+        exports=str(root / "exports"),
+    )
     division = corpus.Division(part_of, artists, None, [], [])
     way = course.Course(job, songs, division, sources)
     result = job.complete(course.WITHOUT_TEST, course=way)
@@ -49,18 +42,10 @@ def run_fn(fn_args):
 
 
 def tuner_fn(fn_args):
-    """A search of the loss weights for validation F1.
-
-    Args:
-        fn_args: TFX's `FnArgs`. `custom_config` has `"config"` as for `run_fn`, and
-            `"trials"`.
-
-    Returns:
-        A named tuple as TFX's `TunerFnResult`.
-    """
+    """Searches the loss weights for validation F1; `custom_config` has `"trials"`."""
     from tfx.components.tuner.component import TunerFnResult
 
-    config = _config(fn_args)
+    config = Config.from_dict(fn_args.custom_config["config"])
     folder = pathlib.Path(fn_args.working_dir)
     _, _, sources, artists = _data(fn_args, config, folder)
     tuner = keras_tuner.BayesianOptimization(
@@ -77,44 +62,27 @@ def tuner_fn(fn_args):
 
 
 class LossWeightSearch(keras_tuner.HyperModel):
-    """A trial of the search: trains with some loss weights.
-
-    Args:
-        config: `lca_keras.base.config.Config` of what is not searched.
-        sources: Dict from part to `lca_keras.data.clips.ClipSource`.
-        num_classes: Int, number of artists.
-    """
+    """A trial of the search: trains with some loss weights; `config` says the rest."""
 
     def __init__(self, config, sources, num_classes):
         super().__init__()
         self.config = config
-        self.sources = sources
-        self.num_classes = num_classes
+        self.material = sources, num_classes
 
     def build(self, hp):
         """Builds the model of a trial."""
         keras.utils.set_random_seed(self.config.train.seed)
-        return build_training_model(
-            spaces.apply(hp.values, self.config), self.num_classes
-        )
+        _, num_classes = self.material
+        return build_training_model(spaces.apply(hp.values, self.config), num_classes)
 
     def fit(self, hp, model, callbacks=(), **kwargs):
         """Trains it; returns the best epoch's F1 of validation clips."""
         config = spaces.apply(hp.values, self.config)
         with tempfile.TemporaryDirectory() as folder:
             state = training.train(
-                config,
-                self.sources,
-                self.num_classes,
-                folder,
-                callbacks,
-                lambda *_: model,
+                config, *self.material, folder, callbacks, lambda *_: model
             )
         return max(logs["val_f1"] for logs in state.history)
-
-
-def _config(fn_args):
-    return Config.from_dict(fn_args.custom_config["config"])
 
 
 def _data(fn_args, config, folder):

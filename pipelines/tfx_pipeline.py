@@ -13,7 +13,6 @@ import sys
 from lca_keras.base.config import Config
 from pipelines.tfx_examples import SPLITS
 
-_MODULE = pathlib.Path(__file__).with_name("tfx_module.py")
 # What statistics are of: text and numbers, not spectrograms.
 _DESCRIBED = ("artist", "album", "song", "duration", "mel_shape", "feature_config")
 
@@ -33,16 +32,14 @@ def create(
     """The pipeline as a `tfx.v1.dsl.Pipeline`.
 
     Args:
-        name: Name of the pipeline.
         root: Folder of its artefacts.
-        examples: Folder with `train`, `eval` and `test`, as
-            `pipelines.tfx_examples.write_splits` leaves it.
+        examples: Folder as `pipelines.tfx_examples.write_splits` leaves it.
         serving: Folder of the pushed versions.
-        config: Dict, `lca_keras.base.config.Config.to_dict()`.
+        config: Dict, as of `Config.to_dict`.
         metadata: ML Metadata's connection; by default SQLite in `root`.
-        thresholds: Four numbers: least accuracy over test songs, least change of it
-            against the blessed model, and the same for every artist.
-        trials: Int, trainings of Tuner; 0 leaves it out.
+        thresholds: Least accuracy over test songs, least change of it against the
+            blessed model, and the same for every artist.
+        trials: Trainings of Tuner; 0 leaves it out.
         infra_image: Image of TF Serving for InfraValidator, which needs Docker or
             Kubernetes; `None` leaves it out.
         cache: Whether components whose inputs have not changed are skipped.
@@ -50,45 +47,40 @@ def create(
     import tensorflow_data_validation as tfdv
     from tfx import v1 as tfx
 
-    proto, Split = tfx.proto, tfx.proto.Input.Split
-    example_gen = tfx.components.ImportExampleGen(
-        input_base=str(examples),
-        input_config=proto.Input(
-            splits=[Split(name=name, pattern=f"{name}/*") for name in SPLITS]
-        ),
+    stages, proto, channel = tfx.components, tfx.proto, tfx.dsl.Channel
+    kinds = tfx.types.standard_artifacts
+    splits = [proto.Input.Split(name=name, pattern=f"{name}/*") for name in SPLITS]
+    example_gen = stages.ImportExampleGen(
+        input_base=str(examples), input_config=proto.Input(splits=splits)
     )
     records = example_gen.outputs["examples"]
-    statistics_gen = tfx.components.StatisticsGen(
-        examples=records,
-        stats_options=tfdv.StatsOptions(feature_allowlist=list(_DESCRIBED)),
-    )
-    schema_gen = tfx.components.SchemaGen(
-        statistics=statistics_gen.outputs["statistics"], infer_feature_shape=True
-    )
-    validator = tfx.components.ExampleValidator(
-        statistics=statistics_gen.outputs["statistics"],
-        schema=schema_gen.outputs["schema"],
+    described = tfdv.StatsOptions(feature_allowlist=list(_DESCRIBED))
+    statistics_gen = stages.StatisticsGen(examples=records, stats_options=described)
+    statistics = statistics_gen.outputs["statistics"]
+    schema_gen = stages.SchemaGen(statistics=statistics, infer_feature_shape=True)
+    validator = stages.ExampleValidator(
+        statistics=statistics, schema=schema_gen.outputs["schema"]
     )
     components = [example_gen, statistics_gen, schema_gen, validator]
     given = {
-        "module_file": str(_MODULE),
+        "module_file": str(pathlib.Path(__file__).with_name("tfx_module.py")),
         "examples": records,
         "train_args": proto.TrainArgs(splits=["train"]),
         "eval_args": proto.EvalArgs(splits=["eval"]),
         "custom_config": {"config": config, "trials": trials},
     }
     if trials:
-        tuner = tfx.components.Tuner(**given)
+        tuner = stages.Tuner(**given)
         components.append(tuner)
         given["hyperparameters"] = tuner.outputs["best_hyperparameters"]
-    trainer = tfx.components.Trainer(**given)
+    trainer = stages.Trainer(**given)
     model = trainer.outputs["model"]
     resolver = tfx.dsl.Resolver(
         strategy_class=tfx.dsl.experimental.LatestBlessedModelStrategy,
-        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
-        model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
+        model=channel(type=kinds.Model),
+        model_blessing=channel(type=kinds.ModelBlessing),
     ).with_id("latest_blessed_model")
-    evaluator = tfx.components.Evaluator(
+    evaluator = stages.Evaluator(
         examples=records,
         example_splits=["test"],
         model=model,
@@ -98,31 +90,24 @@ def create(
     components += [trainer, resolver, evaluator]
     infra_blessing = None
     if infra_image:
-        infra_validator = tfx.components.InfraValidator(
+        served = proto.TensorFlowServing(tags=[infra_image])
+        asked = proto.TensorFlowServingRequestSpec(signature_names=["examples"])
+        infra_validator = stages.InfraValidator(
             model=model,
             examples=records,
             serving_spec=proto.ServingSpec(
-                tensorflow_serving=proto.TensorFlowServing(tags=[infra_image]),
-                local_docker=proto.LocalDockerConfig(),
+                tensorflow_serving=served, local_docker=proto.LocalDockerConfig()
             ),
-            request_spec=proto.RequestSpec(
-                tensorflow_serving=proto.TensorFlowServingRequestSpec(
-                    signature_names=["examples"]
-                ),
-                num_examples=3,
-            ),
+            request_spec=proto.RequestSpec(tensorflow_serving=asked, num_examples=3),
         )
         components.append(infra_validator)
         infra_blessing = infra_validator.outputs["blessing"]
-    components.append(
-        tfx.components.Pusher(
-            model=model,
-            model_blessing=evaluator.outputs["blessing"],
-            infra_blessing=infra_blessing,
-            push_destination=proto.PushDestination(
-                filesystem=proto.PushDestination.Filesystem(base_directory=str(serving))
-            ),
-        )
+    place = proto.PushDestination.Filesystem(base_directory=str(serving))
+    pusher = stages.Pusher(
+        model=model,
+        model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=infra_blessing,
+        push_destination=proto.PushDestination(filesystem=place),
     )
     if metadata is None:
         path = str(pathlib.Path(root, "metadata.sqlite"))
@@ -130,7 +115,7 @@ def create(
     return tfx.dsl.Pipeline(
         pipeline_name=name,
         pipeline_root=str(root),
-        components=components,
+        components=[*components, pusher],
         metadata_connection_config=metadata,
         enable_cache=cache,
     )
@@ -141,25 +126,19 @@ def _eval_config(thresholds):
     import tensorflow_model_analysis as tfma
     from google.protobuf import json_format
 
-    least, change, least_artist, change_artist = thresholds
     by_artist = {"feature_keys": ["artist"]}
 
     def bounds(of, lower, difference):
         better = {"direction": "HIGHER_IS_BETTER", "absolute": difference}
-        return {
-            "slicing_specs": [of],
-            "threshold": {
-                "value_threshold": {"lower_bound": lower},
-                "change_threshold": better,
-            },
-        }
+        limits = {"value_threshold": {"lower_bound": lower}, "change_threshold": better}
+        return {"slicing_specs": [of], "threshold": limits}
 
     accuracy = {
         "class_name": "CategoricalAccuracy",
         "config": '"name": "accuracy"',
         "per_slice_thresholds": [
-            bounds({}, least, change),
-            bounds(by_artist, least_artist, change_artist),
+            bounds({}, *thresholds[:2]),
+            bounds(by_artist, *thresholds[2:]),
         ],
     }
     model = {
@@ -191,14 +170,10 @@ def main(argv=None):
     args = parser.parse_args(argv)
     from tfx import v1 as tfx
 
+    where = args.name, args.root, args.examples, args.serving
+    config, thresholds = Config.load(args.config), json.loads(args.thresholds)
     pipeline = create(
-        args.name,
-        args.root,
-        args.examples,
-        args.serving,
-        Config.load(args.config).to_dict(),
-        thresholds=json.loads(args.thresholds),
-        trials=args.trials,
+        *where, config.to_dict(), thresholds=thresholds, trials=args.trials
     )
     tfx.orchestration.LocalDagRunner().run(pipeline)
 

@@ -177,3 +177,10 @@ def test_the_table_puts_the_baseline_beside_the_candidate():
     assert (first["level"], first["slice"], first["value"]) == ("song", "all", "")
     assert first["accuracy, candidate"] == "0.900"
     assert first["accuracy, baseline"] == "0.500"
+
+
+def test_a_version_whose_run_is_gone_may_know_any_song(tmp_path):
+    from pipelines import stages
+
+    files.write_json(tmp_path / "lca_keras.json", {"run": str(tmp_path / "gone")})
+    assert stages._known_to(tmp_path, None, ["a"]) is None

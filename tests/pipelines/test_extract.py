@@ -171,6 +171,21 @@ def test_full_disk_keeps_what_is_done(corpus, counted, monkeypatch, capsys):
     assert contents("s") == contents("whole")
 
 
+def test_a_full_disk_that_takes_no_report_either(corpus, monkeypatch, capsys):
+    def full(path, **arrays):
+        log = pathlib.Path("s/parts/workers.log")
+        log.unlink()
+        log.mkdir()  # What is written there now is an `OSError` too.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "savez", full)
+    assert run(corpus, "s") == 1
+    error = capsys.readouterr().err
+    assert "extraction stopped: " in error
+    assert "No space left on device" in error
+    assert "Finished songs are kept" in error
+
+
 def test_stop_while_shards_are_written(corpus, counted, monkeypatch):
     run(corpus, "whole")
     counted.clear()
@@ -324,7 +339,7 @@ def test_a_corpus_without_any_usable_song(tmp_path, monkeypatch, capsys):
 
 
 def test_songs_travel_through_the_plan(tmp_path):
-    from pipelines import steps
+    from pipelines import extraction
 
     song = catalogue.Song("Ä\udcff", 'b "c"', "d\n", pathlib.Path("/e/\udcfe.wav"))
     stems = {"vocals_path": pathlib.Path("/v"), "accompaniment_path": None}
@@ -334,8 +349,8 @@ def test_songs_travel_through_the_plan(tmp_path):
     )
     record = Record("a", "b", "c", "/p", 3, 0.1, "h", (1, 2))
     plan = update.Plan([song], {"k": record}, {}, {"k"}, [song, voiced, played])
-    steps.write_plan(tmp_path / "plan", plan)
-    *songs, there = steps.read_plan(tmp_path / "plan")
+    extraction.write_plan(tmp_path / "plan", plan)
+    *songs, there = extraction.read_plan(tmp_path / "plan")
     # These paths do not count when songs are compared.
     assert list(map(dataclasses.astuple, songs)) == [
         dataclasses.astuple(one) for one in (song, voiced, played)
