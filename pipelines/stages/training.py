@@ -20,7 +20,7 @@ def tuner(pipeline, examples):
     if not trials:
         return None
     from tuning import space as spaces
-    from tuning import study, work
+    from tuning import study
     from tuning import trials as tuning_trials
     from tuning.journal import Journal
 
@@ -50,11 +50,12 @@ def tuner(pipeline, examples):
                 progress(len(ended), trials)
 
             classes = len(examples.division.artists)
-            work.run_trials(where, sources, classes, worker, lambda *_: [], count)
+            data = (where, sources, classes)
+            tuning_trials.run_trials(*data, worker, lambda *_: [], count)
         rows = tuning_trials.results(where, journal.read())
         best, found = tuning_trials.best_of(folder, rows, search)
         found.save(folder / "best.yaml")
-        verdict = f"{search.objective} {best.score:.3f} of {len(rows)} trials"
+        verdict = f"{config.train.objective} {best.score:.3f} of {len(rows)} trials"
         return {"verdict": verdict, "trial": best.trial}
 
     return pipeline.artefact("Tuner", settings, make, essential=("best.yaml",))

@@ -10,7 +10,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from lca_keras.base import files
 from lca_keras.base.config import get_preset
 from lca_keras.base.errors import UserError
-from tuning import heartbeat, oracle, space, study
+from tuning import journal, oracle, space, study
 from tuning.journal import Journal
 from tuning.space import load_space
 
@@ -50,7 +50,7 @@ def ended(folder):
 @pytest.fixture
 def impatient(monkeypatch):
     """The dead are given up at once; nobody waits long for anybody."""
-    monkeypatch.setattr(heartbeat, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(journal, "PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(study, "POLL_SECONDS", 0.01)
 
 
@@ -215,10 +215,10 @@ def test_a_trial_that_waits_for_nobody_any_more(tmp_path, impatient):
 
 
 def test_a_process_that_lives_keeps_its_trial(tmp_path, monkeypatch):
-    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.02)
-    watch = heartbeat.Watch(tmp_path)
-    monkeypatch.setattr(heartbeat, "PATIENCE_SECONDS", 0.3)
-    with heartbeat.beating(tmp_path, "w"):
+    monkeypatch.setattr(journal, "BEAT_SECONDS", 0.02)
+    watch = journal.Watch(tmp_path)
+    monkeypatch.setattr(journal, "PATIENCE_SECONDS", 0.3)
+    with journal.beating(tmp_path, "w"):
         for _ in range(5):
             assert not watch.is_dead("w")
             time.sleep(0.1)
