@@ -112,9 +112,9 @@ def search(args):
                 raise UserError(f"no {part} songs: a search cannot go without")
         study.keep_source(folder, wanted, source)
         table = screen.Table(study.Search.load(folder))
+        part = study.Study(folder, worker, table.add)
         table.begin(worker)
-        data = (folder, sources, len(division.artists))
-        trials.run_trials(*data, worker, screen.stopwatch, table.add)
+        trials.run_trials(part, sources, len(division.artists), screen.stopwatch)
         screen.show("")
     screen.print_best(folder)
 

@@ -106,16 +106,14 @@ class _DeadlyTrial(Exception):
     """A trial in which process after process has died."""
 
 
-def run_trials(folder, sources, num_classes, worker, callbacks_of, on_event=None):
-    """Runs the trials of a search that nobody else runs, until there are none left.
+def run_trials(part, sources, num_classes, callbacks_of):
+    """Runs the trials of a `tuning.study.Study` until there are none left.
 
-    `callbacks_of` gives Keras callbacks for a trial's id and a seed. The other
-    arguments are those of `Trainer` and of `tuning.study.Study`.
+    `callbacks_of` gives Keras callbacks for a trial's id and a seed.
     """
-    search = study.Search.load(folder)
-    trainer = Trainer(folder, sources, num_classes)
-    with journal.beating(folder / "workers", worker):
-        part = study.Study(folder, worker, on_event)
+    search = study.Search.load(part.folder)
+    trainer = Trainer(part.folder, sources, num_classes)
+    with journal.beating(part.folder / "workers", part.worker):
         while (trial := part.ask()) is not None:
             part.tell(trial, *_run_trial(search, trainer, trial, callbacks_of))
 

@@ -50,8 +50,8 @@ def tuner(pipeline, examples):
                 progress(len(ended), trials)
 
             classes = len(examples.division.artists)
-            data = (where, sources, classes)
-            tuning_trials.run_trials(*data, worker, lambda *_: [], count)
+            part = study.Study(where, worker, count)
+            tuning_trials.run_trials(part, sources, classes, lambda *_: [])
         rows = tuning_trials.results(where, journal.read())
         best, found = tuning_trials.best_of(folder, rows, search)
         found.save(folder / "best.yaml")

@@ -355,7 +355,9 @@ def test_a_folder_of_another_search_is_left_alone(
 def test_more_trials_lengthen_a_search(workplace, tiny_corpus, quick, capsys):
     assert run_search(tiny_corpus, "--trials", "3") == 0
     assert len(table()) == len(quick) == 3
+    assert "continuing" not in capsys.readouterr().out
     assert run_search(tiny_corpus, "--trials", "6") == 0
+    assert "continuing; trials that have ended: 3\n" in capsys.readouterr().out
     assert len(table()) == len(quick) == 6
     assert run_search(tiny_corpus) == 0  # As many as before, not the default.
     assert len(quick) == 6
