@@ -19,23 +19,18 @@ from lca_keras.base.config import get_preset
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 
 
-def command(folder, data, name):
-    """The search as a list of words."""
+def search(folder, data, name, *options, processes=1):
+    """Seconds until so many processes, with one TensorFlow thread each, are done."""
     words = [sys.executable, "-m", "tuning.search", "--data", data, "--name", name]
     words += ["--split-file", data / "split.csv", "--algorithm", "grid"]
     words += ["--base-config", folder / "base.yaml", "--space", folder / "space.yaml"]
     words += ["--features", folder / "features", "--searches", folder / "searches"]
-    return list(map(str, words))
-
-
-def seconds_of(words, count=1):
-    """Seconds until so many processes, with one TensorFlow thread each, are done."""
-    begun, environment = time.perf_counter(), os.environ | dict.fromkeys(_THREADS, "1")
-    processes = [
-        subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
-        for _ in range(count)
-    ]
-    if any([process.wait() for process in processes]):
+    words = [*map(str, words), *options]
+    how = {"env": os.environ | dict.fromkeys(_THREADS, "1")}
+    how["stdout"] = subprocess.DEVNULL
+    begun = time.perf_counter()
+    running = [subprocess.Popen(words, **how) for _ in range(processes)]
+    if any([process.wait() for process in running]):
         raise SystemExit(f"{' '.join(words)} failed")
     return time.perf_counter() - begun
 
@@ -69,13 +64,13 @@ def main(argv=None):
         fixed = "main: 1\ncf_ratio: 0.5\nent_cf: 0.5\nent_main_ratio: 0.1\n"
         (folder / "space.yaml").write_text(f"{fixed}att: {{values: {att}}}\n")
         # Features and the files of Python and TensorFlow, read once.
-        seconds_of([*command(folder, data, "first"), "--trials", "1"])
+        search(folder, data, "first", "--trials", "1")
         words = f"{args.trials} trials of {args.epochs - 1} epochs"
         print(f"{words}, one TensorFlow thread")
         results = []
         for count, title in enumerate(("one process", "two processes"), start=1):
             name = title.replace(" ", "-")
-            took = seconds_of(command(folder, data, name), count)
+            took = search(folder, data, name, processes=count)
             trials, scores = outcome(folder / "searches" / name)
             results.append((took, trials, scores))
             print(f"  {title:<13} {took:6.1f} s, trials {trials:6.1f} s", flush=True)

@@ -34,10 +34,9 @@ def serve(export, config, rounds, pipe):
     class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         def Predict(self, request, context):
             """Answers."""
-            arrays = {k: tf.make_ndarray(v) for k, v in request.inputs.items()}
-            outputs = model.signatures[request.model_spec.signature_name](
-                **{k: tf.constant(v) for k, v in arrays.items()}
-            )
+            given = request.inputs.items()
+            inputs = {k: tf.constant(tf.make_ndarray(v)) for k, v in given}
+            outputs = model.signatures[request.model_spec.signature_name](**inputs)
             response = predict_pb2.PredictResponse()
             for name, value in outputs.items():
                 response.outputs[name].CopyFrom(tf.make_tensor_proto(value.numpy()))

@@ -10,7 +10,6 @@ PRIVATE = {
     kt.Oracle: ("_save_trial",),
     kt.oracles.BayesianOptimizationOracle: ("_random_state", "_vectorize_trials"),
 }
-_KNOWN = "1.4.8"
 
 
 def check(oracle):
@@ -23,7 +22,7 @@ def check(oracle):
             raise UserError(
                 f"KerasTuner {kt.__version__} has no {kind.__name__}."
                 f"{', '.join(sorted(gone))} any more, which searches need: pip install "
-                f"'keras-tuner=={_KNOWN}'"
+                "'keras-tuner==1.4.8'"
             )
 
 

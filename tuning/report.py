@@ -74,7 +74,7 @@ def scatter_figure(rows, names, space, objective):
             values, places = numbers(rows, name)
             axes.errorbar(values, scores, spread, fmt="o", markersize=4, elinewidth=0.8)
             axes.plot(values[best], scores[best], "r*", markersize=12)
-            axes.set_xscale(space[name]["scale"])
+            axes.set(xlabel=name, ylabel=objective, xscale=space[name]["scale"])
             if space[name]["scale"] == "log":
                 # 0.1, 0.2, 0.5 in plain figures; powers of ten would run together.
                 axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
@@ -82,8 +82,6 @@ def scatter_figure(rows, names, space, objective):
                 axes.xaxis.set_minor_locator(ticker.NullLocator())
             if places:
                 axes.set_xticks(range(len(places)), places)
-            axes.set_xlabel(name)
-            axes.set_ylabel(objective)
         for axes in grid[len(names) :]:
             axes.remove()
     return figure
