@@ -72,10 +72,6 @@ class _Repeatable(privates.Unsaved):
         ongoing = self.ongoing_trials.items()
         self.ongoing_trials = {w: t for w, t in ongoing if t.trial_id != trial_id}
 
-    def abandon(self, tuner_id):
-        """Gives the trial of a dead worker to the next one."""
-        self.waiting.append(self.ongoing_trials.pop(tuner_id))
-
 
 class _Combinations(kt.Oracle):
     """All combinations in order; KerasTuner's grid waits for trials to end."""
@@ -142,7 +138,7 @@ def apply(oracle, event):
         # Another machine's arithmetic may differ in the last bits.
         trial.hyperparameters.values = event["values"]
     elif event["event"] == "abandon":
-        oracle.abandon(event["worker"])
+        oracle.waiting.append(oracle.ongoing_trials.pop(event["worker"]))
     elif trial_id in oracle.trials:
         trial = oracle.get_trial(trial_id)
         if trial_id not in oracle.end_order:

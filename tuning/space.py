@@ -118,9 +118,8 @@ def _parameter(name, entry):
             "effect_form"
         )
     if name in ("cf", "ent_main"):
-        ratio = f"{name}_ratio"
         raise SpaceError(
-            f"{name} is not searched by itself; give {ratio}, its share of "
+            f"{name} is not searched by itself; give {name}_ratio, its share of "
             f"{'main' if name == 'cf' else 'ent_cf'}, which is below 1"
         )
     if name not in _LIMITS and name not in _CHOICES:

@@ -82,8 +82,13 @@ def open_folder(folder, search):
                     f"{folder} holds another search: {changed}. Choose "
                     "another --name, or repeat the options of that search."
                 )
-            if changed:
-                _begin_anew(folder)  # Nothing came of it yet: no data, perhaps.
+            if changed:  # Nothing came of it yet: no data, perhaps.
+                for lock in (folder / "workers").glob(".*.lock"):
+                    with files.lock(lock, wait=False):
+                        pass  # Its process is gone.
+                for name in ("search.json", "corpus.json", "split.csv", "source.json"):
+                    (folder / name).unlink(missing_ok=True)
+                shutil.rmtree(folder / "warmup", ignore_errors=True)
             elif wanted["trials"] is None:
                 wanted["trials"] = known.trials  # As many as it was begun with.
             begun = len({e["trial"] for e in events if e["event"] == "start"})
@@ -110,16 +115,6 @@ def _differences(known, wanted, where=""):
             yield from _differences(before, now, f"{where}{name}.")
         elif before != now:
             yield f"{where}{name} was {before!r}, now {now!r}"
-
-
-def _begin_anew(folder):
-    """Forgets a search without trials; raises if another process prepares it."""
-    for lock in (folder / "workers").glob(".*.lock"):
-        with files.lock(lock, wait=False):
-            pass  # Its process is gone.
-    for name in ("search.json", "corpus.json", "split.csv", "source.json"):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "warmup", ignore_errors=True)
 
 
 def keep_source(folder, search, source):
@@ -198,7 +193,12 @@ class Study:
         while True:
             with files.lock(self.folder / ".lock"):
                 self._catch_up()
-                self._give_up_the_dead()
+                for worker in set(self._oracle.ongoing_trials) - {self.worker}:
+                    if self._watch.is_dead(worker):
+                        event = {"event": "abandon", "worker": worker}
+                        event["trial"] = self._oracle.ongoing_trials[worker].trial_id
+                        oracles.apply(self._oracle, event)
+                        self._write(**event)
                 if self._oracle.fatal:
                     raise UserError(
                         f"the search has stopped, for {oracles.MAX_FAILURES} trials "
@@ -267,10 +267,3 @@ class Study:
             oracles.apply(self._oracle, event)
         self._events = events
         self._tell(past)
-
-    def _give_up_the_dead(self):
-        for worker in set(self._oracle.ongoing_trials) - {self.worker}:
-            if self._watch.is_dead(worker):
-                trial = self._oracle.ongoing_trials[worker].trial_id
-                self._oracle.abandon(worker)
-                self._write("abandon", worker=worker, trial=trial)
