@@ -295,7 +295,8 @@ def report(args):
                 print(f"  {name:<9} seed {seed}  {'  '.join(scores)}", flush=True)
                 comparison[name].append(row)
     text = text_of(args.name, search, rows, drawn, comparison)
-    (pictures / "report.md").write_text(text, encoding="utf-8")
+    with files.atomic_path(pictures / "report.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
     columns = ["trial", *rows[0].values, "score", "reason"]
     table = [{**row.values, **row._asdict()} for row in rows]
     files.write_csv(folder / "trials.csv", columns, table)
