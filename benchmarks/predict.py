@@ -47,9 +47,8 @@ def main(argv=None):
                 took, peak = min(rows)[0], max(mib for _, mib in rows)
                 print(f"  {preset:<6} {runtime:<11} {took:6.2f} s  {peak:6.0f} MiB")
         print(f"\n{args.songs} songs, a process for each core")
-        ways = [("runtime", "litert")]
-        if hardware.multiplies_bfloat16():
-            ways.append(("precision", "bfloat16"))
+        faster = [("precision", "bfloat16")] * hardware.multiplies_bfloat16()
+        ways = [("runtime", "litert"), *faster]
         for preset, export in exports.items():
             for option, way in ways:
                 words = ["--model", export, f"--{option}", way, folder / "songs"]

@@ -35,18 +35,6 @@ def search(folder, data, name, *options, processes=1):
     return time.perf_counter() - begun
 
 
-def outcome(folder):
-    """Seconds from the first trial's start to the last one's end, and the scores."""
-    # After TensorFlow was imported without its messages.
-    from tuning import trials
-    from tuning.journal import Journal
-
-    events = Journal(folder / "events.jsonl").read()
-    rows = trials.results(folder, events)
-    scores = {tuple(row.values.items()): row.score for row in rows}
-    return events[-1]["time"] - events[0]["time"], scores
-
-
 def main(argv=None):
     """Runs the measurement."""
     parser = common.parser(__doc__)
@@ -54,6 +42,9 @@ def main(argv=None):
     parser.add_argument("--epochs", type=int, default=9, help="one of them warm-up")
     args = parser.parse_args(argv)
     console.quiet_tensorflow()
+    from tuning import trials
+    from tuning.journal import Journal
+
     data = pathlib.Path("corpus", "benchmark-search")
     common.make_corpus(data, artists=6, albums=4, songs=4)
     with tempfile.TemporaryDirectory() as folder:
@@ -71,9 +62,13 @@ def main(argv=None):
         for count, title in enumerate(("one process", "two processes"), start=1):
             name = title.replace(" ", "-")
             took = search(folder, data, name, processes=count)
-            trials, scores = outcome(folder / "searches" / name)
-            results.append((took, trials, scores))
-            print(f"  {title:<13} {took:6.1f} s, trials {trials:6.1f} s", flush=True)
+            made = folder / "searches" / name
+            events = Journal(made / "events.jsonl").read()
+            rows = trials.results(made, events)
+            scores = {tuple(row.values.items()): row.score for row in rows}
+            within = events[-1]["time"] - events[0]["time"]
+            results.append((took, within, scores))
+            print(f"  {title:<13} {took:6.1f} s, trials {within:6.1f} s", flush=True)
         (alone, alone_trials, scores), (two, two_trials, others) = results
         print(
             f"  ratio         {two / alone:6.2f}    trials "

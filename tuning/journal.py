@@ -89,8 +89,7 @@ class Watch:
     """Tells workers that live from those that have died, by their signs of life."""
 
     def __init__(self, folder):
-        self._folder = folder
-        self._seen = {}
+        self._folder, self._seen = folder, {}
 
     def is_dead(self, worker):
         """Whether a worker has shown no sign of life since long before."""

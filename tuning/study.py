@@ -175,8 +175,7 @@ class Study:
     """
 
     def __init__(self, folder, worker, on_event=None):
-        self.folder = pathlib.Path(folder)
-        self.worker = worker
+        self.folder, self.worker = pathlib.Path(folder), worker
         self.journal = Journal(self.folder / "events.jsonl")
         self._on_event = on_event or (lambda event, past: None)
         self._watch = Watch(self.folder / "workers")

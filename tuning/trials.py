@@ -57,8 +57,7 @@ class Trainer:
                 f"Received: {sorted(sources)}"
             )
         self.folder = pathlib.Path(folder)
-        self.sources = sources
-        self.num_classes = num_classes
+        self.sources, self.num_classes = sources, num_classes
         self._kind, self._models = None, {}
 
     def train(self, config, folder, callbacks=(), go_on_from=None):
