@@ -1,9 +1,9 @@
 """Speed and memory of feature extraction, and of reading the features again.
 
 Run `python -m benchmarks.extract`. It synthesises songs of the built-in corpus (kept in
-`corpus/benchmark-…`, 200 songs of four minutes take several minutes) and measures.
-Workers have a fixed cost of some seconds (processes, Beam, TensorFlow's import), so
-songs have to be long or many for the slope to show.
+`corpus/benchmark-…`, 200 songs of four minutes take several minutes). Workers have a
+fixed cost of some seconds (processes, Beam, TensorFlow's import), so songs have to be
+long or many for the slope to show.
 """
 
 import itertools

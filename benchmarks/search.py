@@ -2,7 +2,7 @@
 
 Run `python -m benchmarks.search`. TensorFlow is given one thread, so that a trial alone
 leaves other cores idle, as one on an accelerator would. Start-up costs each process
-some ten seconds: the time from the first trial's start to the last one's end counts.
+some ten seconds: the time from the first start of a trial to the last end is told too.
 """
 
 import os
