@@ -117,9 +117,8 @@ def parallel_figure(rows, names, space, objective):
 def compare(folder, search, songs, seeds, test):
     """Trains the best, the default and the published weights, and the plain network.
 
-    The `seeds` trainings each have seeds that follow those of the search. Finished
-    ones are kept in `compare/` and read the next time; processes share the work.
-    Yields (name, seed, scores) as they come, those of test songs if `test` asks so.
+    The `seeds` of each follow those of the search; finished trainings are kept. Yields
+    (name, seed, scores) as they come, with those of test songs if `test` asks for them.
     """
     from lca_keras.data import corpus
     from lca_keras.evaluation import scoring
@@ -300,8 +299,7 @@ def report(args):
     columns = ["trial", *rows[0].values, "score", "reason"]
     table = [{**row.values, **row._asdict()} for row in rows]
     files.write_csv(folder / "trials.csv", columns, table)
-    print(f"\n{text}")
-    print(f"written to {pictures} and {folder / 'trials.csv'}")
+    print(f"\n{text}\nwritten to {pictures} and {folder / 'trials.csv'}")
 
 
 if __name__ == "__main__":

@@ -170,8 +170,7 @@ def worker_name(folder, name=None):
 class Study:
     """One process's part in a search: `ask` for a trial, `tell` what came out.
 
-    `on_event` is called with every event, whoever's, and whether it is from before
-    this process came.
+    `on_event` is called with every event, and whether it is from before this process.
     """
 
     def __init__(self, folder, worker, on_event=None):

@@ -27,11 +27,10 @@ _BEGUN = "attempts.json"
 
 
 def scores_of(state):
-    """Validation scores of a `lca_keras.workflow.training.TrainingState`, for JSON.
+    """Validation scores of a training's best epoch, counted from 1, for JSON.
 
-    Of the best epoch (`epoch`, from 1): `frame_f1` and `song_f1`, weighted F1 over
-    clips and over songs; `cf_frame_f1` of the counterfactual branch over clips and
-    `attention_distance`, mean |A - A~|, or `None`.
+    `frame_f1` and `song_f1` are weighted F1 over clips and over songs; `cf_frame_f1` of
+    the counterfactual branch, and `attention_distance`, mean |A - A~|, may be `None`.
     """
     logs = state.best_logs
     return {
