@@ -9,6 +9,7 @@ import threading
 import time
 
 from lca_keras.base import files
+from lca_keras.base.errors import UserError
 
 BEAT_SECONDS = 2.0
 # A worker that shows no sign of life for so long is given up.
@@ -27,11 +28,13 @@ class Journal:
     def read(self):
         """Returns the list of events; a line that a kill cut short does not count."""
         try:
-            content = self.path.read_bytes()
+            whole, _, _ = self.path.read_bytes().rpartition(b"\n")
+            return [json.loads(line) for line in whole.splitlines()]
         except FileNotFoundError:
             return []
-        whole, _, _ = content.rpartition(b"\n")
-        return [json.loads(line) for line in whole.splitlines()]
+        except ValueError as error:
+            said = f"{self.path} is damaged ({error}): begin anew under another --name"
+            raise UserError(said) from error
 
     def append(self, event, **facts):
         """Adds an event, on disk when this returns; returns it as `read` gives it."""

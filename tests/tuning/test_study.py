@@ -161,6 +161,15 @@ def test_a_line_cut_short_does_not_count(tmp_path):
     assert path.read_bytes().endswith(b"}\n")
 
 
+def test_a_damaged_line_is_said_with_its_file(tmp_path):
+    folder = begin(tmp_path / "s")
+    go_on(study.Study(folder, "w"), 1)
+    path = folder / "events.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'{"event": "end"', b'{"event" "end"'))
+    with pytest.raises(UserError, match="events.jsonl is damaged"):
+        study.Study(folder, "w")
+
+
 @pytest.mark.parametrize("algorithm", ["random", "grid", "bayesian"])
 def test_many_processes_are_all_kept_busy(tmp_path, algorithm):
     """KerasTuner's own grid proposes one trial at a time after the first two."""
