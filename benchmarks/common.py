@@ -16,6 +16,7 @@ code = importlib.import_module(sys.argv[1]).main(sys.argv[2:])
 print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 sys.exit(code)
 """
+SPAWN = multiprocessing.get_context("spawn")
 
 
 def parser(about):
@@ -24,13 +25,7 @@ def parser(about):
 
 
 def make_corpus(folder, stems=False, **sizes):
-    """Synthesises a corpus unless it is there; returns its folder.
-
-    Args:
-        folder: `pathlib.Path`.
-        stems: Whether voice and accompaniment are written too.
-        **sizes: Of `lca_keras.corpora.synthesis.SynthesisConfig`.
-    """
+    """Synthesises a corpus of such sizes unless it is there; returns its folder."""
     from lca_keras.corpora import synthesis
 
     with console.progress(f"Synthesising {folder}") as progress:
@@ -40,11 +35,7 @@ def make_corpus(folder, stems=False, **sizes):
 
 
 def export_network(preset, folder):
-    """Exports a preset's network for 20 artists, with random weights.
-
-    Returns:
-        `pathlib.Path` of the version, and the `lca_keras.base.config.Config`.
-    """
+    """Exports a preset's network with random weights; returns path and `Config`."""
     from lca_keras.base.config import get_preset
     from lca_keras.exports.export import export_model
     from lca_keras.models.factory import build_network
@@ -71,6 +62,5 @@ def run_command(name, *words):
 
 def apart(function, *arguments):
     """Calls a function of a module in a process of its own; returns its result."""
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
         return pool.submit(function, *arguments).result()

@@ -1,16 +1,9 @@
 """Speed and memory of feature extraction, and of reading the features again.
 
 Run `python -m benchmarks.extract`. It synthesises songs of the built-in corpus (kept in
-`corpus/benchmark-…`, 200 songs of four minutes take several minutes), then measures
-
-- `pipelines.extract` with one and with two workers against the bare per-song function
-  in a loop;
-- songs per second and peak memory of one worker, from 50 to 800 songs;
-- the clips per second that the input pipeline delivers against those that training
-  consumes.
-
-Workers have a fixed cost of some seconds (processes, Beam, TensorFlow's import), so
-songs have to be long or many for the slope to show.
+`corpus/benchmark-…`, 200 songs of four minutes take several minutes). Workers have a
+fixed cost of some seconds (processes, Beam, TensorFlow's import), so songs have to be
+long or many for the slope to show.
 """
 
 import itertools
@@ -45,22 +38,22 @@ def make_corpus(songs, seconds, stems=False):
 
 def extract(data, out, *options):
     """Runs `pipelines.extract` in a new process; returns seconds and peak MiB."""
-    words = ("--data", data, "--out", out, *options)
-    return common.run_command("pipelines.extract", *words)
+    what = ("--data", data, "--out", out, *options)
+    return common.run_command("pipelines.extract", *what)
 
 
 def workers(songs, seconds, melody, out):
     """Compares a loop, one worker and two."""
-    data = make_corpus(songs, seconds)
+    what = (make_corpus(songs, seconds), out, "--melody", melody)
     print(f"{songs} songs of {seconds:g} s, melody {melody}; whole commands")
-    loop, _ = common.run("-c", _LOOP, data, melody)
+    loop, _ = common.run("-c", _LOOP, what[0], melody)
     print(f"  bare function in a loop  {loop:6.1f} s", flush=True)
-    one, _ = extract(data, out, "--melody", melody)
+    one, _ = extract(*what)
     print(f"  one worker               {one:6.1f} s   {one / loop:.2f} of the loop")
     shutil.rmtree(out)
-    two, _ = extract(data, out, "--melody", melody, "--workers", "2")
+    two, _ = extract(*what, "--workers", "2")
     print(f"  two workers              {two:6.1f} s   {two / one:.2f} of one worker")
-    took, _ = extract(data, out, "--melody", melody)
+    took, _ = extract(*what)
     print(f"  once more, all reused    {took:6.1f} s", flush=True)
 
 

@@ -1,25 +1,25 @@
 """Songs of any loudness: one level for all, or random gain in training?
 
 `python -m benchmarks.level --data CORPUS --out FOLDER` copies a built-in corpus with a
-random level for each song, -20 to +12 dB, and trains the plain network of the demo on
-it in three ways with each seed: features as loud as their files, the same with random
-gain for training clips, and features of songs that are brought to one level. Finished
-trainings are kept in FOLDER; several processes share the work.
+random level for each song, and trains the plain network of the demo on it in three
+ways. Finished trainings are kept in FOLDER; several processes share the work.
 """
 
-import argparse
 import functools
 import pathlib
+import shutil
 import sys
 
 import numpy as np
 
+from benchmarks import common
 from lca_keras.base import console, files
 from lca_keras.base.config import get_preset
 from lca_keras.base.errors import UserError
 from lca_keras.data.clips import ClipSource
 from lca_keras.drawing import markdown
 from lca_keras.studies.statistics import over_seeds
+from lca_keras.terminal import arguments
 
 _RANGE_DB = (-20.0, 12.0)
 # Name of a way: level of the features, and whether training clips get random gain.
@@ -53,8 +53,6 @@ class RandomGain(ClipSource):
 
 def copy_at_random_levels(corpus, folder):
     """Writes a built-in corpus's songs at random levels, in float, and its split."""
-    import shutil
-
     import soundfile
 
     rng = np.random.default_rng(0)
@@ -70,14 +68,15 @@ def copy_at_random_levels(corpus, folder):
         shutil.copyfile(corpus / "split.csv", temporary / "split.csv")
 
 
-def score(config, corpus_, division, folder, gain):
+def score(config, songs, folder, gain):
     """Trains in a folder; weighted F1 of the best epoch over test clips and songs."""
     from lca_keras.data import corpus
     from lca_keras.evaluation import scoring
     from lca_keras.workflow import training
 
+    division = corpus.divide(config, songs)
     artists = division.artists
-    sources = corpus.clip_sources(corpus_, division.part_of, artists, config)
+    sources = corpus.clip_sources(songs, division.part_of, artists, config)
     if gain:
         plain = sources["train"]
         sources["train"] = RandomGain(plain.store, plain.labels, plain.clip_frames)
@@ -89,20 +88,17 @@ def score(config, corpus_, division, folder, gain):
 
 def main(argv=None):
     """Command line of the comparison."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.level", description=__doc__.splitlines()[0]
-    )
+    parser = common.parser(__doc__)
     parser.add_argument("--data", required=True, help="built-in corpus")
     parser.add_argument("--out", required=True, help="folder for what is computed")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--epochs", type=int, default=12)
     console.add_debug_flag(parser)
-    args = parser.parse_args(argv)
-    return console.guard(lambda: compare(args), args.debug)
+    return arguments.command(parser.parse_args, compare, argv)
 
 
 def compare(args):
-    """Runs the job that the parsed arguments describe."""
+    """Does what the arguments say."""
     console.quiet_tensorflow()
     from lca_keras.data import corpus
     from lca_keras.terminal import screen
@@ -126,19 +122,15 @@ def compare(args):
                 train={"method": "none", "epochs": args.epochs, "seed": seed},
             )
             prepared = screen.prepare_corpus(source, config)
-            division = corpus.divide(config, prepared)
             folder = out / "cells" / way.replace(" ", "-") / f"seed-{seed}"
-
-            given = (config, prepared, division, folder, gain)
-            settings = {**config.to_dict(), "gain": gain}
-            wanted[way, seed] = folder, settings, functools.partial(score, *given)
+            work = functools.partial(score, config, prepared, folder, gain)
+            wanted[way, seed] = folder, {**config.to_dict(), "gain": gain}, work
     found = dict(cells.cells(wanted))
-    table = []
-    for way in _WAYS:
-        table.append([way, len(args.seeds)])
+    table = [[way, len(args.seeds)] for way in _WAYS]
+    for row in table:
         for level in ("frame", "song"):
-            values = [found[way, seed][level] for seed in args.seeds]
-            table[-1].append(f"{np.mean(values):.3f} ± {over_seeds(values):.3f}")
+            values = [found[row[0], seed][level] for seed in args.seeds]
+            row.append(f"{np.mean(values):.3f} ± {over_seeds(values):.3f}")
     print(markdown.table(["features", "seeds", "test clips", "test songs"], table))
 
 

@@ -1,8 +1,7 @@
 """Song-level F1 of a classifier of mean MFCCs, the yardstick for a corpus.
 
-Run `python -m benchmarks.mfcc_baseline CORPUS SPLIT.csv`. It averages 20 MFCCs over
-every song and fits logistic regression and a support vector machine. A corpus that this
-solves says little about attention.
+Run `python -m benchmarks.mfcc_baseline CORPUS SPLIT.csv`. A corpus that this solves
+says little about attention.
 """
 
 import numpy as np
@@ -45,9 +44,8 @@ def main(argv=None):
         scores = []
         for part in ("validation", "test"):
             named = model.predict(np.array(features[part]))
-            scores.append(
-                f"{part} {f1_score(artists[part], named, average='weighted'):.3f}"
-            )
+            f1 = f1_score(artists[part], named, average="weighted")
+            scores.append(f"{part} {f1:.3f}")
         print(f"{name:<24} song F1: {', '.join(scores)}")
 
 

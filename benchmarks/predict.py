@@ -1,11 +1,10 @@
 """Times `predict`: one song in a fresh process, and many songs.
 
 Run `python -m benchmarks.predict`. It exports networks with random weights (time does
-not depend on them), writes a song as MP3, and starts the command as a user does, once
-for each runtime; then it asks about many copies of it, in a process for each core, and
-once step by step to see where the time goes.
+not depend on them) and starts the command as a user does.
 """
 
+import functools
 import os
 import pathlib
 import shutil
@@ -28,10 +27,10 @@ def main(argv=None):
 
     from lca_keras.base import hardware
 
+    predict = functools.partial(common.run_command, "lca_keras.predict")
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        presets = ("demo", "paper")
-        exports = {name: common.export_network(name, folder)[0] for name in presets}
+        exports = {k: common.export_network(k, folder)[0] for k in ("demo", "paper")}
         (folder / "songs").mkdir()
         rng = np.random.default_rng(0)
         sound = rng.normal(0, 0.1, (int(args.minutes * 60 * 44100), 2))
@@ -44,28 +43,21 @@ def main(argv=None):
         for preset, export in exports.items():
             for runtime in ("litert", "tensorflow"):
                 words = ("--model", export, "--runtime", runtime, song)
-                rows = [_predict(*words) for _ in range(args.rounds)]
-                seconds, memory = min(s for s, _ in rows), max(m for _, m in rows)
-                print(
-                    f"  {preset:<6} {runtime:<11} {seconds:6.2f} s  {memory:6.0f} MiB"
-                )
+                rows = [predict(*words) for _ in range(args.rounds)]
+                took, peak = min(rows)[0], max(mib for _, mib in rows)
+                print(f"  {preset:<6} {runtime:<11} {took:6.2f} s  {peak:6.0f} MiB")
         print(f"\n{args.songs} songs, a process for each core")
-        ways = [("runtime", "litert")]
-        if hardware.multiplies_bfloat16():
-            ways.append(("precision", "bfloat16"))
+        faster = [("precision", "bfloat16")] * hardware.multiplies_bfloat16()
+        ways = [("runtime", "litert"), *faster]
         for preset, export in exports.items():
             for option, way in ways:
                 words = ["--model", export, f"--{option}", way, folder / "songs"]
                 words += ["--workers", os.cpu_count(), "--out", folder / "o.csv"]
-                speed = args.songs / _predict(*words)[0]
+                speed = args.songs / predict(*words)[0]
                 (folder / "o.csv").unlink()
                 print(f"  {preset:<6} {way:<11} {speed:6.2f} songs/s, start included")
                 # Apart: TensorFlow's threads are counted before its first call.
                 print(common.apart(_shares, export, song, {option: way}))
-
-
-def _predict(*words):
-    return common.run_command("lca_keras.predict", *words)
 
 
 def _shares(export, song, options):
@@ -90,12 +82,9 @@ def _shares(export, song, options):
         identifier.runtime.answers(clips)
         done = time.perf_counter()
         # The first decoder has to start, the first spectrogram to load.
-        times = {
-            "decode": decoded - start,
-            "features": heard - decoded,
-            "network": done - heard,
-        }
-    total = sum(times.values())
+        times = {"decode": decoded - start, "features": heard - decoded}
+        times["network"] = done - heard
+    total = done - start
     shares = ", ".join(f"{k} {v / total:.0%} ({v:.2f} s)" for k, v in times.items())
     return f"         one core, a song: {shares}"
 

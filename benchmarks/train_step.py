@@ -6,9 +6,10 @@ moment of the machine does not favour one. The fastest round's median is reporte
 """
 
 import resource
-import time
+import timeit
 
 from benchmarks import common
+from lca_keras.base import console
 
 VARIANTS = (
     ("plain Keras", "float32"),
@@ -33,9 +34,8 @@ def plain_keras_network(num_classes, clip_frames, normalize="keys"):
     x = inputs = Input((128, clip_frames, 1))
     x = layers.BatchNormalization(axis=1, name="mel_norm", dtype="float32")(x)
     blocks = []
-    for number, (filters, pool) in enumerate(
-        [(64, None), (128, 2), (128, 2), (128, 2)], start=1
-    ):
+    sizes = [(64, None), (128, 2), (128, 2), (128, 2)]
+    for number, (filters, pool) in enumerate(sizes, start=1):
         x = layers.Conv2D(filters, 3, padding="same", name=f"block{number}_conv")(x)
         x = layers.ELU()(x)
         x = layers.BatchNormalization(name=f"block{number}_norm")(x)
@@ -50,13 +50,11 @@ def plain_keras_network(num_classes, clip_frames, normalize="keys"):
         maps = GaussianFilter2D(name=f"{name}_gaussian")(maps)
         return layers.Reshape((-1, 4))(maps)
 
-    theta = project(deep, "theta")
-    phi = layers.Concatenate(axis=1)(
-        [project(deep, "phi_deep"), project(shallow, "phi_shallow")]
-    )
-    g = layers.Concatenate(axis=1)(
-        [project(deep, "g_deep"), project(shallow, "g_shallow")]
-    )
+    def project_both(name):
+        both = project(deep, f"{name}_deep"), project(shallow, f"{name}_shallow")
+        return layers.Concatenate(axis=1)(both)
+
+    theta, phi, g = project(deep, "theta"), project_both("phi"), project_both("g")
     attended = []
     for shift in range(4):
         scores = layers.Dot(axes=2)([theta, ops.roll(phi, shift, axis=-1)])
@@ -85,8 +83,6 @@ def plain_keras_network(num_classes, clip_frames, normalize="keys"):
 
 def measure(variant, precision, steps, batch_size, clip_frames):
     """Returns seconds a step (median) and peak memory of this process in MiB."""
-    from lca_keras.base import console
-
     console.quiet_tensorflow()
     import keras
     import numpy as np
@@ -98,31 +94,22 @@ def measure(variant, precision, steps, batch_size, clip_frames):
     keras.utils.set_random_seed(0)
     if variant == "plain Keras":
         model = plain_keras_network(20, clip_frames)
-        model.compile(
-            keras.optimizers.Adam(1e-4),
-            "sparse_categorical_crossentropy",
-            jit_compile=False,
-        )
+        loss = "sparse_categorical_crossentropy"
+        model.compile(keras.optimizers.Adam(1e-4), loss, jit_compile=False)
     else:
         seconds = next(s for s in CLIP_SECONDS if 1 + s * 16000 // 512 == clip_frames)
-        config = Config().replace(
-            train={"method": variant, "precision": precision, "clip_seconds": seconds}
-        )
-        model = build_training_model(config, num_classes=20)
+        train = {"method": variant, "precision": precision, "clip_seconds": seconds}
+        model = build_training_model(Config().replace(train=train), num_classes=20)
         model.gate.update_state(1)
     # Decibels of real features: with most energies far below the maximum.
     rng = np.random.default_rng(0)
     x = rng.uniform(-60, 20, (batch_size, 128, clip_frames, 1)).astype("float32")
     y = rng.integers(0, 20, batch_size)
     x, y = keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(y, "int32")
-    seconds = []
-    for step in range(steps + 2):  # The first two trace and warm up.
-        start = time.perf_counter()
-        model.train_on_batch(x, y)
-        if step >= 2:
-            seconds.append(time.perf_counter() - start)
+    rounds = steps + 2  # The first two trace and warm up.
+    took = timeit.repeat(lambda: model.train_on_batch(x, y), number=1, repeat=rounds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": float(np.median(seconds)), "peak_mib": peak}
+    return float(np.median(took[2:])), peak
 
 
 def main(argv=None):
@@ -138,16 +125,14 @@ def main(argv=None):
     for _ in range(args.rounds):
         for variant in VARIANTS:
             results[variant].append(common.apart(measure, *variant, *sizes))
-    best = {v: min(r["seconds"] for r in rows) for v, rows in results.items()}
-    yardstick = best[VARIANTS[0]]
+    best = {v: min(rows)[0] for v, rows in results.items()}
+    plain = best[VARIANTS[0]]
     print(f"batch {args.batch_size}, {args.clip_frames} frames, 20 artists")
     print(f"{'network':<12} {'precision':<15} {'s/step':>7} {'ratio':>6} {'MiB':>6}")
-    for variant, rows in results.items():
-        peak = max(row["peak_mib"] for row in rows)
-        print(
-            f"{variant[0]:<12} {variant[1]:<15} {best[variant]:7.3f} "
-            f"{best[variant] / yardstick:6.2f} {peak:6.0f}"
-        )
+    for (name, precision), rows in results.items():
+        took, peak = best[name, precision], max(mib for _, mib in rows)
+        ratio = took / plain
+        print(f"{name:<12} {precision:<15} {took:7.3f} {ratio:6.2f} {peak:6.0f}")
     for precision in ("float32", "mixed_bfloat16"):
         ratio = best["lca", precision] / best["none", precision]
         print(f"lca / none in {precision}: {ratio:.2f}")

@@ -178,7 +178,7 @@ def tuner(pipeline, examples):
     count, config = pipeline.settings.trials, pipeline.config
     if not count:
         return None
-    from tuning import journal, space, study, trials, work
+    from tuning import journal, space, study, trials
 
     weights = space.load_space(None)
     space.check(weights, config)
@@ -204,11 +204,12 @@ def tuner(pipeline, examples):
                 progress(sum(each["event"] == "end" for each in events.read()), count)
 
             classes = len(examples.division.artists)
-            work.run_trials(where, sources, classes, worker, lambda *_: [], show)
+            part = study.Study(where, worker, show)
+            trials.run_trials(part, sources, classes, lambda *_: [])
         rows = trials.results(where, events.read())
         best, found = trials.best_of(folder, rows, search)
         found.save(folder / "best.yaml")
-        verdict = f"{search.objective} {best.score:.3f} of {len(rows)} trials"
+        verdict = f"{config.train.objective} {best.score:.3f} of {len(rows)} trials"
         return {"verdict": verdict, "trial": best.trial}
 
     return pipeline.artefact("Tuner", settings, make, essential=("best.yaml",))

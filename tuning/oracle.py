@@ -34,17 +34,17 @@ class _Repeatable(privates.Unsaved):
     def __init__(self, **options):
         super().__init__(**options)
         privates.check(self)
-        self.verbose = 0
+        self.verbose, self.max_trials = 0, None
         self.waiting = []  # Trials of dead workers.
 
     def populate_space(self, trial_id):
-        """Proposes values, or ends the search; see `keras_tuner.Oracle`."""
+        """Proposes values, or ends the search."""
         if self.most_trials is not None and len(self.trials) >= self.most_trials:
             return {"status": "STOPPED"}
         return super().populate_space(trial_id)
 
     def create_trial(self, tuner_id):
-        """Proposes a trial; see `keras_tuner.Oracle`."""
+        """Proposes a trial."""
         if self.waiting and tuner_id not in self.ongoing_trials:
             self.ongoing_trials[tuner_id] = self.waiting.pop()
         same = {id(each): each for each in (self, *self.trials.values())}
@@ -59,7 +59,7 @@ class _Repeatable(privates.Unsaved):
         return trial
 
     def end_trial(self, trial):
-        """Takes a result; see `keras_tuner.Oracle`."""
+        """Takes a result."""
         trial_id = trial.trial_id
         # Otherwise from a worker that was given up, and finished after all.
         if trial_id not in self.end_order:
@@ -69,33 +69,26 @@ class _Repeatable(privates.Unsaved):
                 self.fatal = trial.message or "no reason is known."
         # Nobody has or waits for this trial any more.
         self.waiting = [each for each in self.waiting if each.trial_id != trial_id]
-        for worker, ongoing in list(self.ongoing_trials.items()):
-            if ongoing.trial_id == trial_id:
-                del self.ongoing_trials[worker]
-
-    def abandon(self, tuner_id):
-        """Gives the trial of a dead worker to the next one."""
-        self.waiting.append(self.ongoing_trials.pop(tuner_id))
+        ongoing = self.ongoing_trials.items()
+        self.ongoing_trials = {w: t for w, t in ongoing if t.trial_id != trial_id}
 
 
 class _Combinations(kt.Oracle):
     """All combinations in order; KerasTuner's grid waits for trials to end."""
 
     def populate_space(self, trial_id):
-        """Proposes the next combination; see `keras_tuner.Oracle`."""
+        """Proposes the next one."""
         space = self.hyperparameters.space
         every = itertools.product(*(entry.values for entry in space))
         values = next(itertools.islice(every, len(self.trials), None), None)
         if values is None:
             return {"status": "STOPPED"}
-        names = [entry.name for entry in space]
-        return {"status": "RUNNING", "values": dict(zip(names, values, strict=True))}
+        named = {entry.name: v for entry, v in zip(space, values, strict=True)}
+        return {"status": "RUNNING", "values": named}
 
 
 def size(algorithm, space, trials):
     """Number of trials of a search; `None` for Hyperband, which decides on the way."""
-    if algorithm == "hyperband":
-        return None
     if algorithm == "grid":
         whole = math.prod(len(p.grid(_GRID_POINTS).values) for p in space.values())
         return whole if trials is None else min(trials, whole)
@@ -103,46 +96,33 @@ def size(algorithm, space, trials):
 
 
 def make_oracle(algorithm, space, trials, lca_epochs, seed):
-    """Builds a KerasTuner oracle, for `apply`.
+    """Builds a KerasTuner oracle of at most so many `trials`, for `apply`.
 
-    Args:
-        algorithm: One of `tuning.space.ALGORITHMS`.
-        space: Dict from name to `tuning.space.Parameter`.
-        trials: Int, most trials, or `None` for all of a grid.
-        lca_epochs: Int, epochs after the warm-up, Hyperband's largest budget.
-        seed: Int.
+    `lca_epochs`, those after the warm-up, are Hyperband's largest budget.
     """
     if algorithm == "grid":
         space = {name: p.grid(_GRID_POINTS) for name, p in space.items()}
-    shared = {
-        "objective": OBJECTIVE,
-        "hyperparameters": spaces.hyperparameters(space),
-        "allow_new_entries": False,
-        "tune_new_entries": False,
-        # KerasTuner takes a seed of zero for none.
-        "seed": seed + 1,
-        "max_consecutive_failed_trials": math.inf,  # They are counted here.
-    }
     bases = {
         "bayesian": privates.BayesianOracle,
         "grid": _Combinations,
         "hyperband": kt.oracles.HyperbandOracle,
         "random": kt.oracles.RandomSearchOracle,
     }
-    hyperband = algorithm == "hyperband"
-    own = {"max_epochs": lca_epochs} if hyperband else {"max_trials": None}
-    kind = type(algorithm, (_Repeatable, bases[algorithm]), {})
-    oracle = kind(**own, **shared)
+    oracle = type(algorithm, (_Repeatable, bases[algorithm]), {})(
+        objective=OBJECTIVE,
+        hyperparameters=spaces.hyperparameters(space),
+        allow_new_entries=False,
+        tune_new_entries=False,
+        seed=seed + 1,  # KerasTuner takes zero for none.
+        max_consecutive_failed_trials=math.inf,  # They are counted here.
+        **({"max_epochs": lca_epochs} if algorithm == "hyperband" else {}),
+    )
     oracle.most_trials = trials
     return oracle
 
 
 def apply(oracle, event):
-    """Lets an event of the journal happen to an oracle, in the past or now.
-
-    Raises:
-        UserError: The event is not one of this oracle's search.
-    """
+    """Lets an event of the journal happen to an oracle, in the past or now."""
     trial_id = event["trial"]
     if event["event"] == "start":
         oracle.recorded = event["values"]
@@ -158,7 +138,7 @@ def apply(oracle, event):
         # Another machine's arithmetic may differ in the last bits.
         trial.hyperparameters.values = event["values"]
     elif event["event"] == "abandon":
-        oracle.abandon(event["worker"])
+        oracle.waiting.append(oracle.ongoing_trials.pop(event["worker"]))
     elif trial_id in oracle.trials:
         trial = oracle.get_trial(trial_id)
         if trial_id not in oracle.end_order:

@@ -10,15 +10,10 @@ PRIVATE = {
     kt.Oracle: ("_save_trial",),
     kt.oracles.BayesianOptimizationOracle: ("_random_state", "_vectorize_trials"),
 }
-_KNOWN = "1.4.8"
 
 
 def check(oracle):
-    """Raises unless KerasTuner has the private parts that an oracle uses.
-
-    Raises:
-        UserError: It is another version; the message names what is gone.
-    """
+    """Raises unless KerasTuner has the private parts that an oracle uses."""
     kinds = [kind for kind in type(oracle).__mro__ if kind.__module__ != __name__]
     there = set(vars(oracle)).union(*map(vars, kinds))
     for kind, names in PRIVATE.items():
@@ -27,7 +22,7 @@ def check(oracle):
             raise UserError(
                 f"KerasTuner {kt.__version__} has no {kind.__name__}."
                 f"{', '.join(sorted(gone))} any more, which searches need: pip install "
-                f"'keras-tuner=={_KNOWN}'"
+                "'keras-tuner==1.4.8'"
             )
 
 
@@ -48,7 +43,7 @@ class BayesianOracle(kt.oracles.BayesianOptimizationOracle):
     recorded = None
 
     def populate_space(self, trial_id):
-        """Proposes values; see `keras_tuner.Oracle`."""
+        """Proposes values."""
         done = {k: t for k, t in self.trials.items() if t.status == "COMPLETED"}
         if len(done) < max(3 * len(self.hyperparameters.space), 3):
             return super().populate_space(trial_id)  # Random, and quick.

@@ -1,9 +1,8 @@
 """Shows what a search found: pictures, importance, and the best weights compared.
 
 `python -m tuning.report NAME` draws every weight against the score, ranks the weights
-by importance, and writes `best.yaml` for `python -m lca_keras.fit --config`. With
-`--compare SEEDS` it trains the best, the default and the published weights and the
-plain network anew, with seeds that the search has not seen and as many epochs.
+by importance, and writes `best.yaml` for `python -m lca_keras.fit --config`. The seeds
+of `--compare` are fresh ones, and its trainings as long as those of the search.
 """
 
 import argparse
@@ -18,13 +17,11 @@ from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
 from lca_keras.base.sections import LOSS_WEIGHTS
 from lca_keras.drawing import markdown, plots
+from lca_keras.terminal import arguments
 from lca_keras.workflow import cells
 from tuning.space import BUDGET, shown
 
-_IMPORTANCE_TREES = 300
 COMPARED = ("best", "default", "published", "plain")
-# Trials for each weight, and at least, that are ranked; fewer rank it by chance.
-_TRIALS_EACH, _LEAST_TRIALS = 2, 10
 
 
 def searched(rows):
@@ -33,18 +30,8 @@ def searched(rows):
     return [name for name in names if len({row.values[name] for row in rows}) > 1]
 
 
-def fully_trained(rows):
-    """Trials that were trained for as long as any; Hyperband stops most of them."""
-    longest = max(row.values.get(BUDGET, 0) for row in rows)
-    return [row for row in rows if row.values.get(BUDGET, 0) == longest]
-
-
 def numbers(rows, name):
-    """A searched value of each trial as a float; of what has no order, its place.
-
-    Returns:
-        Float array `(trials,)`, and the names of the places or `None`.
-    """
+    """Values of trials as floats and `None`; or places among names, and the names."""
     values = [row.values[name] for row in rows]
     if not any(isinstance(value, str) for value in values):
         return np.array(values, float), None
@@ -53,35 +40,28 @@ def numbers(rows, name):
 
 
 def importance(rows, names):
-    """How much of the score each weight explains.
+    """Permutation importance of each weight, largest first, and a forest's R^2.
 
-    Permutation importance of a random forest fitted to the trials: by how much its
-    R^2 falls when a weight's values are shuffled.
-
-    Returns:
-        Dict from name to importance, largest first; and the forest's R^2 on trials that
-        a tree has not seen. Below about zero the ranking is chance.
+    That is on trials that a tree has not seen: below about zero the ranking is chance.
     """
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import permutation_importance
 
     inputs = np.stack([numbers(rows, name)[0] for name in names], axis=1)
     scores = np.array([row.score for row in rows])
-    forest = RandomForestRegressor(_IMPORTANCE_TREES, oob_score=True, random_state=0)
+    forest = RandomForestRegressor(300, oob_score=True, random_state=0)
     forest.fit(inputs, scores)
-    result = permutation_importance(
-        forest, inputs, scores, n_repeats=20, random_state=0
-    )
-    ranked = zip(names, result.importances_mean.tolist(), strict=True)
-    return dict(sorted(ranked, key=lambda pair: -pair[1])), float(forest.oob_score_)
+    how = {"n_repeats": 20, "random_state": 0}
+    found = permutation_importance(forest, inputs, scores, **how).importances_mean
+    ranked = sorted(zip(names, found.tolist(), strict=True), key=lambda pair: -pair[1])
+    return dict(ranked), float(forest.oob_score_)
 
 
 def scatter_figure(rows, names, space, objective):
     """Draws each weight against the score; bars reach over a trial's seeds."""
     from matplotlib import ticker
 
-    columns = min(3, len(names))
-    lines = -(-len(names) // columns)
+    columns, lines = min(3, len(names)), -(-len(names) // 3)
     figure = plots.new_figure(4 * columns, 3.2 * lines)
     scores = np.array([row.score for row in rows])
     seeds = np.array([[one[objective] for one in row.seeds] for row in rows])
@@ -89,12 +69,12 @@ def scatter_figure(rows, names, space, objective):
     spread = np.maximum([scores - seeds.min(axis=1), seeds.max(axis=1) - scores], 0)
     best = int(scores.argmax())
     with plots.style():
-        grid = np.atleast_1d(figure.subplots(lines, columns)).ravel()
+        grid = figure.subplots(lines, columns, squeeze=False).ravel()
         for axes, name in zip(grid, names, strict=False):
             values, places = numbers(rows, name)
             axes.errorbar(values, scores, spread, fmt="o", markersize=4, elinewidth=0.8)
             axes.plot(values[best], scores[best], "r*", markersize=12)
-            axes.set_xscale(space[name]["scale"])
+            axes.set(xlabel=name, ylabel=objective, xscale=space[name]["scale"])
             if space[name]["scale"] == "log":
                 # 0.1, 0.2, 0.5 in plain figures; powers of ten would run together.
                 axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
@@ -102,8 +82,6 @@ def scatter_figure(rows, names, space, objective):
                 axes.xaxis.set_minor_locator(ticker.NullLocator())
             if places:
                 axes.set_xticks(range(len(places)), places)
-            axes.set_xlabel(name)
-            axes.set_ylabel(objective)
         for axes in grid[len(names) :]:
             axes.remove()
     return figure
@@ -123,15 +101,13 @@ def parallel_figure(rows, names, space, objective):
         columns.append(np.log(values) if space[name]["scale"] == "log" else values)
     labels.append(f"{objective}\n{scores.min():.3f} to {scores.max():.3f}")
     scaled = minmax_scale(np.stack([*columns, scores], axis=1))
-    shade = mpl.cm.ScalarMappable(
-        mpl.colors.Normalize(scores.min(), scores.max()), "viridis"
-    )
+    ends = mpl.colors.Normalize(scores.min(), scores.max())
+    shade = mpl.cm.ScalarMappable(ends, "viridis")
     figure = plots.new_figure(2 + 1.6 * len(labels), 4)
     with plots.style():
         axes = figure.subplots()
         for index in scores.argsort():  # The best ones on top.
-            color = shade.to_rgba(scores[index])
-            axes.plot(scaled[index], color=color, alpha=0.8)
+            axes.plot(scaled[index], color=shade.to_rgba(scores[index]), alpha=0.8)
         axes.set_xticks(range(len(labels)), labels)
         axes.set_yticks([])
         figure.colorbar(shade, ax=axes, label=objective)
@@ -141,12 +117,8 @@ def parallel_figure(rows, names, space, objective):
 def compare(folder, search, songs, seeds, test):
     """Trains the best, the default and the published weights, and the plain network.
 
-    The `seeds` trainings each have seeds that follow those of the search. Finished
-    ones are kept in `compare/` and read the next time; processes share the work.
-
-    Yields:
-        Tuples (name, seed, dict) as they come: the validation scores, with
-        `test_frame_f1` and `test_song_f1` if `test` asks for them.
+    The `seeds` of each follow those of the search; finished trainings are kept. Yields
+    (name, seed, scores) as they come, with those of test songs if `test` asks for them.
     """
     from lca_keras.data import corpus
     from lca_keras.evaluation import scoring
@@ -187,21 +159,21 @@ def compare(folder, search, songs, seeds, test):
         yield name, seed, row
 
 
-def text_of(name, search, rows, ranking, comparison):
-    """The report as text; `rows` are all `Result`s, failed trials too."""
+def text_of(name, search, rows, drawn, comparison):
+    """The report as text, of all `Result`s and of those that were drawn."""
     scored = [row for row in rows if row.score is not None]
     best = max(scored, key=lambda row: row.score)
-    train = search.config["train"]
+    train = search.base.train
     parts = [
         f"# Search {name}",
         f"{search.algorithm}, {len(rows)} trials ({len(rows) - len(scored)} failed), "
-        f"{search.seeds} seed(s) each from {train['seed']}, objective "
-        f"{search.objective} on validation songs. {train['epochs']} epochs, "
-        f"{train['warmup_epochs']} of them warm-up.",
+        f"{search.seeds} seed(s) each from {train.seed}, objective "
+        f"{train.objective} on validation songs. {train.epochs} epochs, "
+        f"{train.warmup_epochs} of them warm-up.",
         "`frame_f1` and `song_f1` are weighted F1 over clips and over songs at the "
         "best epoch after the warm-up; `cf_` is the counterfactual branch, `test_` the "
         "test songs, all else validation songs.",
-        f"Best: trial {best.trial}, {search.objective} {best.score:.4f}. The "
+        f"Best: trial {best.trial}, {train.objective} {best.score:.4f}. The "
         "best of many noisy trials looks better than it is: trust the comparison with "
         "fresh seeds.",
     ]
@@ -212,21 +184,21 @@ def text_of(name, search, rows, ranking, comparison):
         for title, weights in (("default", "default"), ("published", "genremert")):
             listed = (f"{key} {v:g}" for key, v in vars(LOSS_WEIGHTS[weights]).items())
             parts.append(f"{title}: {', '.join(listed)}")
-    if ranking is not None:
+    if names := searched(drawn):
         parts += [
             "![each weight against the score](weights.png)",
             "![parallel coordinates](parallel.png)",
             "A star marks the best trial, bars reach over the seeds of a trial.",
             "## Importance",
-            *_ranking(*ranking),
+            *_ranking(drawn, names),
         ]
     names = searched(scored) + [BUDGET] * (BUDGET in best.values)
-    columns = ["trial", *names, search.objective, "over seeds", "reason"]
+    columns = ["trial", *names, train.objective, "over seeds", "reason"]
     table = [
         [
             *(row.trial, *(shown(row.values[key]) for key in names)),
             "failed" if row.score is None else f"{row.score:.4f}",
-            ", ".join(f"{one[search.objective]:.4f}" for one in row.seeds),
+            ", ".join(f"{one[train.objective]:.4f}" for one in row.seeds),
             row.reason,
         ]
         for row in sorted(rows, key=lambda row: -(row.score or -1.0))
@@ -248,35 +220,27 @@ def _comparison(comparison):
 
     keys = ["frame_f1", "song_f1", "cf_frame_f1", "test_frame_f1", "test_song_f1"]
     keys = [key for key in keys if key in comparison["best"][0]]
-    table = [
-        [title, *(cell(results, key) for key in keys)]
-        for title, results in comparison.items()
-    ]
+    table = [[k, *(cell(rows, key) for key in keys)] for k, rows in comparison.items()]
     return markdown.table(["weights", *keys], table)
 
 
-def _ranking(count, names, ranked, explained):
-    """What is said of the weights' importance after so many trials."""
-    least = least_trials(names)
-    if count < least:
+def _ranking(rows, names):
+    """What is said of the weights' importance after these trials."""
+    least = max(10, 2 * len(names))
+    if len(rows) < least:
         return [
-            f"Not ranked: {count} trials with all epochs; {len(names)} weights need "
-            f"{least}, or chance ranks them."
+            f"Not ranked: {len(rows)} trials with all epochs; {len(names)} weights "
+            f"need {least}, or chance ranks them."
         ]
+    ranked, explained = importance(rows, names)
     trust = "a hint" if explained > 0 else "so chance has ranked them"
+    table = [[name, f"{value:.3f}"] for name, value in ranked.items()]
     return [
         "By how much the R^2 of a random forest fitted to the trials falls when a "
         "weight's values are shuffled. On trials that it has not seen the forest has "
         f"an R^2 of {explained:.2f}: {trust}.",
-        markdown.table(
-            ["weight", "importance"], [[k, f"{v:.3f}"] for k, v in ranked.items()]
-        ),
+        markdown.table(["weight", "importance"], table),
     ]
-
-
-def least_trials(names):
-    """Number of trials from which on these weights are ranked."""
-    return max(_LEAST_TRIALS, _TRIALS_EACH * len(names))
 
 
 def main(argv=None):
@@ -286,48 +250,36 @@ def main(argv=None):
     )
     parser.add_argument("name", help="name of the search")
     parser.add_argument("--searches", default="searches", help="folder of searches")
-    parser.add_argument(
-        "--compare",
-        type=int,
-        metavar="SEEDS",
-        help="train best, default, published weights and the plain network with so "
-        "many fresh seeds",
-    )
-    parser.add_argument(
-        "--test", action="store_true", help="score the compared ones on test songs too"
-    )
+    told = "train best, default, published weights and the plain network with so "
+    told += "many fresh seeds"
+    how = {**arguments.WHOLE, "metavar": "SEEDS"}
+    parser.add_argument("--compare", help=told, **how)
+    told = "score the compared ones on test songs too"
+    parser.add_argument("--test", action="store_true", help=told)
     console.add_debug_flag(parser)
-    args = parser.parse_args(argv)
-    return console.guard(lambda: report(args), args.debug)
+    return arguments.command(parser.parse_args, report, argv)
 
 
 def report(args):
-    """Runs the job that the parsed arguments describe."""
+    """Does what the arguments say."""
     console.quiet_tensorflow()
     from lca_keras.terminal import screen as terminal
     from tuning import screen, study
 
     folder = pathlib.Path(args.searches, args.name)
     search = study.Search.load(folder)
-    source = study.load_source(folder)
-    if args.compare is not None and args.compare < 1:
-        raise UserError(f"--compare must be at least 1, not {args.compare}")
     if args.test and not args.compare:
         raise UserError("--test goes with --compare SEEDS")
     rows = screen.print_best(folder)
     scored = [row for row in rows if row.score is not None]
-    ranking = None
+    # Hyperband stops most trials before they have all epochs.
+    longest = max(row.values.get(BUDGET, 0) for row in scored)
+    drawn = [row for row in scored if row.values.get(BUDGET, 0) == longest]
     pictures = folder / "report"
     pictures.mkdir(exist_ok=True)
-    drawn = fully_trained(scored)
-    names = searched(drawn)
-    if len(drawn) > 1 and names:
-        enough = len(drawn) >= least_trials(names)
-        ranked, explained = importance(drawn, names) if enough else ({}, 0.0)
-        ranking = len(drawn), names, ranked, explained
-        space, objective = search.space, search.objective
+    if names := searched(drawn):
         for title, draw in (("weights", scatter_figure), ("parallel", parallel_figure)):
-            figure = draw(drawn, names, space, objective)
+            figure = draw(drawn, names, search.space, search.base.train.objective)
             plots.save_figure(figure, pictures / f"{title}.png")
     comparison = {name: [] for name in COMPARED if args.compare}
     if args.compare:
@@ -335,20 +287,19 @@ def report(args):
 
         tf.get_logger().setLevel("ERROR")
         with console.resumable(["python", "-m", "tuning.report", *sys.argv[1:]]):
-            songs = terminal.prepare_corpus(source, search.base)
-            found = compare(folder, search, songs, args.compare, args.test)
-            for name, seed, row in found:
+            songs = terminal.prepare_corpus(study.load_source(folder), search.base)
+            wanted = (folder, search, songs, args.compare, args.test)
+            for name, seed, row in compare(*wanted):
                 scores = [f"{k} {row[k]:.3f}" for k in row if "_f1" in k and row[k]]
                 print(f"  {name:<9} seed {seed}  {'  '.join(scores)}", flush=True)
                 comparison[name].append(row)
-    text = text_of(args.name, search, rows, ranking, comparison)
-    (pictures / "report.md").write_text(text, encoding="utf-8")
+    text = text_of(args.name, search, rows, drawn, comparison)
+    with files.atomic_path(pictures / "report.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
     columns = ["trial", *rows[0].values, "score", "reason"]
-    table = [{**row.values, **vars(row)} for row in rows]
+    table = [{**row.values, **row._asdict()} for row in rows]
     files.write_csv(folder / "trials.csv", columns, table)
-    print()
-    print(text)
-    print(f"written to {pictures} and {folder / 'trials.csv'}")
+    print(f"\n{text}\nwritten to {pictures} and {folder / 'trials.csv'}")
 
 
 if __name__ == "__main__":

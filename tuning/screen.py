@@ -6,6 +6,7 @@ import sys
 
 import keras
 
+from lca_keras.base import files
 from tuning import oracle, study, trials
 from tuning import space as spaces
 from tuning.journal import Journal
@@ -27,8 +28,8 @@ class Table:
         self.names = [name for name, entry in space.items() if not entry.fixed]
         if search.algorithm == "hyperband":
             self.names.append(spaces.BUDGET)
-        self.begun, self.durations = {}, []  # The events, by trial; seconds.
-        self.ended = {}  # Dict from trial to score.
+        # Events and scores, by trial; seconds.
+        self.begun, self.ended, self.durations = {}, {}, []
 
     def begin(self, worker):
         """Prints the head, after the events of the past."""
@@ -43,7 +44,7 @@ class Table:
         )
         titles = ["lca_epochs" if n == spaces.BUDGET else n for n in self.names]
         print(f"{'trial':>5}  " + "".join(f"{n:>15}" for n in titles), end="")
-        print(f"{self.search.objective:>11}{'best':>8}{'left':>9}", flush=True)
+        print(f"{train.objective:>11}{'best':>8}{'left':>9}", flush=True)
 
     def add(self, event, past):
         """Takes an event in; prints the trial's line if it ends one now."""
@@ -81,33 +82,27 @@ class Table:
         return f"{minutes:.0f} min" if minutes >= 1 else f"{60 * minutes:.0f} s"
 
 
-class Stopwatch(keras.callbacks.Callback):
-    """Keeps one line on the screen up to date: trial, seed, epoch."""
+def stopwatch(trial, seed):
+    """Keras callbacks that keep one line on the screen up to date."""
 
-    def __init__(self, title):
-        super().__init__()
-        self.title = title
+    def begin(epoch, logs=None):
+        epochs = watch.params["epochs"]
+        show(f"trial {trial}, seed {seed}, epoch {epoch + 1}/{epochs}")
 
-    def on_epoch_begin(self, epoch, logs=None):
-        """Rewrites the line."""
-        show(f"{self.title}, epoch {epoch + 1}/{self.params['epochs']}")
+    watch = keras.callbacks.LambdaCallback(on_epoch_begin=begin)
+    return [watch]
 
 
 def print_best(folder):
-    """Prints the best trial, writes its configuration to `best.yaml`.
-
-    Returns:
-        List of `tuning.trials.Result`, of all trials that have ended.
-
-    Raises:
-        UserError: None succeeded.
-    """
+    """Prints the best trial and writes its `best.yaml`; returns all `Result`s."""
     search = study.Search.load(folder)
     rows = trials.results(folder, Journal(folder / "events.jsonl").read())
     best, config = trials.best_of(folder, rows, search)
-    config.save(folder / "best.yaml")
+    with files.atomic_path(folder / "best.yaml") as temporary:  # Others read it.
+        config.save(temporary)
     weights = "  ".join(f"{k} {v:.4g}" for k, v in vars(config.loss).items())
-    print(f"\nbest       trial {best.trial}, {search.objective} {best.score:.4f}")
+    score = f"{config.train.objective} {best.score:.4f}"
+    print(f"\nbest       trial {best.trial}, {score}")
     print(f"weights    {weights}")
     source = study.load_source(folder)
     given = ["--store", source.store] if source.store else ["--data", source.data]

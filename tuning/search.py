@@ -2,8 +2,7 @@
 
 `python -m tuning.search --data PATH --name NAME` can be stopped at any moment and
 started again. Started in more processes, on this machine or on others that see the
-folder, with the same options, they share the work. `python -m tuning.report NAME` shows
-what came out, and writes a configuration for `python -m lca_keras.fit --config`.
+folder, with the same options, they share the work. `tuning.report` shows what came out.
 """
 
 import argparse
@@ -29,12 +28,9 @@ def main(argv=None):
     parser.add_argument("--name", required=True, help="name of the search")
     arguments.add_data_options(parser.add_argument_group("data"))
     what = parser.add_argument_group("search")
-    what.add_argument(
-        "--algorithm",
-        choices=spaces.ALGORITHMS,
-        default="bayesian",
-        help="default: bayesian; grid takes three values of every range",
-    )
+    told = "default: bayesian; grid takes three values of every range"
+    how = {"choices": spaces.ALGORITHMS, "default": "bayesian"}
+    what.add_argument("--algorithm", help=told, **how)
     told = "default: 20; grid: all; more of them lengthen a search"
     what.add_argument("--trials", help=told, **arguments.WHOLE)
     told = "trainings a trial; default: 1"
@@ -45,35 +41,48 @@ def main(argv=None):
     what.add_argument("--space", help="YAML that changes the search space")
     where = parser.add_argument_group("where")
     where.add_argument("--searches", default="searches", help="folder of searches")
-    where.add_argument(
-        "--worker",
-        metavar="NAME",
-        help="name of this process among others; default: machine and number",
-    )
+    told = "name of this process among others; default: machine and number"
+    where.add_argument("--worker", metavar="NAME", help=told)
     console.add_debug_flag(parser)
     return arguments.command(parser.parse_args, search, argv)
 
 
 def search(args):
-    """Runs the job that the parsed arguments describe."""
+    """Does what the arguments say."""
     arguments.check_name(args.name)
-    if args.worker is not None and not re.fullmatch(r"[\w][\w-]*", args.worker):
+    if args.worker is not None and not re.fullmatch(r"\w[\w-]*", args.worker):
         raise UserError(f"--worker {args.worker!r}: use letters, digits, - and _")
     space = spaces.load_space(args.space)
-    config, source = _config_from(args)
+    if args.data is None and args.store is None:
+        raise UserError("give either --data or --store")
+    given = (args.base_config, args.preset, "paper", "--base-config")
+    base, changes = resolving.base_config(*given), arguments.sections(args, *_FIELDS)
+    config, source = resolving.resolve_data(args, base, **changes)
+    if config.model.name != "crnn_fgnl" or config.train.method != "lca":
+        raise UserError(
+            f"the search is for the loss weights of method lca on crnn_fgnl, not for "
+            f"{config.train.method} on {config.model.name}"
+        )
     spaces.check(space, config)
     for name in ("remix_share", "remix_gain_db"):
         if name in space and getattr(args, name) is not None:
             option = "--" + name.replace("_", "-")
             raise UserError(f"{option}: {name} is searched; fix it in --space")
-    _check_numbers(args, space, config)
+    longest = spaces.longest_warmup(space, config)
+    if config.train.epochs <= longest:
+        raise UserError(
+            f"{config.train.epochs} epochs leave nothing after a warm-up of "
+            f"{longest}: the weights would never act. Raise --epochs."
+        )
+    if args.algorithm == "hyperband" and args.trials is not None:
+        raise UserError("hyperband decides by itself how many trials it runs")
     console.quiet_tensorflow()
     import tensorflow as tf
 
     from lca_keras.data import corpus
     from lca_keras.models.device import has_gpu
     from lca_keras.terminal import screen as terminal
-    from tuning import screen, study, work
+    from tuning import screen, study, trials
 
     # The Gaussian process of few trials warns of its fit.
     warnings.filterwarnings("ignore", module="sklearn")
@@ -88,10 +97,9 @@ def search(args):
         args.algorithm, args.trials, args.seeds, spaces.to_json(space), config.to_dict()
     )
     study.open_folder(folder, wanted)
-    again = ["python", "-m", "tuning.search", *sys.argv[1:]]
     with (
         study.worker_name(folder, args.worker) as worker,
-        console.resumable(again),
+        console.resumable(["python", "-m", "tuning.search", *sys.argv[1:]]),
     ):
         songs = terminal.prepare_corpus(source, config)
         division = study.divide(folder, wanted, songs)
@@ -102,50 +110,13 @@ def search(args):
         for part, found in sources.items():
             if not found.num_clips:
                 raise UserError(f"no {part} songs: a search cannot go without")
-        study.check_same(folder, wanted)
-        study.keep_source(folder, source)
+        study.keep_source(folder, wanted, source)
         table = screen.Table(study.Search.load(folder))
+        part = study.Study(folder, worker, table.add)
         table.begin(worker)
-        work.run_trials(
-            folder,
-            sources,
-            len(division.artists),
-            worker,
-            lambda trial, seed: [screen.Stopwatch(f"trial {trial}, seed {seed}")],
-            table.add,
-        )
+        trials.run_trials(part, sources, len(division.artists), screen.stopwatch)
         screen.show("")
     screen.print_best(folder)
-
-
-def _config_from(args):
-    """What all trials share, and where the data is."""
-    if args.data is None and args.store is None:
-        raise UserError("give either --data or --store")
-    config = resolving.base_config(
-        args.base_config, args.preset, "paper", "--base-config"
-    )
-    config, source = resolving.resolve_data(
-        args, config, **arguments.sections(args, *_FIELDS)
-    )
-    if config.model.name != "crnn_fgnl" or config.train.method != "lca":
-        raise UserError(
-            f"the search is for the loss weights of method lca on crnn_fgnl, not for "
-            f"{config.train.method} on {config.model.name}"
-        )
-    return config, source
-
-
-def _check_numbers(args, space, config):
-    """Checks the numbers, with each other and with what is searched."""
-    longest = spaces.longest_warmup(space, config)
-    if config.train.epochs <= longest:
-        raise UserError(
-            f"{config.train.epochs} epochs leave nothing after a warm-up of "
-            f"{longest}: the weights would never act. Raise --epochs."
-        )
-    if args.algorithm == "hyperband" and args.trials is not None:
-        raise UserError("hyperband decides by itself how many trials it runs")
 
 
 if __name__ == "__main__":

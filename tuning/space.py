@@ -1,10 +1,9 @@
 """The search space: loss weights that keep the principles of LCA by construction.
 
-`DESIGN.md`, section 5: the effect's weight is the yardstick, 1; the main branch weighs
-more than the counterfactual; the counterfactual's entropy weighs more than the main
-branch's. So what is sampled is `main` and `cf_ratio` = cf / main, `ent_cf` and
-`ent_main_ratio` = ent_main / ent_cf, with ratios below 1, and `att`. Nothing else can
-be asked for.
+The effect's weight is the yardstick, 1; the main branch weighs more than the
+counterfactual, whose entropy weighs more than the main branch's. So what is sampled is
+`main` and `cf_ratio` = cf / main, `ent_cf` and `ent_main_ratio` = ent_main / ent_cf,
+with ratios below 1, and `att`.
 """
 
 import dataclasses
@@ -13,7 +12,6 @@ from lca_keras.base import files
 from lca_keras.base.config import field_of
 from lca_keras.base.errors import UserError
 from lca_keras.base.fields import Limits, choices_of, rule_of
-from lca_keras.base.sections import LossWeights
 
 # Here, and not beside the oracles, so that `--help` loads no KerasTuner.
 ALGORITHMS = ("bayesian", "hyperband", "random", "grid")
@@ -28,15 +26,7 @@ class SpaceError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """One dimension: a range, a list of values, or a single one.
-
-    Attributes:
-        name: What is searched.
-        low: Lower end of the range, included.
-        high: Upper end, included.
-        scale: `"linear"` or `"log"`.
-        values: Values to choose from, instead of a range.
-    """
+    """One dimension: a range with its ends, or instead values to choose from."""
 
     name: str
     low: float = 0.0
@@ -57,11 +47,9 @@ class Parameter:
 
         spaced = np.geomspace if self.scale == LOG else np.linspace
         values = spaced(self.low, self.high, points).tolist()
-        if self.name in _WHOLE:
-            values = sorted({round(value) for value in values})
-        else:
-            values = sorted({float(f"{value:.4g}") for value in values})
-        return dataclasses.replace(self, values=tuple(values))
+        whole = self.name in _WHOLE
+        values = {round(each) if whole else float(f"{each:.4g}") for each in values}
+        return dataclasses.replace(self, values=tuple(sorted(values)))
 
 
 # Names of what is no loss weight, and the fields of a `Config` where the values go.
@@ -113,15 +101,11 @@ def load_space(path=None):
 
     A number fixes a parameter, `{low: 0.1, high: 1, scale: log}` is a range, and
     `{values: [0.5, 1]}` a choice.
-
-    Raises:
-        SpaceError: Unknown names, inverted ranges, or values that break a principle.
     """
     if path is None:
         return dict(DEFAULT)
     with files.yaml_content(path, "space", SpaceError) as raw:
-        changed = {name: _parameter(name, entry) for name, entry in raw.items()}
-        space = DEFAULT | changed
+        space = DEFAULT | {name: _parameter(name, entry) for name, entry in raw.items()}
         if all(parameter.fixed for parameter in space.values()):
             raise SpaceError("every parameter is fixed, nothing to search")
         return space
@@ -134,9 +118,8 @@ def _parameter(name, entry):
             "effect_form"
         )
     if name in ("cf", "ent_main"):
-        ratio = f"{name}_ratio"
         raise SpaceError(
-            f"{name} is not searched by itself; give {ratio}, its share of "
+            f"{name} is not searched by itself; give {name}_ratio, its share of "
             f"{'main' if name == 'cf' else 'ent_cf'}, which is below 1"
         )
     if name not in _LIMITS and name not in _CHOICES:
@@ -144,11 +127,11 @@ def _parameter(name, entry):
         raise SpaceError(f"unknown name {name!r}; known: {known}")
     if not isinstance(entry, dict):
         return Parameter(name, values=(_value(name, entry),))
-    unknown = sorted(set(entry) - {"low", "high", "scale", "values"})
+    unknown = sorted(map(str, set(entry) - {"low", "high", "scale", "values"}))
     if unknown:
         raise SpaceError(
-            f"{name}: unknown {', '.join(map(str, unknown))}; expected low and high "
-            "(and scale), or values"
+            f"{name}: unknown {', '.join(unknown)}; expected low and high (and scale), "
+            "or values"
         )
     if "values" in entry:
         values = entry["values"]
@@ -159,7 +142,8 @@ def _parameter(name, entry):
         chosen = tuple(sorted({_value(name, value) for value in values}))
         return Parameter(name, values=chosen)
     if name in _CHOICES:
-        raise SpaceError(f"{name} has no range: list values, of {_listed(name)}")
+        listed = ", ".join(_CHOICES[name])
+        raise SpaceError(f"{name} has no range: list values, of {listed}")
     if not {"low", "high"} <= set(entry):
         raise SpaceError(f"{name}: expected low and high, received {entry}")
     low, high = _value(name, entry["low"]), _value(name, entry["high"])
@@ -176,10 +160,11 @@ def _parameter(name, entry):
 def _value(name, value):
     """A number within the limits of its parameter, or one of its choices."""
     if name in _CHOICES:
-        if isinstance(value, bool):
-            value = str(value).lower()
+        value = str(value).lower() if isinstance(value, bool) else value
         if value not in _CHOICES[name]:
-            raise SpaceError(f"{name}: {value!r} is none of {_listed(name)}")
+            raise SpaceError(
+                f"{name}: {value!r} is none of {', '.join(_CHOICES[name])}"
+            )
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SpaceError(f"{name}: expected a number, received {value!r}")
@@ -194,17 +179,8 @@ def _value(name, value):
     return float(value)
 
 
-def _listed(name):
-    return ", ".join(_CHOICES[name])
-
-
 def check(space, config):
-    """Raises unless every value that is searched has a say in a training.
-
-    Raises:
-        SpaceError: It is about remixing, which `config` does not do; or trainings are
-            to go on from an exported network.
-    """
+    """Raises unless every value that is searched has a say in a training."""
     if config.train.continue_from:
         raise SpaceError(
             "a search trains from nothing: take train.continue_from out of the "
@@ -243,29 +219,24 @@ def hyperparameters(space):
 
 def apply(values, config):
     """Puts sampled values into a `Config`; other names are ignored."""
-    weights = LossWeights(
-        main=values["main"],
-        effect=1.0,
-        cf=values["main"] * values["cf_ratio"],
-        ent_cf=values["ent_cf"],
-        att=values["att"],
-        ent_main=values["ent_cf"] * values["ent_main_ratio"],
-    )
-    sections = {"train": {}, "augment": {}}
+    weights = {name: values[name] for name in ("main", "ent_cf", "att")}
+    weights["effect"] = 1.0
+    weights["cf"] = values["main"] * values["cf_ratio"]
+    weights["ent_main"] = values["ent_cf"] * values["ent_main_ratio"]
+    sections = {"loss": weights, "train": {}, "augment": {}}
     for name, place in FIELDS.items():
         (section, field), value = place.split("."), values.get(name)
         if name == "detach_counterfactual" and value is not None:
             value = value == "true"
         sections[section][field] = value
-    return config.replace(loss=vars(weights), **sections)
+    return config.replace(**sections)
 
 
 def longest_warmup(space, config):
     """Most warm-up epochs that a trial can have."""
-    parameter = space.get("warmup_epochs")
-    if parameter is None:
-        return config.train.warmup_epochs
-    return int(max(parameter.values, default=parameter.high))
+    if parameter := space.get("warmup_epochs"):
+        return int(max(parameter.values, default=parameter.high))
+    return config.train.warmup_epochs
 
 
 def to_json(space):
@@ -275,7 +246,5 @@ def to_json(space):
 
 def from_json(raw):
     """A space from `to_json`'s form, read as JSON."""
-    return {
-        name: Parameter(**{**entry, "values": tuple(entry["values"])})
-        for name, entry in raw.items()
-    }
+    own = {name: {"values": tuple(entry["values"])} for name, entry in raw.items()}
+    return {name: Parameter(**{**raw[name], **own[name]}) for name in raw}

@@ -23,8 +23,7 @@ from lca_keras.base.errors import UserError
 from lca_keras.data import corpus
 from tuning import oracle as oracles
 from tuning import space as spaces
-from tuning.heartbeat import Watch
-from tuning.journal import Journal
+from tuning.journal import Journal, Watch
 
 POLL_SECONDS = 0.5
 DEFAULT_TRIALS = 20
@@ -32,54 +31,38 @@ DEFAULT_TRIALS = 20
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """What decides a search; `search.json` in its folder.
-
-    Attributes:
-        algorithm: One of KerasTuner's.
-        trials: Most trials, or `None` for as many as the algorithm wants.
-        seeds: Trainings a trial, of different seeds.
-        space: Dict of the search space, as JSON.
-        config: Dict of the configuration that all trials share.
-    """
+    """What decides a search; `search.json` in its folder."""
 
     algorithm: str
-    trials: int | None
-    seeds: int
-    space: dict
-    config: dict
+    trials: int | None  # At most; without, as many as the algorithm wants.
+    seeds: int  # Trainings a trial.
+    space: dict  # As JSON, as `config`.
+    config: dict  # Of all trials.
 
     @classmethod
     def load(cls, folder):
-        """Reads the search of a folder.
-
-        Raises:
-            UserError: It is not the folder of a search.
-        """
-        try:
-            return cls(**files.read_json(pathlib.Path(folder, "search.json")))
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(
-                f"{folder} is not the folder of a search of this version ({error})"
-            ) from error
+        """Reads the search of a folder, or raises a `UserError`."""
+        return _read(folder, "search.json", cls)
 
     @property
     def base(self):
-        """`lca_keras.base.config.Config` that all trials share."""
+        """`Config` that all trials share."""
         return Config.from_dict(self.config)
 
-    @property
-    def objective(self):
-        """Validation score that is searched for."""
-        return self.config["train"]["objective"]
+
+def _read(folder, name, kind):
+    try:
+        return kind(**files.read_json(pathlib.Path(folder, name)))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{folder} is not the folder of a search of this version ({error})"
+        ) from error
 
 
 def open_folder(folder, search):
     """Makes the folder of a `Search`, or checks that it is the folder of this one.
 
     Its `trials` may be `None`: as many as before, the default, all of a grid.
-
-    Raises:
-        UserError: The folder holds another search, or something else.
     """
     folder = pathlib.Path(folder)
     path = folder / "search.json"
@@ -99,8 +82,13 @@ def open_folder(folder, search):
                     f"{folder} holds another search: {changed}. Choose "
                     "another --name, or repeat the options of that search."
                 )
-            if changed:
-                _begin_anew(folder)  # Nothing came of it yet: no data, perhaps.
+            if changed:  # Nothing came of it yet: no data, perhaps.
+                for lock in (folder / "workers").glob(".*.lock"):
+                    with files.lock(lock, wait=False):
+                        pass  # Its process is gone.
+                for name in ("search.json", "corpus.json", "split.csv", "source.json"):
+                    (folder / name).unlink(missing_ok=True)
+                shutil.rmtree(folder / "warmup", ignore_errors=True)
             elif wanted["trials"] is None:
                 wanted["trials"] = known.trials  # As many as it was begun with.
             begun = len({e["trial"] for e in events if e["event"] == "start"})
@@ -121,62 +109,28 @@ def _changes(known, wanted):
 
 
 def _differences(known, wanted, where=""):
-    found = []
-    for name in sorted(set(known) | set(wanted)):
+    for name in sorted(known | wanted):
         before, now = known.get(name), wanted.get(name)
         if isinstance(before, dict) and isinstance(now, dict):
-            found += _differences(before, now, f"{where}{name}.")
+            yield from _differences(before, now, f"{where}{name}.")
         elif before != now:
-            found.append(f"{where}{name} was {before!r}, now {now!r}")
-    return found
+            yield f"{where}{name} was {before!r}, now {now!r}"
 
 
-def _begin_anew(folder):
-    """Forgets a search that has begun no trial, and that nobody is at.
-
-    Raises:
-        UserError: Another process is preparing it.
-    """
-    for lock in (folder / "workers").glob(".*.lock"):
-        with files.lock(lock, wait=False):
-            pass  # Its process is gone.
-    for name in ("search.json", "corpus.json", "split.csv", "source.json"):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "warmup", ignore_errors=True)
-
-
-def check_same(folder, search):
-    """Raises a `UserError` if a folder does not hold this search any more."""
+def keep_source(folder, search, source):
+    """Notes where the data was, for the report; raises if another search began here."""
     if changed := _changes(Search.load(folder), search):
         raise UserError(f"{folder} was begun anew meanwhile: {changed}")
-
-
-def keep_source(folder, source):
-    """Notes where the data was, for the report."""
-    files.write_json(
-        pathlib.Path(folder, "source.json"), dataclasses.asdict(source.absolute())
-    )
+    files.write_json(folder / "source.json", dataclasses.asdict(source.absolute()))
 
 
 def load_source(folder):
-    """Reads what `keep_source` wrote.
-
-    Raises:
-        UserError: Nothing there.
-    """
-    try:
-        found = files.read_json(pathlib.Path(folder, "source.json"))
-        return corpus.DataSource(**found)
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{folder} is not the folder of a search ({error})") from error
+    """Reads what `keep_source` wrote."""
+    return _read(folder, "source.json", corpus.DataSource)
 
 
 def divide(folder, search, songs):
-    """The `lca_keras.data.corpus.Division` of a search's songs, for all its processes.
-
-    Raises:
-        UserError: The songs are not those that the search was begun with.
-    """
+    """The `Division` of a search's songs, which all its processes have to find."""
     hashes = [[s.key, songs.store.records[s.key].content_hash] for s in songs.songs]
     identity = {"songs": hashlib.sha256(json.dumps(hashes).encode()).hexdigest()}
     with files.lock(folder / ".split.lock"):
@@ -198,9 +152,6 @@ def worker_name(folder, name=None):
 
     By default the lowest number of this machine that is free: who starts again after
     a kill has the name, and thus the trial, from before.
-
-    Raises:
-        UserError: The name that the user chose is taken.
     """
     workers = pathlib.Path(folder, "workers")
     workers.mkdir(exist_ok=True)
@@ -219,39 +170,33 @@ def worker_name(folder, name=None):
 class Study:
     """One process's part in a search: `ask` for a trial, `tell` what came out.
 
-    Args:
-        folder: Folder of the search, opened by `open_folder`.
-        worker: Name of this process.
-        on_event: Optional function called with every event, whoever's, and whether it
-            is from before this process came.
+    `on_event` is called with every event, and whether it is from before this process.
     """
 
     def __init__(self, folder, worker, on_event=None):
-        self.folder = pathlib.Path(folder)
-        self.worker = worker
+        self.folder, self.worker = pathlib.Path(folder), worker
         self.journal = Journal(self.folder / "events.jsonl")
         self._on_event = on_event or (lambda event, past: None)
         self._watch = Watch(self.folder / "workers")
         self._oracle, self._events, self._told = None, [], 0
-        with self._locked():
+        with files.lock(self.folder / ".lock"):
             self.journal.trim(oracles.MAX_FAILURES)
             self._catch_up(past=True)
-
-    def _locked(self):
-        return files.lock(self.folder / ".lock")
 
     def ask(self):
         """Returns the next KerasTuner trial, or `None` when the search is over.
 
         Waits while other processes have what is left: one of them may die.
-
-        Raises:
-            UserError: Several trials failed in a row.
         """
         while True:
-            with self._locked():
+            with files.lock(self.folder / ".lock"):
                 self._catch_up()
-                self._give_up_the_dead()
+                for worker in set(self._oracle.ongoing_trials) - {self.worker}:
+                    if self._watch.is_dead(worker):
+                        event = {"event": "abandon", "worker": worker}
+                        event["trial"] = self._oracle.ongoing_trials[worker].trial_id
+                        oracles.apply(self._oracle, event)
+                        self._write(**event)
                 if self._oracle.fatal:
                     raise UserError(
                         f"the search has stopped, for {oracles.MAX_FAILURES} trials "
@@ -262,12 +207,9 @@ class Study:
                 known = set(self._oracle.ongoing_trials)
                 trial = self._oracle.create_trial(self.worker)
                 if trial.status == "RUNNING" and self.worker not in known:
-                    self._write(
-                        "start",
-                        trial=trial.trial_id,
-                        worker=self.worker,
-                        values=trial.hyperparameters.values,
-                    )
+                    values = trial.hyperparameters.values
+                    facts = {"trial": trial.trial_id, "worker": self.worker}
+                    self._write("start", **facts, values=values)
             if trial.status == "RUNNING":
                 return trial
             if trial.status == "STOPPED":
@@ -277,7 +219,7 @@ class Study:
     def tell(self, trial, score, reason=None):
         """Writes a trial's score down, or `None` and the reason of a failure."""
         values = trial.hyperparameters.values
-        with self._locked():
+        with files.lock(self.folder / ".lock"):
             self._catch_up()
             known = self._oracle.trials.get(trial.trial_id)
             if known is None or known.hyperparameters.values != values:
@@ -313,25 +255,13 @@ class Study:
             pairs = zip(events, self._events, strict=False)
             same = [event == known for event, known in pairs]
             self._told = [*same, False].index(False)
-            self._oracle, self._events = _make_oracle(search), []
+            space, config = spaces.from_json(search.space), search.base
+            epochs = config.train.epochs - spaces.longest_warmup(space, config)
+            numbers = (search.trials, epochs, config.train.seed)
+            self._oracle = oracles.make_oracle(search.algorithm, space, *numbers)
+            self._events = []
         self._oracle.most_trials = search.trials  # It may have been lengthened.
         for event in events[len(self._events) :]:
             oracles.apply(self._oracle, event)
         self._events = events
         self._tell(past)
-
-    def _give_up_the_dead(self):
-        for worker in set(self._oracle.ongoing_trials) - {self.worker}:
-            if self._watch.is_dead(worker):
-                trial = self._oracle.ongoing_trials[worker].trial_id
-                self._oracle.abandon(worker)
-                self._write("abandon", worker=worker, trial=trial)
-
-
-def _make_oracle(search):
-    space = spaces.from_json(search.space)
-    config = search.base
-    lca_epochs = config.train.epochs - spaces.longest_warmup(space, config)
-    return oracles.make_oracle(
-        search.algorithm, space, search.trials, lca_epochs, config.train.seed
-    )

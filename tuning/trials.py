@@ -1,10 +1,10 @@
-"""One trial of a search: train with some weights, score on validation songs.
+"""The trials of a search: train with some weights, score on validation songs.
 
-The first `warmup_epochs` train the main branch alone and do not depend on the loss
-weights, so they are trained once for each seed and kept. A trial goes on from there and
-ends in the weights in which `fit` ends with the same configuration.
+Warm-ups do not depend on the loss weights, so they are trained once for each seed. A
+trial goes on from there, to the weights in which `fit` ends with its configuration.
 """
 
+import collections
 import dataclasses
 import functools
 import os
@@ -19,7 +19,7 @@ from lca_keras.base.sections import AugmentConfig, LossWeights
 from lca_keras.models import callbacks
 from lca_keras.models.factory import build_training_model
 from lca_keras.workflow import cells, training, warm_up
-from tuning import space
+from tuning import journal, space, study
 
 # A trial that was begun so often without an end is taken for failed.
 _ATTEMPTS = 8
@@ -27,12 +27,10 @@ _BEGUN = "attempts.json"
 
 
 def scores_of(state):
-    """Validation scores of a `lca_keras.workflow.training.TrainingState`.
+    """Validation scores of a training's best epoch, counted from 1, for JSON.
 
-    Returns:
-        Dict for JSON, of the best epoch: `frame_f1` and `song_f1`, weighted F1 over
-        clips and over songs; `cf_frame_f1` of the counterfactual branch over clips and
-        `attention_distance`, mean |A - A~|, or `None`; `epoch`, from 1.
+    `frame_f1` and `song_f1` are weighted F1 over clips and over songs; `cf_frame_f1` of
+    the counterfactual branch, and `attention_distance`, mean |A - A~|, may be `None`.
     """
     logs = state.best_logs
     return {
@@ -47,13 +45,8 @@ def scores_of(state):
 class Trainer:
     """Trains and scores configurations that differ in what is searched.
 
-    Args:
-        folder: Folder of the search; warm-up models are kept in `warmup/`.
-        sources: Dict with the `ClipSource` of `"train"` and of `"validation"`.
-        num_classes: Int, number of artists.
-
-    Raises:
-        ValueError: `sources` holds another part. A search must not see test songs.
+    `sources` has the `ClipSource` of `"train"` and of `"validation"`, and nothing else:
+    a search must not see test songs. `warmup/` in the folder keeps warm-up models.
     """
 
     def __init__(self, folder, sources, num_classes):
@@ -63,21 +56,14 @@ class Trainer:
                 f"Received: {sorted(sources)}"
             )
         self.folder = pathlib.Path(folder)
-        self.sources = sources
-        self.num_classes = num_classes
+        self.sources, self.num_classes = sources, num_classes
         self._kind, self._models = None, {}
 
     def train(self, config, folder, callbacks=(), go_on_from=None):
-        """Trains a `Config`, seed included, with its checkpoints in a folder.
+        """Trains a `Config` with its checkpoints in a folder; returns its `scores_of`.
 
         `go_on_from` is a folder of checkpoints of the same configuration, trained for
         fewer epochs; without one a shared warm-up is the beginning.
-
-        Returns:
-            Dict, as `scores_of`.
-
-        Raises:
-            lca_keras.models.callbacks.DivergenceError: The loss became NaN.
         """
         if go_on_from is not None:
             training.go_on_from(folder, go_on_from)
@@ -104,43 +90,46 @@ class Trainer:
             self._kind, self._models = kind, {}
         if train.seed not in self._models:
             model = build_training_model(config, num_classes)
-            self._models[train.seed] = model, [v.numpy() for v in _state(model)]
+            changing = [*model.variables, *model.optimizer.variables]
+            self._models[train.seed] = model, [(v, v.numpy()) for v in changing]
         model, untrained = self._models[train.seed]
-        for variable, value in zip(_state(model), untrained, strict=True):
+        for variable, value in untrained:
             variable.assign(value)
         model.optimizer.learning_rate.assign(train.learning_rate)
         model.loss_weights = config.loss
         return model
 
 
-def _state(model):
-    """All that training changes."""
-    return [*model.variables, *model.optimizer.variables]
-
-
 class _DeadlyTrial(Exception):
     """A trial in which process after process has died."""
 
 
-def run_trial(folder, search, trainer, trial_id, values, callbacks_of):
+def run_trials(part, sources, num_classes, callbacks_of):
+    """Runs the trials of a `tuning.study.Study` until there are none left.
+
+    `callbacks_of` gives Keras callbacks for a trial's id and a seed.
+    """
+    search = study.Search.load(part.folder)
+    trainer = Trainer(part.folder, sources, num_classes)
+    with journal.beating(part.folder / "workers", part.worker):
+        while (trial := part.ask()) is not None:
+            part.tell(trial, *_run_trial(search, trainer, trial, callbacks_of))
+
+
+def _run_trial(search, trainer, trial, callbacks_of):
     """Trains what is missing of a trial; finished seeds are read.
 
-    Args:
-        folder: Folder of the search.
-        search: `tuning.study.Search`.
-        trainer: `Trainer`.
-        trial_id: Identifier of the trial.
-        values: Dict of its hyperparameters.
-        callbacks_of: Function of a seed that returns further Keras callbacks.
-
-    Returns:
-        Tuple of the mean objective, or `None` if the trial failed, and why it did:
-        its weights make training diverge, or memory ran out. The search goes on then.
+    Returns the mean objective, or `None` if the trial failed, and why it did: its
+    weights make training diverge, or memory ran out. The search goes on then.
     """
     import tensorflow as tf
 
-    config = trial_config(values, search.base)
-    here = pathlib.Path(folder, "trials", trial_id)
+    values = trial.hyperparameters.values
+    config = space.apply(values, search.base)
+    if budget := values.get(space.BUDGET):  # Hyperband decides the epochs.
+        epochs = config.train.warmup_epochs + int(budget)
+        config = config.replace(train={"epochs": epochs})
+    here = trainer.folder / "trials" / trial.trial_id
     here.mkdir(parents=True, exist_ok=True)
     scores = []
     try:
@@ -148,11 +137,10 @@ def run_trial(folder, search, trainer, trial_id, values, callbacks_of):
         for seed in range(config.train.seed, config.train.seed + search.seeds):
             seeded = config.replace(train={"seed": seed})
             cell = here / f"seed-{seed}"
-            work = functools.partial(
-                _run_seed, trainer, seeded, cell, values, callbacks_of(seed)
-            )
+            watching = callbacks_of(trial.trial_id, seed)
+            work = functools.partial(_run_seed, trainer, seeded, cell, values, watching)
             found = cells.cell(cell, seeded.to_dict(), work)
-            scores.append(found[search.objective])
+            scores.append(found[config.train.objective])
             if space.BUDGET not in values:  # Otherwise a longer trial may go on.
                 shutil.rmtree(cell / "checkpoints", ignore_errors=True)
     except (callbacks.DivergenceError, _DeadlyTrial) as error:
@@ -170,11 +158,23 @@ def run_trial(folder, search, trainer, trial_id, values, callbacks_of):
 
 
 def _run_seed(trainer, config, here, values, callbacks):
-    """Trains one seed of a trial in its folder; returns its scores for JSON."""
+    """Trains one seed of a trial; TensorBoard's HParams are told, too."""
+    import tensorflow as tf
+    from tensorboard.plugins.hparams import api
+
     promoted = values.get("tuner/trial_id")  # By Hyperband, from a shorter trial.
     shorter = promoted and here.parent.parent / promoted / here.name / "checkpoints"
     scores = trainer.train(config, here / "checkpoints", callbacks, shorter)
-    _write_hparams(here, config, scores)
+    searched = {**vars(config.loss), "seed": config.train.seed}
+    for name, place in space.FIELDS.items():
+        section, field = place.split(".")
+        if section != "augment" or "remix" in config.augment.kinds:
+            searched[name] = getattr(getattr(config, section), field)
+    with tf.summary.create_file_writer(os.fspath(here)).as_default():
+        api.hparams(searched)
+        for name, value in scores.items():
+            if value is not None:
+                tf.summary.scalar(name, value, step=scores["epoch"])
     return scores
 
 
@@ -182,9 +182,9 @@ def _count_attempt(here):
     """Raises if a trial was begun too often without getting on."""
     path, root = here / _BEGUN, here.parent.parent
     states = [*here.glob("*/*/state.json"), *root.glob("warmup/*/*/state.json")]
-    epochs = {str(p.relative_to(root)): files.read_json(p)["epoch"] for p in states}
-    cells = map(files.read_json, here.glob("seed-*/cell.json"))
-    stands = {**epochs, "finished": sum("result" in cell for cell in cells)}
+    stands = {str(p.relative_to(root)): files.read_json(p)["epoch"] for p in states}
+    found = map(files.read_json, here.glob("seed-*/cell.json"))
+    stands["finished"] = sum("result" in cell for cell in found)
     before = files.read_json(path) if path.exists() else {}
     count = before["count"] if before.get("stands") == stands else 0
     if count >= _ATTEMPTS:
@@ -195,69 +195,30 @@ def _count_attempt(here):
     files.write_json(path, {"count": count + 1, "stands": stands})
 
 
-def _write_hparams(folder, config, scores):
-    """Adds a training to TensorBoard's HParams."""
-    import tensorflow as tf
-    from tensorboard.plugins.hparams import api
-
-    searched = {**vars(config.loss), "seed": config.train.seed}
-    for name, place in space.FIELDS.items():
-        section, field = place.split(".")
-        if section != "augment" or "remix" in config.augment.kinds:
-            searched[name] = getattr(getattr(config, section), field)
-    with tf.summary.create_file_writer(os.fspath(folder)).as_default():
-        api.hparams(searched)
-        for name, value in scores.items():
-            if value is not None:
-                tf.summary.scalar(name, value, step=scores["epoch"])
-
-
-def trial_config(values, config):
-    """The `Config` of a trial; Hyperband's own value decides the epochs."""
-    config = space.apply(values, config)
-    budget = values.get(space.BUDGET)
-    if budget:
-        epochs = config.train.warmup_epochs + int(budget)
-        config = config.replace(train={"epochs": epochs})
-    return config
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """A trial that has ended; `seeds` as of `scores_of`, no `score` if it failed."""
-
-    trial: str
-    values: dict
-    score: float | None
-    reason: str
-    seeds: list
+# A trial that has ended; `seeds` as of `scores_of`, no `score` if it failed.
+Result = collections.namedtuple("Result", "trial values score reason seeds")
 
 
 def best_of(folder, rows, search):
-    """The best `Result` of a `tuning.study.Search`, and its `Config` with all epochs.
-
-    Raises:
-        UserError: None of its trials succeeded.
-    """
+    """The best `Result` of a search, and its `Config` with all epochs."""
     done = [row for row in rows if row.score is not None]
     if not done:
         raise UserError(f"{folder}: no trial succeeded")
     best = max(done, key=lambda row: row.score)
-    values = {k: v for k, v in best.values.items() if not k.startswith("tuner/")}
-    return best, trial_config(values, search.base)
+    return best, space.apply(best.values, search.base)
 
 
 def results(folder, events):
     """Returns the `Result`s of a search's trials, from the events of its journal."""
     begun, rows = {}, []
     for event in events:
+        trial = event["trial"]
         if event["event"] == "start":
-            begun[event["trial"]] = event["values"]
+            begun[trial] = event["values"]
         elif event["event"] == "end":
-            trial = event["trial"]
-            here = pathlib.Path(folder, "trials", trial)
-            cells = map(files.read_json, sorted(here.glob("seed-*/cell.json")))
-            seeds = [cell["result"] for cell in cells if "result" in cell]
+            paths = pathlib.Path(folder, "trials", trial).glob("seed-*/cell.json")
+            found = map(files.read_json, sorted(paths))
+            seeds = [cell["result"] for cell in found if "result" in cell]
             reason = event["message"] or ""
             rows.append(Result(trial, begun[trial], event["score"], reason, seeds))
     return rows

@@ -355,7 +355,9 @@ def test_a_folder_of_another_search_is_left_alone(
 def test_more_trials_lengthen_a_search(workplace, tiny_corpus, quick, capsys):
     assert run_search(tiny_corpus, "--trials", "3") == 0
     assert len(table()) == len(quick) == 3
+    assert "continuing" not in capsys.readouterr().out
     assert run_search(tiny_corpus, "--trials", "6") == 0
+    assert "continuing; trials that have ended: 3\n" in capsys.readouterr().out
     assert len(table()) == len(quick) == 6
     assert run_search(tiny_corpus) == 0  # As many as before, not the default.
     assert len(quick) == 6
@@ -396,6 +398,21 @@ def test_the_commands_for_what_comes_next_can_be_pasted(
     assert words[3:5] == ["--config", "searches/this one/best.yaml"]
     words = shlex.split(next(line for line in lines if "tuning.report" in line))
     assert words == ["tuning.report", "this one"]
+
+
+def test_a_best_configuration_is_whole(workplace, tiny_corpus, quick, monkeypatch):
+    """Processes that end write it while reports read it."""
+    assert run_search(tiny_corpus, "--trials", "2") == 0
+    path = pathlib.Path("searches/s/best.yaml")
+    before = path.read_text(encoding="utf-8")
+
+    def cut_short(self, path):
+        pathlib.Path(path).write_text("version: 2", encoding="utf-8")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Config, "save", cut_short)
+    assert run_search(tiny_corpus, "--trials", "3") == 1
+    assert path.read_text(encoding="utf-8") == before
 
 
 def test_options_that_cannot_be(workplace, tiny_corpus, capsys):

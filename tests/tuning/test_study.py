@@ -10,7 +10,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from lca_keras.base import files
 from lca_keras.base.config import get_preset
 from lca_keras.base.errors import UserError
-from tuning import heartbeat, oracle, space, study
+from tuning import journal, oracle, space, study
 from tuning.journal import Journal
 from tuning.space import load_space
 
@@ -50,7 +50,7 @@ def ended(folder):
 @pytest.fixture
 def impatient(monkeypatch):
     """The dead are given up at once; nobody waits long for anybody."""
-    monkeypatch.setattr(heartbeat, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(journal, "PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(study, "POLL_SECONDS", 0.01)
 
 
@@ -161,6 +161,15 @@ def test_a_line_cut_short_does_not_count(tmp_path):
     assert path.read_bytes().endswith(b"}\n")
 
 
+def test_a_damaged_line_is_said_with_its_file(tmp_path):
+    folder = begin(tmp_path / "s")
+    go_on(study.Study(folder, "w"), 1)
+    path = folder / "events.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'{"event": "end"', b'{"event" "end"'))
+    with pytest.raises(UserError, match="events.jsonl is damaged"):
+        study.Study(folder, "w")
+
+
 @pytest.mark.parametrize("algorithm", ["random", "grid", "bayesian"])
 def test_many_processes_are_all_kept_busy(tmp_path, algorithm):
     """KerasTuner's own grid proposes one trial at a time after the first two."""
@@ -215,10 +224,10 @@ def test_a_trial_that_waits_for_nobody_any_more(tmp_path, impatient):
 
 
 def test_a_process_that_lives_keeps_its_trial(tmp_path, monkeypatch):
-    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.02)
-    watch = heartbeat.Watch(tmp_path)
-    monkeypatch.setattr(heartbeat, "PATIENCE_SECONDS", 0.3)
-    with heartbeat.beating(tmp_path, "w"):
+    monkeypatch.setattr(journal, "BEAT_SECONDS", 0.02)
+    watch = journal.Watch(tmp_path)
+    monkeypatch.setattr(journal, "PATIENCE_SECONDS", 0.3)
+    with journal.beating(tmp_path, "w"):
         for _ in range(5):
             assert not watch.is_dead("w")
             time.sleep(0.1)
