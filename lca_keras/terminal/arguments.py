@@ -16,16 +16,24 @@ FEATURES = ("features.source", "features.level", "features.melody")
 AUGMENT = ("augment.kinds", "augment.remix_share", "augment.remix_gain_db")
 
 
+def parser_of(module, about, **settings):
+    """A parser for a command, of the name of its module and its docstring."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}", description=about.splitlines()[0], **settings
+    )
+
+
+def finish(parser, job, argv=None):
+    """The last line of a command: adds `--debug`, and then as `command`."""
+    console.add_debug_flag(parser)
+    return command(parser.parse_args, job, argv)
+
+
 def command(parse, job, argv=None):
-    """The last line of a command: parses its options and does its job.
+    """Parses a command's options, `--debug` among them, and does its job.
 
-    Args:
-        parse: `parse_args` of the command's parser, which has `--debug`.
-        job: Function of the parsed arguments; it may return an exit code.
-        argv: The words, those of the process by default.
-
-    Returns:
-        Exit code, as of `lca_keras.base.console.guard`.
+    `parse` takes words and `job` what it returns; the result is the exit code, as of
+    `lca_keras.base.console.guard`.
     """
     parsed = []
     failed = console.guard(lambda: parsed.append(parse(argv)))
@@ -56,22 +64,27 @@ WHOLE = {"type": int, "action": Limited, "least": 1, "metavar": "N"}
 
 
 class Output(argparse.Action):
-    """An option with a file to be written: `action=Output, ending=".png"`."""
+    """An option with a file to be written; `ending` is one, or a tuple of them."""
 
     def __init__(self, *words, ending="", **settings):
         super().__init__(*words, **settings)
-        self.ending = ending
+        self.endings = (ending,) if isinstance(ending, str) else ending
 
     def __call__(self, parser, namespace, value, option=None):
         """Keeps the value, or raises a `UserError` that names the option."""
-        check_output(option or self.metavar or self.dest, value, self.ending)
+        check_output(option or self.metavar or self.dest, value, *self.endings)
         setattr(namespace, self.dest, value)
 
 
-def check_output(option, path, ending=""):
+def check_output(option, path, *endings):
     """Raises a `UserError` if a file cannot be written, or has another ending."""
-    if not str(path).lower().endswith(ending):
-        raise UserError(f"{option} {path}: the name has to end in {ending}")
+    if endings and not str(path).lower().endswith(endings):
+        said = f"the name has to end in {endings[0]}"
+        if len(endings) == 2:
+            said = f"expected a {' or a '.join(endings)}"
+        elif len(endings) > 2:
+            said = f"expected one of {', '.join(endings)}"
+        raise UserError(f"{option} {path}: {said}")
     folder = pathlib.Path(path).absolute().parent
     if not folder.is_dir():
         raise UserError(f"{option} {path}: no such folder")
@@ -79,12 +92,18 @@ def check_output(option, path, ending=""):
         raise UserError(f"{option} {path}: no permission to write there")
 
 
-def check_name(name):
-    """Returns `name` if it can name a folder here and in exports.
+def check_folder(option, path):
+    """Raises a `UserError` if a folder cannot be made or written to."""
+    try:
+        pathlib.Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{option} {path}: {error.strerror}") from error
+    if not os.access(path, os.W_OK):
+        raise UserError(f"{option} {path}: no permission to write there")
 
-    Raises:
-        UserError: It is empty, hidden, or contains path separators.
-    """
+
+def check_name(name):
+    """Returns `name` if it can name a folder: not empty or hidden, no separators."""
     if not re.fullmatch(r"[\w][\w .@+-]*", name):
         raise UserError(
             f"--name {name!r}: use letters, digits, space and . _ - @ +, beginning "
@@ -121,11 +140,7 @@ _METAVARS = {int: "N", float: "X", str: "FILE"}
 
 
 def sections(args, *names):
-    """What the options of `add_fields` say, as sections for `Config.replace`.
-
-    Raises:
-        UserError: `none` together with something.
-    """
+    """What the options of `add_fields` say, as sections for `Config.replace`."""
     found = {}
     for name in names:
         section, key = name.split(".")
@@ -203,8 +218,8 @@ def add_data_options(parser):
         "--store", help="feature store of `python -m pipelines.extract`, instead"
     )
     add_feature_options(parser)
-    add_fields(parser, "split.kind", "split.file")
-    add_fields(parser, "split.validation_share", "split.test_share")
+    shares = ("split.validation_share", "split.test_share")
+    add_fields(parser, "split.kind", "split.file", *shares)
     parser.add_argument(
         "--fold", metavar="K/N", help="the K-th of N folds of a cross-validation"
     )
@@ -235,15 +250,6 @@ def add_strategy_option(parser):
         help="mirrored: all GPUs of this machine; multiworker: as many processes as "
         "TF_CONFIG lists, each started with the same command",
     )
-
-
-# === What they say ===
-
-
-def asks_for_split(args):
-    """Whether an option says how the songs are divided."""
-    names = ("split", "split_file", "validation_share", "test_share", "fold")
-    return any(getattr(args, name) is not None for name in names)
 
 
 def corpus_source(args):

@@ -14,11 +14,6 @@ class EpochProgress(keras.callbacks.Callback):
     A context manager: the bar is on the screen within it. The bar says so while the
     network is compiled and while it is validated, and after the first epoch about how
     long all epochs will take.
-
-    Args:
-        epochs: Int, total number of epochs.
-        steps: Int, steps an epoch.
-        warmup_epochs: Int, epochs marked as warm-up.
     """
 
     def __init__(self, epochs, steps, warmup_epochs):
@@ -56,9 +51,8 @@ class EpochProgress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Prints the epoch's line."""
-        method = self.model.method
-        stage = "warm-up" if epoch < self.warmup_epochs else method
-        stage = "plain" if method == "none" else stage
+        stage = "warm-up" if epoch < self.warmup_epochs else self.model.method
+        stage = "plain" if self.model.method == "none" else stage
         shown = {"loss": "loss", "f1": "F1", "val_f1": "val F1"}
         shown |= {"val_cf_f1": "val cf F1", "val_att_term": "|A-A~|"}
         told = [f"{shown[name]} {logs[name]:.3f}" for name in shown if name in logs]

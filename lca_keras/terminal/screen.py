@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import functools
 import os
 import shlex
 import sys
@@ -17,13 +16,8 @@ _LISTED = 10
 class Screen(Observer):
     """Shows progress on standard error, and what comes of a job on standard output."""
 
-    def progress(self, what):
-        """A bar."""
-        return console.progress(what)
-
-    def working(self, what):
-        """A line that says so, on a terminal with the time."""
-        return console.working(what)
+    progress = staticmethod(console.progress)
+    working = staticmethod(console.working)
 
     @contextlib.contextmanager
     def training(self, epochs, steps, warmup_epochs):
@@ -39,17 +33,15 @@ class Screen(Observer):
 
     def told(self, what, values):
         """Prints what people want to know of it."""
-        show = _SHOWN.get(what)
-        if show is not None:
-            show(values)
+        if what in _SHOWN:
+            _SHOWN[what](values)
 
 
 def _show_corpus(found):
     how, *notes = found["notes"]
     for note in notes:
         print(note)
-    skipped = found["skipped"]
-    print(f"{found['songs']} songs ready, {len(skipped)} skipped ({how})")
+    print(f"{found['songs']} songs ready, {len(found['skipped'])} skipped ({how})")
     _print_left_out(found)
 
 
@@ -78,8 +70,7 @@ def _show_training(found):
 
 
 def _show_temperature(found):
-    temperature = found["temperature"]
-    if not 0.021 < temperature < 49:
+    if not 0.021 < (temperature := found["temperature"]) < 49:
         print(
             f"note: the fitted temperature, {temperature:.3g}, is at its limit: on "
             "validation the network is at chance or never wrong, and its "
@@ -118,6 +109,8 @@ def _show_voice_report(report):
 
 
 def _show_gallery(found):
+    from lca_keras.exports.card import named
+
     if "test" in found:
         print(
             f"unknown    {found['test']['unknown']:.1%} of the test songs, "
@@ -129,13 +122,9 @@ def _show_gallery(found):
         why = why or "no artists were left out, and no songs given (fit --unknown PATH)"
         print(f"           not measured on strangers: {why}")
     else:
-        who = "strangers"
-        if not strange.get("given"):
-            epochs, names = strange["epochs"], ", ".join(strange["artists"])
-            who = f"{names}, whom {epochs} epochs of a side training left out"
         print(
             f"           {strange['unknown']:.1%} of {strange['songs']} songs by "
-            f"{who}; AUROC {strange['auroc_songs']:.3f}"
+            f"{named(strange)}; AUROC {strange['auroc_songs']:.3f}"
         )
     detector = found["detector"]
     print(
@@ -157,14 +146,7 @@ _SHOWN = {
 
 
 def prepare_corpus(source, config):
-    """Makes a corpus ready before people's eyes.
-
-    Returns:
-        `lca_keras.data.corpus.Corpus`.
-
-    Raises:
-        UserError: As `lca_keras.data.corpus.prepare`.
-    """
+    """`lca_keras.data.corpus.prepare`, before people's eyes."""
     from lca_keras.workflow import course
 
     return course.prepare_corpus(source, config, Screen())
@@ -180,26 +162,19 @@ def print_parts(division, sources):
 
 def print_reasons(what, reasons, file=None):
     """Prints a line for each path of a dict; of many with the same reason, a few."""
-    show = functools.partial(print, file=file)
     count = collections.Counter(reasons.values())
     seen = collections.Counter()
     for path, reason in reasons.items():
         seen[reason] += 1
         if count[reason] <= _LISTED or seen[reason] < _LISTED:
-            show(f"  {what} {path}: {reason}")
+            print(f"  {what} {path}: {reason}", file=file)
         elif seen[reason] == count[reason]:
-            show(f"  {what} {count[reason] - _LISTED + 1} more: {reason}")
+            more = count[reason] - _LISTED + 1
+            print(f"  {what} {more} more: {reason}", file=file)
 
 
 def train_along(job, songs, strategy, again):
-    """Trains as another process than the first, which does all the rest.
-
-    Args:
-        job: `lca_keras.workflow.run.Run` that the first process has begun.
-        songs: `lca_keras.data.corpus.Corpus`.
-        strategy: `tf.distribute.Strategy`.
-        again: Words of the command that `restarting` starts.
-    """
+    """`lca_keras.workflow.course.train_along`, `restarting` with the words `again`."""
     from lca_keras.workflow import course
 
     with restarting(again):
@@ -211,10 +186,8 @@ def train_along(job, songs, strategy, again):
 def restarting(again):
     """Where another process of the training ends, this one begins anew and waits.
 
-    TensorFlow cannot take a process into a cluster that has lost one.
-
-    Args:
-        again: Words of the command that goes on with the training, `python` first.
+    TensorFlow cannot take a process into a cluster that has lost one. `again` are words
+    of the command that goes on with the training, `python` first.
     """
     from lca_keras.models.distribution import WorkerGoneError
 
