@@ -61,6 +61,7 @@ class Limited(argparse.Action):
 
 # Settings of an option with a whole number from 1.
 WHOLE = {"type": int, "action": Limited, "least": 1, "metavar": "N"}
+JOBS = {"help": "processes; default: all cores", **WHOLE}
 
 
 class Output(argparse.Action):
