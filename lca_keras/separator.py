@@ -1,6 +1,5 @@
 """Trains a small Open-Unmix on a corpus with vocal stems, or applies one to a song."""
 
-import argparse
 import importlib.util
 import pathlib
 import sys
@@ -19,14 +18,10 @@ from lca_keras.terminal import arguments
 
 def main(argv=None):
     """Command line: `train` a separator, or `apply` one to a song."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lca_keras.separator",
-        description=__doc__.splitlines()[0],
-    )
+    parser = arguments.parser_of("lca_keras.separator", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    train = commands.add_parser(
-        "train", help="train a small Open-Unmix on a corpus with vocal stems"
-    )
+    told = "train a small Open-Unmix on a corpus with vocal stems"
+    train = commands.add_parser("train", help=told)
     train.add_argument(
         "--data",
         required=True,
@@ -94,11 +89,8 @@ def _run_train(args):
     }
 
     def report(epoch, loss, held_out):
-        print(
-            f"epoch {epoch:2d}/{args.epochs}  loss {loss:.4f}  validation "
-            f"{held_out:.4f}",
-            flush=True,
-        )
+        scores = f"loss {loss:.4f}  validation {held_out:.4f}"
+        print(f"epoch {epoch:2d}/{args.epochs}  {scores}", flush=True)
 
     train(
         load_stems(parts["train"], args.sample_rate),
