@@ -162,9 +162,8 @@ def _fit(args):
     arguments.check_folder("--runs", job.folder.parent)
     # The data comes first: a corpus that cannot be used leaves no run behind.
     way = course.prepare(job, screen.Screen())
-    again = _resume_command(job)
-    # Of a training in one process, the way of spreading it is not asked for anew.
-    with console.resumable(again[:-2]), screen.restarting(again):
+    again = _resume_command(job, args.strategy)
+    with console.resumable(again), screen.restarting(again):
         result = job.complete(course=way, strategy=strategy, keep=args.keep, anew=True)
     tested = way.sources["test"].labels
     songs = (song for song in way.corpus.songs if song.key in tested)
@@ -197,13 +196,13 @@ def _assist(args, strategy):
                 )
         job = Run.load(folder)
     songs = screen.prepare_corpus(job.source, job.config)
-    screen.train_along(job, songs, strategy, _resume_command(job))
+    screen.train_along(job, songs, strategy, _resume_command(job, args.strategy))
 
 
-def _resume_command(job):
-    """The words of a shell that continue a training on several processes."""
+def _resume_command(job, strategy):
+    """The words of a shell that continue a training, spread as it was."""
     words = ["python", "-m", "lca_keras.fit", "--resume", str(job.folder)]
-    return [*words, "--strategy", "multiworker"]
+    return [*words, "--strategy", strategy] if strategy else words
 
 
 def _new_run(args):

@@ -277,6 +277,21 @@ def test_a_run_belongs_to_one_process(workplace, capsys):
     assert "another process is at work" in capsys.readouterr().err
 
 
+def test_an_interrupted_run_is_continued_as_it_was_spread(
+    workplace, monkeypatch, capsys
+):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "complete", interrupt)
+    again = ["--resume", "runs/first try"]
+    assert fit.main([*again, "--strategy", "mirrored"]) == 130
+    said = "lca_keras.fit --resume 'runs/first try'"
+    assert f"{said} --strategy mirrored\n" in capsys.readouterr().err
+    assert fit.main(again) == 130
+    assert f"{said}\n" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(
     tiny_corpus, tiny_config, tmp_path, monkeypatch
