@@ -60,10 +60,8 @@ class Result:
 
 def prepare_corpus(source, config, observer):
     """`lca_keras.data.corpus.prepare`, and an `Observer` sees what comes of it."""
-    with contextlib.ExitStack() as stack:
-        show = None
-        if source.data:
-            show = stack.enter_context(observer.progress("Features"))
+    seen = observer if source.data else Observer()  # A store has its features.
+    with seen.progress("Features") as show:
         found = corpus.prepare(source, config, show)
     observer.told("corpus", _counted(found))
     return found
@@ -81,32 +79,22 @@ def _counted(found):
 
 def count_parts(division, sources):
     """Dict from part to its `songs`, its `clips` and the artists `lacking` there."""
-    return {
-        part: {
+    found = {}
+    for part, source in sources.items():
+        there = {division.artists[number] for number in source.labels.values()}
+        found[part] = {
             "songs": len(source.labels),
             "clips": source.num_clips,
-            "lacking": [
-                artist
-                for number, artist in enumerate(division.artists)
-                if number not in source.labels.values()  # A fold may have none.
-            ],
+            # A fold may have none.
+            "lacking": [artist for artist in division.artists if artist not in there],
         }
-        for part, source in sources.items()
-    }
+    return found
 
 
 def prepare(job, observer=None):
-    """Makes the songs of a run ready; nothing is left in its folder.
+    """Makes the songs of a `Run` ready: a `Course` with all parts.
 
-    Args:
-        job: `lca_keras.workflow.run.Run`.
-        observer: `lca_keras.base.observer.Observer`.
-
-    Returns:
-        `lca_keras.workflow.steps.Course`, with all parts.
-
-    Raises:
-        UserError: The songs cannot be used, or not be divided.
+    Nothing is left in its folder.
     """
     observer = observer or Observer()
     config, begun = job.config, (job.folder / "split.csv").exists()
@@ -119,9 +107,8 @@ def prepare(job, observer=None):
     strange = None
     if job.source.unknown is not None:
         with observer.progress("Features of strangers") as show:
-            found, strange = corpus.strangers(
-                job.source, config, division.artists, show
-            )
+            about = job.source, config, division.artists, show
+            found, strange = corpus.strangers(*about)
         observer.told("strangers", _counted(found))
     if config.train.continue_from and not begun:
         observer.notes(advice.of_known(job, songs, division))
@@ -157,9 +144,6 @@ def complete(
         anew: Whether a finished run is calibrated, evaluated and exported once more.
         held: Whether this process has locked the folder already.
 
-    Returns:
-        `Result`.
-
     Raises:
         UserError: Songs cannot be used, training diverges, or another process is at
             work here.
@@ -187,15 +171,9 @@ def complete(
 
 
 def train_along(job, songs, strategy):
-    """Trains as another process than the first, which does all the rest.
+    """Trains a `Run` as another process than the first, which does all the rest.
 
-    Args:
-        job: `lca_keras.workflow.run.Run` that the first process has begun.
-        songs: `lca_keras.data.corpus.Corpus`.
-        strategy: `tf.distribute.Strategy`.
-
-    Returns:
-        `lca_keras.workflow.training.TrainingState`.
+    The first has begun it; `songs` is its `lca_keras.data.corpus.Corpus`.
     """
     division = corpus.divide(job.config, songs, job.folder)
     artists, parts = division.artists, ("train", "validation")

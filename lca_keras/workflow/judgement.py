@@ -11,7 +11,7 @@ from lca_keras.workflow import records
 
 
 def evaluate(folder, model, sources, artists):
-    """Scores, tables and pictures of some parts; leaves them and `metrics.json`.
+    """Scores, tables and pictures of parts, left in a folder with `metrics.json`.
 
     Args:
         folder: Folder to write to, of a run or another one.
@@ -46,15 +46,9 @@ def evaluate(folder, model, sources, artists):
 
 
 def check_voice_report(config):
-    """Raises unless the model of a `Config` can have a voice report.
-
-    Raises:
-        UserError: It hears vocals alone, or takes the melody of a mixture.
-    """
-    features = config.features
-    if features.source == "stems":
-        return
-    if features.source == "vocals" or len(config.streams) > 1:
+    """Raises a `UserError` unless the model of a `Config` can have a voice report."""
+    source = config.features.source
+    if source == "vocals" or (source != "stems" and len(config.streams) > 1):
         raise UserError(
             "a voice report is for models that hear the mixture; this one hears vocals "
             "alone, or the melody of a mixture. One that `fit --source stems` trains "
