@@ -1,7 +1,6 @@
 """A side training without some artists, who are then strangers to the model."""
 
 import dataclasses
-import pathlib
 
 import numpy as np
 
@@ -29,13 +28,6 @@ def side_training(config, sources, artists, folder, callbacks=()):
     It begins from nothing, whatever `config` says: a network that is gone on from may
     know those whom this one is not to know.
 
-    Args:
-        config: `lca_keras.base.config.Config` of the run.
-        sources: Dict with the `ClipSource`s of `"train"` and `"validation"`.
-        artists: List of class names.
-        folder: Folder for its checkpoints.
-        callbacks: Keras callbacks.
-
     Returns:
         Dict for JSON: `measure` of the left out artists' songs beside the others'
         validation songs, with `artists` left out and `epochs`.
@@ -57,12 +49,10 @@ def side_training(config, sources, artists, folder, callbacks=()):
         others |= {key: 0 for key, n in labels.items() if n not in places}
     if not few["validation"].labels:
         raise UserError("there are validation songs of those alone who are left out")
-    training.train(short, few, len(kept), pathlib.Path(folder), callbacks)
+    training.train(short, few, len(kept), folder, callbacks)
     model = training.best_model(short, len(kept), folder)
-    false_alarm = config.open_set.false_alarm
-    gallery, known, _ = strangers.fit(
-        model.backbone, few, false_alarm, config.train.seed
-    )
+    false_alarm, seed = config.open_set.false_alarm, config.train.seed
+    gallery, known, _ = strangers.fit(model.backbone, few, false_alarm, seed)
     others = dataclasses.replace(sources["validation"], labels=others)
     heard = strangers.describe_clips(model.backbone, others, gallery.detector)
     found = strangers.measure(gallery, known, heard, model.temperature)
