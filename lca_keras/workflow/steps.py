@@ -32,13 +32,10 @@ class Course:
 
     Attributes:
         job: `lca_keras.workflow.run.Run`.
-        corpus: `lca_keras.data.corpus.Corpus`.
-        division: `lca_keras.data.corpus.Division`.
         sources: Dict from part to `lca_keras.data.clips.ClipSource`; what is held out
             here is evaluated.
-        strangers: `ClipSource` of songs by strangers, or `None`.
-        observer: `lca_keras.base.observer.Observer`.
-        strategy: `tf.distribute.Strategy` to train under, or `None`.
+        strangers: `ClipSource` of songs by strangers.
+        strategy: `tf.distribute.Strategy` to train under.
         keep: How many exports are kept; all if it is `None`.
         evaluations: Dict from part to `lca_keras.evaluation.scoring.Evaluation`.
         gallery: `lca_keras.voices.gallery.Gallery` and the similarities of known songs
@@ -106,10 +103,9 @@ class Course:
                 records.write_spectrograms(logs, sources["train"])
             few = records.few_clips(sources["validation"])
             own.append(ActivationLog(logs, *few, job.config.train.epochs))
-        callbacks = [*own, *callbacks]
         material = sources, len(self.artists), job.checkpoints
-        with_what = callbacks, build(job), self.strategy
-        return training.train(job.config, *material, *with_what)
+        how = [*own, *callbacks], build(job), self.strategy
+        return training.train(job.config, *material, *how)
 
     def calibrate(self):
         """Fits the temperature of the best epoch's model on validation clips.
@@ -179,14 +175,11 @@ class Course:
         job, network = self.job, self.model.backbone
         false_alarm, seed = job.config.open_set.false_alarm, job.config.train.seed
         with self.observer.working("Comparing voiceprints"):
-            found = strangers.fit(network, self.sources, false_alarm, seed)
-            gallery, known, accuracy = found
+            how = false_alarm, seed
+            gallery, known, accuracy = strangers.fit(network, self.sources, *how)
             files.write_json(job.folder / "gallery.json", gallery.to_dict())
-            told = {
-                "false_alarm": false_alarm,
-                "threshold": gallery.threshold,
-                "detector": accuracy,
-            }
+            told = {"false_alarm": false_alarm, "threshold": gallery.threshold}
+            told["detector"] = accuracy
             if "test" in self.sources:
                 test, detector = self.sources["test"], gallery.detector
                 heard = strangers.describe_clips(network, test, detector)
@@ -209,11 +202,10 @@ class Course:
             if self.strangers is None:
                 told = self._side_training()
             else:
-                model = self.model
-                about = model.backbone, self.strangers, gallery.detector
-                heard = strangers.describe_clips(*about)
-                told = strangers.measure(gallery, known, heard, model.temperature)
-                told = {"given": True, **told}
+                about = self.model.backbone, self.strangers, gallery.detector
+                heard = gallery, known, strangers.describe_clips(*about)
+                found = strangers.measure(*heard, self.model.temperature)
+                told = {"given": True, **found}
             records.add_open_set(self.job.folder, {"strangers": told} if told else {})
         except UserError as error:
             why = f"the side training has failed. {error}"
@@ -234,8 +226,8 @@ class Course:
                 on_train_begin=lambda logs: show(0, epochs),
                 on_epoch_end=lambda epoch, logs: show(epoch + 1, epochs),
             )
-            material = self.sources, self.artists, folder
-            found = side_training.side_training(config, *material, [log])
+            how = self.sources, self.artists, folder, [log]
+            found = side_training.side_training(config, *how)
         shutil.rmtree(folder, ignore_errors=True)
         return found
 
