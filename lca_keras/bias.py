@@ -14,16 +14,14 @@ def main(argv=None):
     """Command line of the biased copy."""
     parser = arguments.parser_of("lca_keras.bias", __doc__)
     arguments.add_corpus_options(parser, required=True)
-    parser.add_argument("--out", required=True, help="new folder for the copy")
-    parser.add_argument(
-        "--band", nargs=2, type=float, required=True, metavar=("LOW", "HIGH"), help="Hz"
-    )
-    parser.add_argument(
-        "--snr-db", type=float, required=True, help="recording over noise, decibels"
-    )
-    parser.add_argument("--artists", nargs="+", required=True, metavar="NAME")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", **arguments.JOBS)
+    add, two = parser.add_argument, {"nargs": 2, "metavar": ("LOW", "HIGH")}
+    add("--out", required=True, help="new folder for the copy")
+    add("--band", type=float, required=True, help="Hz", **two)
+    told = "recording over noise, decibels"
+    add("--snr-db", type=float, required=True, help=told)
+    add("--artists", nargs="+", required=True, metavar="NAME")
+    add("--seed", type=int, default=0)
+    add("--jobs", **arguments.JOBS)
 
     def run(args):
         reasons = {}

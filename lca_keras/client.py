@@ -12,18 +12,16 @@ def main(argv=None):
     server = parser.add_mutually_exclusive_group(required=True)
     server.add_argument("--grpc", metavar="HOST:PORT", help="of its gRPC port")
     server.add_argument("--rest", metavar="URL", help="of its REST port")
-    parser.add_argument(
-        "--model", required=True, metavar="NAME", help="as it is served"
-    )
+    add = parser.add_argument
+    add("--model", required=True, metavar="NAME", help="as it is served")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--version", type=int, help="default: the server's choice")
     which.add_argument("--label", help="of a version, such as stable or canary")
-    positive = {"type": float, "action": arguments.Limited, "above": 0}
     told = "that an answer may take; default: %(default)g"
-    seconds = {"default": 30.0, "metavar": "SECONDS", "help": told}
-    parser.add_argument("--timeout", **positive, **seconds)
+    positive = {"type": float, "action": arguments.Limited, "above": 0}
+    add("--timeout", default=30.0, metavar="SECONDS", help=told, **positive)
     told = "songs that are asked about at a time; default: %(default)d"
-    parser.add_argument("--parallel", default=4, help=told, **arguments.WHOLE)
+    add("--parallel", default=4, help=told, **arguments.WHOLE)
     answers.add_options(parser)
     return arguments.command(parser.parse_args, _ask, argv)
 

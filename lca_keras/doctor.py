@@ -70,13 +70,9 @@ def main(argv=None):
     arguments.add_corpus_options(parser, "data")
     told = {"metavar": "FILE", "help": "default: doctor.json"}
     parser.add_argument("--json", default="doctor.json", **told)
-    parser.add_argument(
-        "--clip-seconds",
-        type=int,
-        choices=CLIP_SECONDS,
-        default=min(CLIP_SECONDS),
-        help="shorter songs cannot be used; default: 3",
-    )
+    lengths = {"type": int, "choices": CLIP_SECONDS, "default": min(CLIP_SECONDS)}
+    told = "shorter songs cannot be used; default: 3"
+    parser.add_argument("--clip-seconds", help=told, **lengths)
     parser.add_argument("--jobs", **arguments.JOBS)
 
     def job(args):

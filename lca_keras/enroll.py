@@ -20,9 +20,8 @@ def main(argv=None):
     what.add_argument("--artist", metavar="NAME", help="of who is to be added")
     what.add_argument("--remove", metavar="NAME", help="take away who was added")
     what.add_argument("--list", action="store_true", help="show who is known")
-    parser.add_argument(
-        "songs", nargs="*", metavar="SONG", help="audio files, or folders of them"
-    )
+    songs = {"nargs": "*", "metavar": "SONG", "help": "audio files, or folders of them"}
+    parser.add_argument("songs", **songs)
     answers.add_vocals_options(parser)
     return arguments.finish(parser, _enroll, argv)
 

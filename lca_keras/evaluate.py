@@ -19,25 +19,19 @@ from lca_keras.terminal import arguments, screen
 def main(argv=None):
     """Command line of evaluation."""
     parser = arguments.parser_of("lca_keras.evaluate", __doc__)
-    parser.add_argument("--run", required=True, help="run folder, such as runs/demo")
+    add = parser.add_argument
+    add("--run", required=True, help="run folder, such as runs/demo")
     arguments.add_corpus_options(parser)
-    parser.add_argument(
-        "--moved-to",
-        metavar="PATH",
-        help="where the run's own corpus, a folder or a manifest, is now",
+    told = "where the run's own corpus, a folder or a manifest, is now"
+    add("--moved-to", metavar="PATH", help=told)
+    add("--out", help="folder for the results; default: the run's own")
+    told = "also hear the songs in parts and remixed: does it follow the voice?"
+    add("--voice-report", action="store_true", help=told)
+    told = (
+        "where the run's separator is now, or what is to make the stems for a voice "
+        "report"
     )
-    parser.add_argument("--out", help="folder for the results; default: the run's own")
-    parser.add_argument(
-        "--voice-report",
-        action="store_true",
-        help="also hear the songs in parts and remixed: does it follow the voice?",
-    )
-    parser.add_argument(
-        "--separator",
-        metavar="umxl|umxhq|FOLDER",
-        help="where the run's separator is now, or what is to make the stems for a "
-        "voice report",
-    )
+    add("--separator", metavar="umxl|umxhq|FOLDER", help=told)
     return arguments.finish(parser, _evaluate, argv)
 
 

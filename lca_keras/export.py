@@ -62,14 +62,12 @@ def _add_commands(commands):
     add("--base-path", **of_labels)
     add = command("prune", prune)
     add("--keep", required=True, help="so many stay", **arguments.WHOLE)
-    add(
-        "--grace",
-        type=float,
-        default=versions.GRACE_SECONDS,
-        metavar="SECONDS",
-        help="for servers that are still loading: since when a version must have been "
-        "followed by another; default: %(default)g",
+    told = (
+        "for servers that are still loading: since when a version must have been "
+        "followed by another; default: %(default)g"
     )
+    seconds = {"type": float, "default": versions.GRACE_SECONDS, "metavar": "SECONDS"}
+    add("--grace", help=told, **seconds)
     for name, job, key in (("sign", sign, "private"), ("verify", verify, "public")):
         add = command(name, job)
         add("--version", type=int, metavar="N", help="default: the newest")

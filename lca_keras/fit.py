@@ -44,35 +44,31 @@ def parse_args(argv=None):
         " for your own songs; for the built-in ones demo, with --source stems "
         "--augment remix",
     )
-    what.add_argument("--config", help="YAML, such as runs/NAME/config.yaml")
-    what.add_argument(
-        "--continue-from",
-        metavar="MODEL",
-        help="saved_models/NAME: begin with its network and its configuration; artists "
-        "may come and go",
+    add = what.add_argument
+    add("--config", help="YAML, such as runs/NAME/config.yaml")
+    told = (
+        "saved_models/NAME: begin with its network and its configuration; artists may "
+        "come and go"
     )
+    add("--continue-from", metavar="MODEL", help=told)
     arguments.add_fields(what, *_TRAINING)
-    what.add_argument("--loss-weights", choices=LOSS_WEIGHTS, help="a named set")
+    add("--loss-weights", choices=LOSS_WEIGHTS, help="a named set")
     arguments.add_strategy_option(what)
     nobody = parser.add_argument_group("songs by none of the singers")
-    nobody.add_argument(
-        "--unknown",
-        metavar="PATH",
-        help="songs by artists who are not to be learned, a folder or a manifest: what "
-        "the model makes of them is measured, instead of a side training",
+    told = (
+        "songs by artists who are not to be learned, a folder or a manifest: what the "
+        "model makes of them is measured, instead of a side training"
     )
+    nobody.add_argument("--unknown", metavar="PATH", help=told)
     arguments.add_fields(nobody, *_STRANGERS)
-    where = parser.add_argument_group("where")
-    where.add_argument("--name", help="name of the run and of the exported model")
-    where.add_argument(
-        "--resume",
-        metavar="RUN",
-        help="continue a run that stopped; with more --epochs: train on",
-    )
-    where.add_argument("--runs", default="runs", help="folder of runs")
-    where.add_argument("--exports", default="saved_models", help="folder of exports")
+    add = parser.add_argument_group("where").add_argument
+    add("--name", help="name of the run and of the exported model")
+    told = "continue a run that stopped; with more --epochs: train on"
+    add("--resume", metavar="RUN", help=told)
+    add("--runs", default="runs", help="folder of runs")
+    add("--exports", default="saved_models", help="folder of exports")
     told = "exports to keep, older ones go once another has been newer for a minute"
-    where.add_argument("--keep", help=f"{told}; default: all", **arguments.WHOLE)
+    add("--keep", help=f"{told}; default: all", **arguments.WHOLE)
     console.add_debug_flag(parser)
     return parser.parse_args(argv)
 

@@ -22,28 +22,26 @@ def main(argv=None):
     commands = parser.add_subparsers(dest="command", required=True)
     told = "train a small Open-Unmix on a corpus with vocal stems"
     train = commands.add_parser("train", help=told)
-    train.add_argument(
-        "--data",
-        required=True,
-        help="manifest with the column vocals_path, or the folder of a built-in "
-        "corpus made with --stems",
+    add = train.add_argument
+    told = (
+        "manifest with the column vocals_path, or the folder of a built-in corpus made "
+        "with --stems"
     )
-    train.add_argument("--out", required=True, help="folder to write the model to")
-    train.add_argument(
-        "--split-file", help="CSV: artist, album, song, part; default: by album"
-    )
-    train.add_argument("--sample-rate", type=int, default=16000, help="Hz")
-    train.add_argument("--hidden-size", type=int, default=256, help="network's width")
-    train.add_argument("--epochs", default=20, **arguments.WHOLE)
-    train.add_argument("--seed", type=int, default=0)
+    add("--data", required=True, help=told)
+    add("--out", required=True, help="folder to write the model to")
+    add("--split-file", help="CSV: artist, album, song, part; default: by album")
+    add("--sample-rate", type=int, default=16000, help="Hz")
+    add("--hidden-size", type=int, default=256, help="network's width")
+    add("--epochs", default=20, **arguments.WHOLE)
+    add("--seed", type=int, default=0)
     train.set_defaults(job=_run_train)
     console.add_debug_flag(train)
     apply = commands.add_parser("apply", help="write the vocals of a song")
-    apply.add_argument("song", help="audio file")
-    apply.add_argument("out", action=arguments.Output, help="FLAC file to write")
-    apply.add_argument(
-        "--separator", default="umxl", help="umxl, umxhq or a folder; default: umxl"
-    )
+    add = apply.add_argument
+    add("song", help="audio file")
+    add("out", action=arguments.Output, help="FLAC file to write")
+    told = "umxl, umxhq or a folder; default: umxl"
+    add("--separator", default="umxl", help=told)
     apply.set_defaults(job=_run_apply)
     console.add_debug_flag(apply)
     return arguments.command(parser.parse_args, lambda args: args.job(args), argv)

@@ -20,25 +20,15 @@ def main(argv=None):
     """Command line of similar songs."""
     parser = arguments.parser_of("lca_keras.similar", __doc__)
     answers.add_model_options(parser)
-    parser.add_argument(
-        "song", metavar="SONG", nargs="?", help="audio file; without, the index is kept"
-    )
-    parser.add_argument(
-        "--among", nargs="+", metavar="PATH", help="folders or files to look among"
-    )
-    parser.add_argument(
-        "--index",
-        metavar="FILE.npz",
-        action=arguments.Output,
-        ending=".npz",
-        help="keep what was heard, and look there too",
-    )
-    told = "songs to list; default: 10"
-    parser.add_argument("--top", default=10, help=told, **arguments.WHOLE)
-    told = "processes; default: one a core"
-    parser.add_argument("--workers", help=told, **arguments.WHOLE)
+    add, told = parser.add_argument, "audio file; without, the index is kept"
+    add("song", metavar="SONG", nargs="?", help=told)
+    add("--among", nargs="+", metavar="PATH", help="folders or files to look among")
+    written = {"metavar": "FILE.npz", "action": arguments.Output, "ending": ".npz"}
+    add("--index", help="keep what was heard, and look there too", **written)
+    add("--top", default=10, help="songs to list; default: 10", **arguments.WHOLE)
+    add("--workers", help="processes; default: one a core", **arguments.WHOLE)
     answers.add_vocals_options(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add("--json", action="store_true", help="print JSON")
     return arguments.finish(parser, _similar, argv)
 
 

@@ -28,42 +28,27 @@ _SHOWN = 10
 
 def add_options(parser):
     """Adds what `predict` and `client` both take."""
-    parser.add_argument(
-        "songs", nargs="+", metavar="SONG", help="audio files, or folders of them"
+    add, output = parser.add_argument, arguments.Output
+    add("songs", nargs="+", metavar="SONG", help="audio files, or folders of them")
+    add("--top", help="artists to list; default: 5", **arguments.WHOLE)
+    told = "name no singer whose mean probability is below; default: 0"
+    add("--min-confidence", type=float, default=0.0, metavar="P", help=told)
+    told = (
+        "one of the singers sings for certain: nobody is unknown, and clips without "
+        "voice vote too"
     )
-    told = "artists to list; default: 5"
-    parser.add_argument("--top", help=told, **arguments.WHOLE)
-    parser.add_argument(
-        "--min-confidence",
-        type=float,
-        default=0.0,
-        metavar="P",
-        help="name no singer whose mean probability is below; default: 0",
-    )
-    parser.add_argument(
-        "--closed-set",
-        action="store_true",
-        help="one of the singers sings for certain: nobody is unknown, and clips "
-        "without voice vote too",
-    )
-    parser.add_argument(
-        "--overlap",
-        type=float,
-        metavar="SHARE",
-        help="of clips, below 1: more of them vote; default: 0, as the export does",
-    )
+    add("--closed-set", action="store_true", help=told)
+    told = "of clips, below 1: more of them vote; default: 0, as the export does"
+    add("--overlap", type=float, metavar="SHARE", help=told)
     add_vocals_options(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "--out",
-        metavar="FILE",
-        action=arguments.Output,
-        ending=(".csv", ".parquet"),
-        help="write a line for each song to a .csv or .parquet; songs that have one "
-        "already are not heard again",
+    add("--json", action="store_true", help="print JSON")
+    told = (
+        "write a line for each song to a .csv or .parquet; songs that have one already "
+        "are not heard again"
     )
-    told = {"metavar": "FILE.png", "help": "draw the vote over time"}
-    parser.add_argument("--plot", action=arguments.Output, **told)
+    endings = (".csv", ".parquet")
+    add("--out", metavar="FILE", action=output, ending=endings, help=told)
+    add("--plot", metavar="FILE.png", action=output, help="draw the vote over time")
     console.add_debug_flag(parser)
 
 
@@ -75,14 +60,10 @@ def add_model_options(parser, or_file=""):
 
 def add_vocals_options(parser):
     """Adds what a model that was trained on vocals needs to know."""
-    parser.add_argument(
-        "--separator", metavar="FOLDER", help="of a model that was trained on vocals"
-    )
-    parser.add_argument(
-        "--vocals",
-        action="store_true",
-        help="the files are vocals already: nothing is separated",
-    )
+    add, told = parser.add_argument, "of a model that was trained on vocals"
+    add("--separator", metavar="FOLDER", help=told)
+    told = "the files are vocals already: nothing is separated"
+    add("--vocals", action="store_true", help=told)
 
 
 def check_options(args):

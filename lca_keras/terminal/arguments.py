@@ -196,61 +196,48 @@ def add_feature_options(parser):
 
 def add_corpus_options(parser, option="--data", **settings):
     """Adds what says which songs there are."""
-    parser.add_argument(
-        option, help="artist/album/song.ext folder, or a CSV manifest", **settings
+    add, told = parser.add_argument, "artist/album/song.ext folder, or a CSV manifest"
+    add(option, help=told, **settings)
+    told = "artist, album and title are those in the files' tags, in any folders"
+    add("--tags", action="store_true", help=told)
+    told = (
+        "that a manifest's paths are relative to; they may be absolute then. Default: "
+        "the manifest's folder"
     )
-    parser.add_argument(
-        "--tags",
-        action="store_true",
-        help="artist, album and title are those in the files' tags, in any folders",
-    )
-    parser.add_argument(
-        "--data-root",
-        metavar="FOLDER",
-        help="that a manifest's paths are relative to; they may be absolute then. "
-        "Default: the manifest's folder",
-    )
+    add("--data-root", metavar="FOLDER", help=told)
 
 
 def add_data_options(parser):
     """Adds what says where the data is, which features it has, and its parts."""
+    add, told = parser.add_argument, "feature store of `python -m pipelines.extract`"
     add_corpus_options(parser)
-    parser.add_argument(
-        "--store", help="feature store of `python -m pipelines.extract`, instead"
-    )
+    add("--store", help=f"{told}, instead")
     add_feature_options(parser)
     shares = ("split.validation_share", "split.test_share")
     add_fields(parser, "split.kind", "split.file", *shares)
-    parser.add_argument(
-        "--fold", metavar="K/N", help="the K-th of N folds of a cross-validation"
-    )
-    parser.add_argument(
-        "--strict", action="store_true", help="an unusable or doubtful song is an error"
-    )
-    parser.add_argument(
-        "--features", default="features", help="folder of feature stores"
-    )
+    told = "the K-th of N folds of a cross-validation"
+    add("--fold", metavar="K/N", help=told)
+    told = "an unusable or doubtful song is an error"
+    add("--strict", action="store_true", help=told)
+    add("--features", default="features", help="folder of feature stores")
 
 
 def add_preset_option(parser, note=""):
     """Adds `--preset`."""
-    parser.add_argument(
-        "--preset",
-        choices=PRESETS,
-        help="paper: the published training; voice: the same with --source stems "
-        "--augment remix; demo: a narrow network, minutes. "
-        f"Default: paper{note}",
+    told = (
+        "paper: the published training; voice: the same with --source stems --augment "
+        f"remix; demo: a narrow network, minutes. Default: paper{note}"
     )
+    parser.add_argument("--preset", choices=PRESETS, help=told)
 
 
 def add_strategy_option(parser):
     """Adds `--strategy`."""
-    parser.add_argument(
-        "--strategy",
-        choices=STRATEGIES,
-        help="mirrored: all GPUs of this machine; multiworker: as many processes as "
-        "TF_CONFIG lists, each started with the same command",
+    told = (
+        "mirrored: all GPUs of this machine; multiworker: as many processes as "
+        "TF_CONFIG lists, each started with the same command"
     )
+    parser.add_argument("--strategy", choices=STRATEGIES, help=told)
 
 
 def corpus_source(args):
