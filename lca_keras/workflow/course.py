@@ -31,8 +31,7 @@ class Result:
     Attributes:
         export: `pathlib.Path` of the exported version, or `None`.
         songs: Dict from part to its number of songs.
-        scores: Dict from part to its scores, see
-            `lca_keras.evaluation.scoring.Evaluation`.
+        scores: Dict from part to scores, of `lca_keras.evaluation.scoring.Evaluation`.
         told: Dict of what else the steps found, as `metrics.json` has it: `artists`,
             `best_epoch`, `temperature`, `parameters`, `voice_report`, and as `open_set`
             what the gallery is worth.
@@ -119,17 +118,7 @@ def prepare(job, observer=None):
     return Course(job, songs, division, sources, strange, observer)
 
 
-def complete(
-    job,
-    wanted,
-    observer=None,
-    *,
-    course=None,
-    strategy=None,
-    keep=None,
-    anew=False,
-    held=False,
-):
+def complete(job, wanted, observer=None, *, course=None, anew=False, held=False, **how):
     """Takes a run from where it stands to its end; a finished one tells its result.
 
     Its songs are made ready and its folder is begun in any case.
@@ -139,14 +128,9 @@ def complete(
         wanted: Names of steps, of `STEPS`.
         observer: `lca_keras.base.observer.Observer`; without one nothing is shown.
         course: What `prepare` returned, or a `Course` of songs from elsewhere.
-        strategy: Optional `tf.distribute.Strategy` to train under.
-        keep: Optional number of exports, older ones are deleted.
         anew: Whether a finished run is calibrated, evaluated and exported once more.
         held: Whether this process has locked the folder already.
-
-    Raises:
-        UserError: Songs cannot be used, training diverges, or another process is at
-            work here.
+        **how: `strategy` and `keep` of a `Course`.
     """
     if unknown := sorted(set(wanted) - set(STEPS)):
         raise ValueError(f"unknown steps {unknown}; these are {', '.join(STEPS)}")
@@ -155,8 +139,7 @@ def complete(
         result = Result.of(job)
         if result.export and result.export.exists():
             return result
-    course = course or prepare(job, observer)
-    course.strategy, course.keep = strategy, keep
+    course = dataclasses.replace(course or prepare(job, observer), **how)
     if not job.folder.exists():
         job.save()
     with contextlib.nullcontext() if held else job.working(course.corpus.store):

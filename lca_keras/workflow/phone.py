@@ -5,7 +5,7 @@ import itertools
 import os
 import pathlib
 import platform
-import time
+import timeit
 
 import numpy as np
 
@@ -37,15 +37,11 @@ _COLUMNS = {
 
 
 def convert(job, forms, folder, observer):
-    """Writes TFLite files of a finished `lca_keras.workflow.run.Run`, and their card.
+    """Writes TFLite files of a finished `Run` and their card; returns rows of the card.
 
     Of each of `forms`, some of `lca_keras.exports.tflite_file.FORMS`, the model of a
-    clip's spectrogram, and where it can be that of a clip's waveform. Returns a list of
-    dicts, a row of the card for each file.
-
-    Raises:
-        UserError: The run is not finished, its songs are gone, or a conversion failed;
-            the other files are there all the same.
+    clip's spectrogram, and where it can be that of a clip's waveform. If one cannot be
+    made, an error says so once the others are there.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -188,13 +184,9 @@ def _saved_model(network, clips):
 
 
 def _milliseconds(call):
-    """Median time of a call."""
-    times = []
-    for _ in range(_TIMED_CALLS + 3):
-        start = time.perf_counter()
-        call()
-        times.append(1000 * (time.perf_counter() - start))
-    return float(np.median(times[3:]))
+    """Median time of a call, after three that warm up."""
+    times = timeit.repeat(call, number=1, repeat=_TIMED_CALLS + 3)
+    return 1000 * float(np.median(times[3:]))
 
 
 def _measured(name, content, expected, heard):

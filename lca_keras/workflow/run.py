@@ -208,18 +208,10 @@ class Run:
                 listed = {song.path: song for song in self.source.songs()}
         except (UserError, OSError) as error:
             moved = str(error)
-        return Explainer(
-            model.main_branch(),
-            artists,
-            self.config,
-            layer,
-            separator,
-            self.source.separator,
-            model,
-            listed,
-            split.parts_by_name(self.folder / "split.csv"),
-            moved,
-        )
+        separators = separator, self.source.separator
+        songs = listed, split.parts_by_name(self.folder / "split.csv"), moved
+        what = model.main_branch(), artists, self.config, layer
+        return Explainer(*what, *separators, model, *songs)
 
 
 def use_built_in(source, observer=None):

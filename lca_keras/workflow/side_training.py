@@ -26,14 +26,9 @@ def side_training(config, sources, artists, folder, callbacks=()):
     """Trains a network without some artists, and measures what it makes of them.
 
     It begins from nothing, whatever `config` says: a network that is gone on from may
-    know those whom this one is not to know.
-
-    Returns:
-        Dict for JSON: `measure` of the left out artists' songs beside the others'
-        validation songs, with `artists` left out and `epochs`.
-
-    Raises:
-        UserError: It diverges, or none of those that stay has validation songs.
+    know those whom this one is not to know. Returns a dict for JSON: `measure` of the
+    left out artists' songs beside the others' validation songs, with `artists` left out
+    and `epochs`.
     """
     strange = left_out(artists, config)
     kept = [artist for artist in artists if artist not in strange]

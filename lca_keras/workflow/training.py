@@ -148,7 +148,7 @@ def train(
         config: `lca_keras.base.config.Config`.
         sources: Dict with the `lca_keras.data.clips.ClipSource` of `"train"` and of
             `"validation"`; other parts are not touched.
-        num_classes: Int, number of artists.
+        num_classes: Number of artists.
         folder: Folder for checkpoints.
         callbacks: Further Keras callbacks; they come last and see all logs.
         build: Function like `lca_keras.models.factory.build_training_model`.
