@@ -66,8 +66,7 @@ def _evaluate(args):
         source = dataclasses.replace(source, separator=args.separator)
     songs = screen.prepare_corpus(source, config)
     if args.data:
-        part = pathlib.Path(args.data).resolve().name
-        parts = [part]
+        parts = [pathlib.Path(args.data).resolve().name]
         known = [song for song in songs.songs if song.artist in artists]
         unknown = sorted({s.artist for s in songs.songs} - set(artists))
         if unknown and job.gallery is not None:
@@ -78,7 +77,7 @@ def _evaluate(args):
             print(f"left out, unknown to the model: {', '.join(unknown)}")
         if not known:
             raise UserError(f"{args.data}: no song of an artist that the model knows")
-        part_of = {song.key: part for song in known}
+        part_of = {song.key: parts[0] for song in known}
         seen = corpus.learned_from(job.source, job.config, job.folder, songs)
         _print_learned_from(seen, known)
         folder = pathlib.Path(args.out or own_folder(job.folder, args.data))
@@ -126,11 +125,9 @@ def _reject(job, model, songs, names, config):
         heard = strangers.describe_clips(model.backbone, clips, job.gallery.detector)
         found = strangers.verdicts(job.gallery, heard, model.temperature)
     told = strangers.shares(found)
-    print(
-        f"{told['songs']} songs by {', '.join(names)}, whom the model does not know: "
-        f"{told['unknown']:.1%} are called unknown, {told['no_voice']:.1%} without "
-        "voice"
-    )
+    shares = f"{told['unknown']:.1%} are called unknown, {told['no_voice']:.1%}"
+    who = f"{told['songs']} songs by {', '.join(names)}"
+    print(f"{who}, whom the model does not know: {shares} without voice")
 
 
 def own_folder(run_folder, data):

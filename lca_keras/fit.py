@@ -6,6 +6,7 @@ manifest. Without `--data` it makes and uses the built-in corpus.
 
 import dataclasses
 import datetime
+import operator
 import os
 import pathlib
 import shlex
@@ -36,14 +37,10 @@ _PATIENCE = 5
 def parse_args(argv=None):
     """Parses the command line; options that were not given are `None`."""
     parser = arguments.parser_of("lca_keras.fit", __doc__)
-    data = parser.add_argument_group("data")
-    arguments.add_data_options(data)
+    arguments.add_data_options(parser.add_argument_group("data"))
     what = parser.add_argument_group("model and training")
-    arguments.add_preset_option(
-        what,
-        " for your own songs; for the built-in ones demo, with --source stems "
-        "--augment remix",
-    )
+    built_in = "for the built-in ones demo, with --source stems --augment remix"
+    arguments.add_preset_option(what, f" for your own songs; {built_in}")
     add = what.add_argument
     add("--config", help="YAML, such as runs/NAME/config.yaml")
     told = (
@@ -92,9 +89,8 @@ def config_from(args):
     method = args.method
     if network and not network.attention and method is None:
         method = "none"  # The one method that these networks can be trained with.
-    if args.embedding_weight is not None and not (
-        args.embedding_loss or config.train.embedding_loss != "none"
-    ):
+    embedding = args.embedding_loss or config.train.embedding_loss != "none"
+    if args.embedding_weight is not None and not embedding:
         raise UserError("--embedding-weight is for --embedding-loss supcon or aam")
     if args.unknown and args.left_out:
         raise UserError("with --unknown no artists are left out: drop --left-out")
@@ -107,12 +103,10 @@ def config_from(args):
     sections["train"] |= {"method": method, "continue_from": exported}
     if args.loss_weights:
         sections["loss"] = vars(LOSS_WEIGHTS[args.loss_weights])
-    before = config
+    shape = operator.attrgetter("model", "served_features")
+    before = shape(config)
     config, source = resolving.resolve_data(args, config, **sections)
-    if exported and (config.model, config.served_features) != (
-        before.model,
-        before.served_features,
-    ):
+    if exported and shape(config) != before:
         raise UserError(
             f"--continue-from {args.continue_from}: its network has another shape, or "
             "hears other features, than these options ask for"
@@ -169,10 +163,7 @@ def _fit(args):
 
 
 def _assist(args, strategy):
-    """Trains along with the first process, which does all the rest.
-
-    They share the folders of the run and of its features.
-    """
+    """Trains along with the first process; they share folders of runs and features."""
     from lca_keras.models import distribution
     from lca_keras.workflow.run import Run
 
@@ -212,9 +203,8 @@ def _new_run(args):
         name = arguments.check_name(args.name)
     if source.data is None and source.store is None:
         source, own = use_built_in(source, screen.Screen())
-        ways = ("split", "split_file", "validation_share", "test_share", "fold")
-        asked = any(getattr(args, name) is not None for name in ways)
-        if not asked and not args.config:
+        ways = args.split, args.split_file, args.validation_share, args.test_share
+        if not args.config and {*ways, args.fold} == {None}:
             config = config.replace(split=own)
     folder = pathlib.Path(args.runs, name)
     if folder.exists():
@@ -229,12 +219,9 @@ def _resumed(args):
     """The `Run` to continue, with what has moved since."""
     from lca_keras.workflow.run import Run
 
-    usual = vars(parse_args([]))
-    given = {
-        name: value
-        for name, value in vars(args).items()
-        if value != usual[name] and name not in ("resume", "debug", "keep", "strategy")
-    }
+    usual, apart = vars(parse_args([])), ("resume", "debug", "keep", "strategy")
+    given = {name: v for name, v in vars(args).items() if v != usual[name]}
+    given = {name: value for name, value in given.items() if name not in apart}
     # Where things are may change between two starts, and how long to train; what is
     # trained may not.
     may = {"data", "data_root", "exports", "features", "separator", "store", "tags"}

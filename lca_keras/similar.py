@@ -43,11 +43,8 @@ def _similar(args):
         raise UserError(f"{args.index} is not there: --among FOLDER makes it")
     if args.song is None and not (args.among and args.index):
         raise UserError("give a song, or --among and --index to make an index")
-    opened = functools.partial(
-        identification.Identifier,
-        find_version(args.model, args.version),
-        args.separator,
-    )
+    place = find_version(args.model, args.version), args.separator
+    opened = functools.partial(identification.Identifier, *place)
     identifier = opened()
     path = None if args.index is None else pathlib.Path(args.index)
     kept = index.VoiceIndex(index.model_of(identifier), path)
@@ -104,10 +101,8 @@ def _show(found, args):
     if not found:
         print("no other songs to compare it with")
     for each in found:
-        why = ", ".join(
-            f"{answers.clock(p['start'])} and {answers.clock(p['other_start'])}"
-            for p in each.passages
-        )
+        ends = [(p["start"], p["other_start"]) for p in each.passages]
+        why = ", ".join(" and ".join(map(answers.clock, pair)) for pair in ends)
         print(f"{each.similarity:6.3f}  {each.song}\n        most alike at {why}")
 
 

@@ -86,11 +86,8 @@ def listed(paths):
             continue
         found = [os.fspath(song) for song in catalogue.audio_files(path, errors)]
         if os.path.exists(os.path.join(path, "manifest.csv")):
-            print(
-                f"note: {path} has a manifest.csv; every audio file below is heard, "
-                "stems too",
-                file=sys.stderr,
-            )
+            said = "every audio file below is heard, stems too"
+            print(f"note: {path} has a manifest.csv; {said}", file=sys.stderr)
         if not found and path not in errors:
             errors[path] = "no audio files in it"
         songs += found
@@ -114,21 +111,15 @@ def answer(identifier, args, songs, errors, opened=None, workers=None):
     from lca_keras.inference import many
 
     overlap, least = args.overlap or 0.0, args.min_confidence
-    ask = functools.partial(
-        many.identified,
-        vocals=args.vocals,
-        overlap=overlap,
-        min_confidence=least,
-        closed_set=args.closed_set,
-    )
+    how = {"overlap": overlap, "min_confidence": least, "closed_set": args.closed_set}
+    ask = functools.partial(many.identified, vocals=args.vocals, **how)
     settings = f"overlap {overlap:g}, min-confidence {least:g}"
     settings += ", vocals" if args.vocals else ""
     settings += ", closed set" if args.closed_set else ""
     table = Table(args.out, f"{identifier.digest} ({settings})") if args.out else None
     asked = [song for song in songs if not (table and table.has(song))]
-    if len(asked) < len(songs):
-        already = f"{len(songs) - len(asked)} of {len(songs)} songs"
-        said = f"{already} are in {args.out} already"
+    if already := len(songs) - len(asked):
+        said = f"{already} of {len(songs)} songs are in {args.out} already"
         if args.json or args.plot:
             said += ", and neither in the JSON nor in the picture: a table has no clips"
         print(said, file=sys.stderr)

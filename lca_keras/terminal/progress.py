@@ -11,9 +11,9 @@ from lca_keras.base import console
 class EpochProgress(keras.callbacks.Callback):
     """Shows a bar over the epoch's steps and leaves one line for every epoch.
 
-    A context manager: the bar is on the screen within it. The bar says so while the
-    network is compiled and while it is validated, and after the first epoch about how
-    long all epochs will take.
+    A context manager, as `Observer.training`: within it the bar is on the screen. The
+    bar says so while the network is compiled and while it is validated, and after the
+    first epoch about how long all epochs will take.
     """
 
     def __init__(self, epochs, steps, warmup_epochs):
@@ -27,7 +27,7 @@ class EpochProgress(keras.callbacks.Callback):
         self.task = self.bar.add_task("", total=self.steps)
         self.seconds = []
         self.bar.start()
-        return self
+        return [self]
 
     def __exit__(self, *exception):
         # Also after an error or Ctrl-C: an open bar hides the cursor.

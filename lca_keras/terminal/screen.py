@@ -19,13 +19,11 @@ class Screen(Observer):
     progress = staticmethod(console.progress)
     working = staticmethod(console.working)
 
-    @contextlib.contextmanager
     def training(self, epochs, steps, warmup_epochs):
         """A bar over the steps and a line for every epoch."""
         from lca_keras.terminal.progress import EpochProgress
 
-        with EpochProgress(epochs, steps, warmup_epochs) as bar:
-            yield [bar]
+        return EpochProgress(epochs, steps, warmup_epochs)
 
     def note(self, text):
         """Prints the line."""
