@@ -31,8 +31,8 @@ from lca_keras.exports import versions
 from lca_keras.inference.identification import Identifier
 from lca_keras.terminal import resolving
 from lca_keras.workflow import advice, judgement, training
+from lca_keras.workflow.course import Course
 from lca_keras.workflow.run import Run
-from lca_keras.workflow.steps import Course
 from tests.audio import signals
 from tests.audio.signals import music
 
