@@ -78,9 +78,6 @@ def _add_commands(commands):
             add("--certificate", metavar="PEM", help="the signer's, of --key")
 
 
-# === Jobs ===
-
-
 def _folder(args):
     """Folder of the model that the arguments name."""
     folder = pathlib.Path(args.exports, args.name)

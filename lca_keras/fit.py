@@ -11,7 +11,6 @@ import os
 import pathlib
 import shlex
 import sys
-import time
 
 from lca_keras.base import console, files
 from lca_keras.base.config import Config
@@ -30,8 +29,6 @@ _TRAINING = (
     *("train.precision", "train.deterministic"),
 )
 _STRANGERS = ("open_set.left_out", "open_set.false_alarm")
-# How often, at one-second intervals, the first process may be out of reach.
-_PATIENCE = 5
 
 
 def parse_args(argv=None):
@@ -164,23 +161,13 @@ def _fit(args):
 
 def _assist(args, strategy):
     """Trains along with the first process; they share folders of runs and features."""
-    from lca_keras.models import distribution
     from lca_keras.workflow.run import Run
 
     if args.resume:
         job = _resumed(args)
     else:
         folder = pathlib.Path(args.runs, args.name)
-        print(f"waiting for the first process to begin {folder}", flush=True)
-        missed = 0
-        while not (folder / "split.csv").exists():
-            time.sleep(1)
-            missed = 0 if distribution.reaches_first() else missed + 1
-            if missed == _PATIENCE:
-                raise UserError(
-                    f"the first process is gone and has not begun {folder}: see what "
-                    "it says, and start all anew"
-                )
+        screen.wait_for_first(folder)
         job = Run.load(folder)
     songs = screen.prepare_corpus(job.source, job.config)
     screen.train_along(job, songs, strategy, _resume_command(job, args.strategy))

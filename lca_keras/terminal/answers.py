@@ -23,9 +23,6 @@ from lca_keras.terminal.arguments import check_output  # noqa: F401  For `predic
 _SHOWN = 10
 
 
-# === Options ===
-
-
 def add_options(parser):
     """Adds what `predict` and `client` both take."""
     add, output = parser.add_argument, arguments.Output
@@ -97,9 +94,6 @@ def listed(paths):
 def vocals_of(args, songs):
     """For each song the file of its vocals, itself with `--vocals`, or `None`."""
     return [song if args.vocals else None for song in songs]
-
-
-# === Shown and kept ===
 
 
 def answer(identifier, args, songs, errors, opened=None, workers=None):

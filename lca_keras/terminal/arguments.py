@@ -40,9 +40,6 @@ def command(parse, job, argv=None):
     return failed or console.guard(lambda: job(parsed[0]), parsed[0].debug)
 
 
-# === What a value may be ===
-
-
 class Limited(argparse.Action):
     """An option whose number has limits: `action=Limited, type=int, least=1`."""
 
@@ -113,9 +110,6 @@ def check_name(name):
     return name
 
 
-# === Fields of a configuration ===
-
-
 def add_fields(parser, *names):
     """Adds an option for each field of a `Config`, such as `train.epochs`.
 
@@ -178,9 +172,6 @@ def _shown(value):
     if isinstance(value, tuple):
         return " ".join(value) or "none"
     return f"{value:g}" if isinstance(value, float) else value
-
-
-# === Groups of options ===
 
 
 def add_feature_options(parser):

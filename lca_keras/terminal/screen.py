@@ -5,12 +5,16 @@ import contextlib
 import os
 import shlex
 import sys
+import time
 
 from lca_keras.base import console
+from lca_keras.base.errors import UserError
 from lca_keras.base.observer import Observer
 
 # Files that are named one by one for the same reason.
 _LISTED = 10
+# How often, at one-second intervals, the first process may be out of reach.
+_PATIENCE = 5
 
 
 class Screen(Observer):
@@ -169,6 +173,22 @@ def print_reasons(what, reasons, file=None):
         elif seen[reason] == count[reason]:
             more = count[reason] - _LISTED + 1
             print(f"  {what} {more} more: {reason}", file=file)
+
+
+def wait_for_first(folder):
+    """Waits until the first process of a training has begun the run folder."""
+    from lca_keras.models import distribution
+
+    print(f"waiting for the first process to begin {folder}", flush=True)
+    missed = 0
+    while not (folder / "split.csv").exists():
+        time.sleep(1)
+        missed = 0 if distribution.reaches_first() else missed + 1
+        if missed == _PATIENCE:
+            raise UserError(
+                f"the first process is gone and has not begun {folder}: see what it "
+                "says, and start all anew"
+            )
 
 
 def train_along(job, songs, strategy, again):

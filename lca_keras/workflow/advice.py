@@ -9,9 +9,6 @@ from lca_keras.base import files
 from lca_keras.base.errors import UserError
 from lca_keras.data import corpus
 
-# Difference of F1 between training and validation that is worth a word.
-_BY_HEART = 0.3
-
 
 def of_source(source):
     """What a built-in corpus brings along that its folder alone does not say."""
@@ -103,7 +100,7 @@ def of_scores(state, train, evaluation, artists):
     `evaluation` is the `lca_keras.evaluation.scoring.Evaluation` of the test songs.
     """
     logs = state.best_logs
-    if logs["f1"] - logs["val_f1"] > _BY_HEART:
+    if logs["f1"] - logs["val_f1"] > 0.3:
         yield (
             f"note: F1 is {logs['f1']:.2f} on training clips and {logs['val_f1']:.2f} "
             "on validation clips: much of it is learned by heart. More albums of each "

@@ -170,9 +170,6 @@ def _about(job, network, artists, form, waveform, gallery):
     }
 
 
-# === Measured ===
-
-
 def _saved_model(network, clips):
     """A call as a server makes it: a graph, one clip."""
     import tensorflow as tf

@@ -276,9 +276,8 @@ def curve_figure(history, train):
     epochs, best = [row["epoch"] for row in history], best_epoch(history, train)
     with plots.style():
         figure = plots.new_figure(11, 4)
-        for axes, (title, curves) in zip(
-            figure.subplots(1, len(panels)), panels.items(), strict=True
-        ):
+        places = figure.subplots(1, len(panels))
+        for axes, (title, curves) in zip(places, panels.items(), strict=True):
             for label, name in curves.items():
                 if name in history[0]:
                     values = [row[name] for row in history]
@@ -303,9 +302,6 @@ def best_model(config, num_classes, folder):
     model = build_training_model(config, num_classes)
     model.load_weights(pathlib.Path(folder, TrainingState.load(folder).best))
     return model
-
-
-# === Side trainings ===
 
 
 def left_out(artists, config):
