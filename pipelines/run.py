@@ -5,7 +5,6 @@ import importlib.util
 import itertools
 import pathlib
 import sys
-import time
 
 from lca_keras.base import console
 from lca_keras.base.config import get_preset
@@ -141,9 +140,7 @@ def _assist(pipeline, strategy, again):
     examples = stages.example_gen(pipeline)
     tuned = stages.tuner(pipeline, examples)
     job = stages.training_run(pipeline, examples, tuned)
-    print(f"waiting for the first process to begin {job.folder}", flush=True)
-    while not (job.folder / "split.csv").exists():
-        time.sleep(1)
+    screen.wait_for_first(job.folder)
     screen.train_along(job, examples.corpus, strategy, again)
     return 0
 
