@@ -30,17 +30,10 @@ def main(argv=None):
         beside = path if path.is_dir() else path.parent
         screen.print_reasons("left out", reasons)
         with console.progress("Writing songs") as progress:
-            left_out, clipped = write_biased(
-                songs,
-                pathlib.Path(args.data_root or beside).absolute(),
-                args.out,
-                args.artists,
-                args.band,
-                args.snr_db,
-                args.seed,
-                args.jobs,
-                progress,
-            )
+            where = pathlib.Path(args.data_root or beside).absolute(), args.out
+            noise = args.artists, args.band, args.snr_db, args.seed
+            found = write_biased(songs, *where, *noise, args.jobs, progress)
+            left_out, clipped = found
         screen.print_reasons("left out", left_out)
         if clipped:
             print(

@@ -25,11 +25,11 @@ def _few(findings):
     seen = collections.Counter()
     for finding in findings:
         seen[finding.kind] += 1
-        if count[finding.kind] <= _SHOWN or seen[finding.kind] < _SHOWN:
+        more = count[finding.kind] - _SHOWN
+        if more <= 0 or seen[finding.kind] < _SHOWN:
             yield finding
         elif seen[finding.kind] == _SHOWN:
-            more = count[finding.kind] - _SHOWN + 1
-            said = f"{more} more; all are in the JSON"
+            said = f"{more + 1} more; all are in the JSON"
             yield dataclasses.replace(finding, where="...", message=said)
 
 

@@ -90,16 +90,9 @@ def _run_train(args):
         scores = f"loss {loss:.4f}  validation {held_out:.4f}"
         print(f"epoch {epoch:2d}/{args.epochs}  {scores}", flush=True)
 
-    train(
-        load_stems(parts["train"], args.sample_rate),
-        load_stems(parts["validation"], args.sample_rate),
-        args.out,
-        args.sample_rate,
-        args.hidden_size,
-        args.epochs,
-        args.seed,
-        report,
-    )
+    stems = [load_stems(parts[name], args.sample_rate) for name in split.PARTS[:2]]
+    settings = args.sample_rate, args.hidden_size, args.epochs, args.seed
+    train(*stems, args.out, *settings, report)
     rows = separation_quality(Separator(args.out), parts["test"])
     before, after = np.median([row[1:] for row in rows], axis=0)
     print(

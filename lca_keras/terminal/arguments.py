@@ -16,11 +16,10 @@ FEATURES = ("features.source", "features.level", "features.melody")
 AUGMENT = ("augment.kinds", "augment.remix_share", "augment.remix_gain_db")
 
 
-def parser_of(module, about, **settings):
+def parser_of(module, about):
     """A parser for a command, of the name of its module and its docstring."""
-    return argparse.ArgumentParser(
-        prog=f"python -m {module}", description=about.splitlines()[0], **settings
-    )
+    said = about.splitlines()[0]
+    return argparse.ArgumentParser(f"python -m {module}", description=said)
 
 
 def finish(parser, job, argv=None):

@@ -33,9 +33,8 @@ class Course:
 
     Attributes:
         job: `lca_keras.workflow.run.Run`.
-        sources: Dict from part to `lca_keras.data.clips.ClipSource`; what is held out
-            here is evaluated.
-        strangers: `ClipSource` of songs by strangers.
+        sources: Dict from part to `ClipSource`; what is held out here is evaluated.
+        strangers: Songs by strangers.
         strategy: `tf.distribute.Strategy` to train under.
         keep: How many exports are kept; all if it is `None`.
         evaluations: Dict from part to `lca_keras.evaluation.scoring.Evaluation`.
@@ -119,9 +118,8 @@ class Course:
         with self.observer.working("Calibrating"):
             model = training.best_model(job.config, len(self.artists), job.checkpoints)
             predictions = scoring.Predictor(self.sources["validation"])(model)
-            model.temperature = metrics.fit_temperature(
-                predictions.outputs["logits"], predictions.labels
-            )
+            logits, labels = predictions.outputs["logits"], predictions.labels
+            model.temperature = metrics.fit_temperature(logits, labels)
             with files.atomic_path(job.folder / "model.keras") as temporary:
                 model.save(temporary)
         self.model = model
@@ -165,9 +163,8 @@ class Course:
 
         Leaves `gallery.json`, and `open_set` in `metrics.json`.
         """
-        there = set(self.sources["train"].labels.values())
-        lacking = [name for n, name in enumerate(self.artists) if n not in there]
-        if lacking:  # The model is there all the same.
+        parts = count_parts(self.division, {"train": self.sources["train"]})
+        if lacking := parts["train"]["lacking"]:  # The model is there all the same.
             self.observer.note(
                 "nobody is unknown to it, every song gets a name: no training songs of "
                 f"{', '.join(lacking)} are there"
@@ -242,16 +239,10 @@ class Course:
         results = records.results(job.folder)
         about = {"run": str(job.folder), "environment": records.environment(job.config)}
         with self.observer.working("Exporting the main branch"):
-            exported = export_model(
-                self.model.main_branch(),
-                self.artists,
-                job.config,
-                job.exports,
-                job.folder.name,
-                {name: results[name] for name in _ON_CARD if name in results},
-                about,
-                job.gallery,
-            )
+            what = self.model.main_branch(), self.artists, job.config
+            where = job.exports, job.folder.name
+            scores = {name: results[name] for name in _ON_CARD if name in results}
+            exported = export_model(*what, *where, scores, about, job.gallery)
             records.add_results(job.folder, {"export": str(exported)})
             if self.keep is not None:
                 versions.prune(exported.parent, self.keep)
@@ -374,7 +365,7 @@ def complete(job, wanted, observer=None, *, course=None, anew=False, held=False,
     Args:
         job: `lca_keras.workflow.run.Run`.
         wanted: Names of steps, of `STEPS`.
-        observer: `lca_keras.base.observer.Observer`; without one nothing is shown.
+        observer: An `Observer`; without one nothing is shown.
         course: What `prepare` returned, or a `Course` of songs from elsewhere.
         anew: Whether a finished run is calibrated, evaluated and exported once more.
         held: Whether this process has locked the folder already.

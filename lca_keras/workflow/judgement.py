@@ -71,7 +71,7 @@ def voice_report(
         source: `lca_keras.data.corpus.DataSource`, which says where a separator is.
         config: `lca_keras.base.config.Config` of the run.
         songs: List of `Song`, of whom those of `clips` count.
-        observer: `lca_keras.base.observer.Observer`.
+        observer: An `Observer`.
         whole: Whether a song without stems is an error.
     """
     from lca_keras.evaluation import voice_report

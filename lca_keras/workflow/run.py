@@ -52,7 +52,7 @@ class Run:
         Nothing is written before its songs are found usable; `complete` does it.
 
         Args:
-            folder: Run folder; its name is the model's.
+            folder: Run folder.
             data: Corpus, an `artist/album/song.ext` folder or a CSV manifest. Without
                 `data` and `store` it is the built-in one, with its stems and its split.
             store: Feature store instead, which decides the features.
@@ -60,8 +60,7 @@ class Run:
                 for the built-in corpus `"demo"`.
             config: `Config`, or a YAML file of one, instead of a preset.
             exports: Folder of all exports.
-            source: `DataSource` instead of `data` and `store`, where more is to be said
-                of the data.
+            source: `DataSource` instead of `data` and `store`, to say more of the data.
             observer: `lca_keras.base.observer.Observer`.
             **sections: Dicts of fields by section of the configuration, as for
                 `Config.replace`: `train={"epochs": 10}`.
@@ -194,11 +193,7 @@ class Run:
         return keras.saving.load_model(path), results["artists"]
 
     def explainer(self, layer=None, separator=None):
-        """The `lca_keras.explanation.explainer.Explainer` of a finished run.
-
-        `layer` is the one whose maps are taken, and `separator` the name or folder of
-        what makes missing stems.
-        """
+        """The `Explainer` of a finished run, which says what the arguments are."""
         from lca_keras.explanation.explainer import Explainer
 
         model, artists = self.load_model()

@@ -152,7 +152,7 @@ def train(
         num_classes: Number of artists.
         folder: Folder for checkpoints.
         callbacks: Further Keras callbacks; they come last and see all logs.
-        build: Function like `lca_keras.models.factory.build_training_model`.
+        build: Function like `build_training_model`.
         strategy: Optional `tf.distribute.Strategy` to train under.
 
     Raises:
