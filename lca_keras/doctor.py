@@ -34,7 +34,6 @@ def _few(findings):
 
 
 def _print_report(summary, findings):
-    """Prints the artists and the findings, from `run`, as tables."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -131,10 +131,7 @@ def _reject(job, model, songs, names, config):
 
 
 def own_folder(run_folder, data):
-    """Folder for the evaluation on a corpus, which no other corpus's has.
-
-    Corpora in different places may have the same name.
-    """
+    """Folder for the evaluation on a corpus, also where another one has its name."""
     path = pathlib.Path(data).resolve()
     folder = pathlib.Path(run_folder, f"evaluation-{path.name}")
     mark, told = "corpus.json", {"corpus": str(path)}

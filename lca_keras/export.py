@@ -79,7 +79,6 @@ def _add_commands(commands):
 
 
 def _folder(args):
-    """Folder of the model that the arguments name."""
     folder = pathlib.Path(args.exports, args.name)
     own = pathlib.Path(args.name)
     return own if len(own.parts) > 1 and not folder.exists() else folder

@@ -180,7 +180,6 @@ def _resume_command(job, strategy):
 
 
 def _new_run(args):
-    """The `Run` that the arguments describe."""
     from lca_keras.workflow.run import Run, use_built_in
 
     config, source = config_from(args)

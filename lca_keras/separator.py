@@ -58,7 +58,6 @@ def _run_apply(args):
 
 
 def _run_train(args):
-    """Trains on the training songs, measures on the test songs."""
     if importlib.util.find_spec("openunmix") is None:
         raise SeparatorError(
             "training a separator needs openunmix: pip install 'lca-keras[vocals]'"

@@ -94,7 +94,6 @@ def _extend(kept, songs, identifier, opened, args):
 
 
 def _show(found, args):
-    """Prints the most similar songs, and why."""
     if args.json:
         answers.print_json([dataclasses.asdict(each) for each in found])
         return

@@ -27,8 +27,8 @@ def main(argv=None):
     parser.add_argument("--jobs", **arguments.JOBS)
 
     def run(args):
-        fields = dataclasses.fields(SynthesisConfig)
-        corpus = SynthesisConfig(**{f.name: getattr(args, f.name) for f in fields})
+        names = [field.name for field in dataclasses.fields(SynthesisConfig)]
+        corpus = SynthesisConfig(**{name: getattr(args, name) for name in names})
         with console.progress("Synthesising songs") as progress:
             rows = write_corpus(corpus, args.out, args.stems, args.jobs, progress)
         listed = shlex.quote(str(pathlib.Path(args.out, "manifest.csv")))

@@ -45,8 +45,7 @@ class EpochProgress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Moves the bar."""
-        validating = batch + 1 == self.steps
-        name = f"{self.name}: validating" if validating else self.name
+        name = self.name + (": validating" if batch + 1 == self.steps else "")
         self.bar.update(self.task, completed=batch + 1, description=name)
 
     def on_epoch_end(self, epoch, logs=None):

@@ -95,10 +95,7 @@ def of_training(state, train):
 
 
 def of_scores(state, train, evaluation, artists):
-    """What a training's scores mean where they are not as they should be.
-
-    `evaluation` is the `lca_keras.evaluation.scoring.Evaluation` of the test songs.
-    """
+    """What a training's scores mean where they are not as they should be."""
     logs = state.best_logs
     if logs["f1"] - logs["val_f1"] > 0.3:
         yield (

@@ -18,6 +18,10 @@ from lca_keras.data.clips import ClipSource
 from lca_keras.data.corpus import Corpus, Division
 from lca_keras.drawing import plots
 from lca_keras.evaluation import scoring
+from lca_keras.explanation.activation_log import ActivationLog
+from lca_keras.exports import versions
+from lca_keras.exports.export import export_model
+from lca_keras.models.factory import build_training_model
 from lca_keras.voices import strangers
 from lca_keras.workflow import advice, judgement, records, training
 
@@ -85,8 +89,6 @@ class Course:
         self.observer.told("train", {**told, "objective": settings.objective})
 
     def _train(self, state, callbacks):
-        from lca_keras.explanation.activation_log import ActivationLog
-
         job, sources = self.job, self.sources
         logs = os.fspath(job.folder / "tensorboard")
 
@@ -108,10 +110,7 @@ class Course:
         return training.train(job.config, *material, *how)
 
     def calibrate(self):
-        """Fits the temperature of the best epoch's model on validation clips.
-
-        Leaves `model.keras`, that model in float32.
-        """
+        """Fits the best model's temperature on validation clips: `model.keras`."""
         job = self.job
         # Another network's is no use, should this one come to no gallery.
         (job.folder / "gallery.json").unlink(missing_ok=True)
@@ -138,8 +137,7 @@ class Course:
         with self.observer.working("Evaluating"):
             found = judgement.evaluate(job.folder, self.model, held_out, artists)
         self.evaluations = found
-        told = {part: evaluation.scores for part, evaluation in found.items()}
-        self.observer.told("evaluate", told)
+        self.observer.told("evaluate", {p: each.scores for p, each in found.items()})
         if "test" in found:
             about = self._state(), job.config.train, found["test"], artists
             self.observer.notes(advice.of_scores(*about))
@@ -231,9 +229,6 @@ class Course:
 
     def export(self):
         """Exports the main branch as the next version."""
-        from lca_keras.exports import versions
-        from lca_keras.exports.export import export_model
-
         job = self.job
         self.observer.notes(advice.of_enrolled(job))
         results = records.results(job.folder)
@@ -330,10 +325,7 @@ def count_parts(division, sources):
 
 
 def prepare(job, observer=None):
-    """Makes the songs of a `Run` ready: a `Course` with all parts.
-
-    Nothing is left in its folder.
-    """
+    """Makes the songs of a `Run` ready, a `Course`; leaves nothing in its folder."""
     observer = observer or Observer()
     config, begun = job.config, (job.folder / "split.csv").exists()
     if job.source.data and not begun and not config.split.file:
@@ -393,10 +385,7 @@ def complete(job, wanted, observer=None, *, course=None, anew=False, held=False,
 
 
 def train_along(job, songs, strategy):
-    """Trains a `Run` as another process than the first, which does all the rest.
-
-    The first has begun it; `songs` is its `lca_keras.data.corpus.Corpus`.
-    """
+    """Trains a `Run` that the first process has begun, which does all the rest."""
     division = corpus.divide(job.config, songs, job.folder)
     artists, parts = division.artists, ("train", "validation")
     sources = corpus.clip_sources(songs, division.part_of, artists, job.config, parts)
@@ -406,13 +395,11 @@ def train_along(job, songs, strategy):
 
 def build(job):
     """What builds the training model of a run; another model's weights may be in it."""
-    from lca_keras.models.factory import build_training_model
-
     exported = job.config.train.continue_from
     # Once an epoch is finished, its checkpoint has what was learned before.
     if exported is None or training.TrainingState.load(job.checkpoints).epoch:
         return build_training_model
-    from lca_keras.exports import savedmodel, versions
+    from lca_keras.exports import savedmodel
 
     exported = pathlib.Path(exported)
     network = savedmodel.read_network(exported)

@@ -9,9 +9,11 @@ import timeit
 
 import numpy as np
 
+from lca_keras.audio.decode import AudioError
 from lca_keras.base import files
 from lca_keras.base.errors import UserError
 from lca_keras.data import corpus
+from lca_keras.data.extraction import Extractor
 from lca_keras.drawing import markdown
 from lca_keras.evaluation import scoring
 from lca_keras.exports import tflite, tflite_file
@@ -109,9 +111,6 @@ def _clips(source, most=None):
 
 def _waveforms(job, songs, source):
     """Samples of the validation clips, `(clips, samples)`, cut where those are."""
-    from lca_keras.audio.decode import AudioError
-    from lca_keras.data.extraction import Extractor
-
     front_end = source.front_end
     extractor = Extractor(job.config.served_features, job.source.separator)
     length = front_end.clip_samples(job.config.clip_frames)
@@ -135,7 +134,6 @@ def _waveforms(job, songs, source):
 
 
 def _about(job, network, artists, form, waveform, gallery):
-    """What a file tells about itself."""
     config, front_end = job.config, job.config.front_end
     shapes = config.clip_shapes
     units = dict.fromkeys(shapes, "one-hot over the bands")
@@ -217,7 +215,6 @@ def _row(name, found, expected, size):
 
 
 def _card(name, rows, waveforms):
-    """The table for people."""
     first, cells = rows[0], []
     for row in rows:
         kilobytes = "" if row["bytes"] is None else f"{row['bytes'] / 1000:.0f}"

@@ -5,6 +5,9 @@ import dataclasses
 import os
 import pathlib
 
+import keras
+
+import lca_keras.models  # noqa: F401  Registers the saved model's classes.
 from lca_keras.base import files
 from lca_keras.base.config import Config, get_preset
 from lca_keras.base.errors import UserError
@@ -105,7 +108,6 @@ class Run:
         return {f"{s}.{name}": asked[s][name] for s in asked for name in asked[s]}
 
     def _check_same(self, other):
-        """Raises if another `Run` has other settings."""
         others, differ = other._settings(), []
         for name, value in self._settings().items():
             if others.get(name) != value:
@@ -138,8 +140,8 @@ class Run:
         if not (folder / "environment.json").exists():
             about = records.environment(self.config)
             files.write_json(folder / "environment.json", about)
-        source = dataclasses.asdict(self.source.absolute())
-        job = {"data": source, "exports": os.path.abspath(self.exports)}
+        exports = os.path.abspath(self.exports)
+        job = {"data": vars(self.source.absolute()), "exports": exports}
         files.write_json(folder / "job.json", job)
         with files.atomic_path(folder / "config.yaml") as temporary:
             self.config.save(temporary)
@@ -180,10 +182,6 @@ class Run:
 
     def load_model(self):
         """Returns the calibrated model of a finished run, and its artists."""
-        import keras
-
-        import lca_keras.models  # noqa: F401  Registers the saved model's classes.
-
         path, results = self.folder / "model.keras", records.results(self.folder)
         if not path.exists() or "artists" not in results:
             raise UserError(
