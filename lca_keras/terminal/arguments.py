@@ -75,7 +75,7 @@ class Output(argparse.Action):
 
 def check_output(option, path, *endings):
     """Raises a `UserError` if a file cannot be written, or has another ending."""
-    if endings and not str(path).lower().endswith(endings):
+    if any(endings) and pathlib.Path(path).suffix.lower() not in endings:
         said = f"the name has to end in {endings[0]}"
         if len(endings) == 2:
             said = f"expected a {' or a '.join(endings)}"
