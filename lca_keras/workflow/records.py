@@ -21,11 +21,13 @@ def environment(config):
     for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-    commit, here = None, pathlib.Path(__file__).parent
-    head = ["git", "rev-parse", "HEAD"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):  # Not from Git.
-        said = subprocess.check_output(head, cwd=here, stderr=subprocess.DEVNULL)
-        commit = said.decode().strip()
+    commit, here = None, pathlib.Path(__file__)
+    how = {"cwd": here.parent, "stderr": subprocess.DEVNULL, "text": True}
+    # Where it is installed, a repository of somebody's may lie around it.
+    own = ["git", "ls-files", "--error-unmatch", here.name]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        subprocess.check_output(own, **how)
+        commit = subprocess.check_output(["git", "rev-parse", "HEAD"], **how).strip()
     now = datetime.datetime.now(datetime.timezone.utc)
     return {
         "created": now.isoformat(timespec="seconds"),
