@@ -52,8 +52,8 @@ def _evaluate(args):
         which = "--data is another corpus, --moved-to the run's own"
         raise UserError(f"{which}: they exclude each other")
     if args.data:
-        own = {**arguments.corpus_source(args), "store": None}
-        source = dataclasses.replace(source, **own)
+        own = arguments.corpus_source(args)
+        source = dataclasses.replace(source, store=None, **own)
         if not args.voice_report:
             # Stems are not needed to name singers.
             config = config.replace(features=vars(config.served_features))

@@ -38,7 +38,6 @@ class Course:
     Attributes:
         job: `lca_keras.workflow.run.Run`.
         sources: Dict from part to `ClipSource`; what is held out here is evaluated.
-        strangers: Songs by strangers.
         strategy: `tf.distribute.Strategy` to train under.
         keep: How many exports are kept; all if it is `None`.
         evaluations: Dict from part to `lca_keras.evaluation.scoring.Evaluation`.

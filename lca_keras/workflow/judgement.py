@@ -67,11 +67,9 @@ def voice_report(
         folder: Folder to write to, of a run or another one.
         model: `lca_keras.models.LCAModel`.
         clips: `lca_keras.data.clips.ClipSource` of the songs.
-        artists: List of class names.
         source: `lca_keras.data.corpus.DataSource`, which says where a separator is.
         config: `lca_keras.base.config.Config` of the run.
         songs: List of `Song`, of whom those of `clips` count.
-        observer: An `Observer`.
         whole: Whether a song without stems is an error.
     """
     from lca_keras.evaluation import voice_report

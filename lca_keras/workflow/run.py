@@ -55,16 +55,13 @@ class Run:
         Nothing is written before its songs are found usable; `complete` does it.
 
         Args:
-            folder: Run folder.
             data: Corpus, an `artist/album/song.ext` folder or a CSV manifest. Without
                 `data` and `store` it is the built-in one, with its stems and its split.
             store: Feature store instead, which decides the features.
             preset: Name in `lca_keras.base.config.PRESETS`; the default is `"paper"`,
                 for the built-in corpus `"demo"`.
             config: `Config`, or a YAML file of one, instead of a preset.
-            exports: Folder of all exports.
             source: `DataSource` instead of `data` and `store`, to say more of the data.
-            observer: `lca_keras.base.observer.Observer`.
             **sections: Dicts of fields by section of the configuration, as for
                 `Config.replace`: `train={"epochs": 10}`.
 
