@@ -1,6 +1,5 @@
 """Names the singer of songs, with a model that TF Serving serves."""
 
-import argparse
 import sys
 
 from lca_keras.base import console
@@ -9,35 +8,25 @@ from lca_keras.terminal import answers, arguments
 
 def main(argv=None):
     """Command line of the client."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lca_keras.client", description=__doc__
-    )
+    parser = arguments.parser_of("lca_keras.client", __doc__)
     server = parser.add_mutually_exclusive_group(required=True)
     server.add_argument("--grpc", metavar="HOST:PORT", help="of its gRPC port")
     server.add_argument("--rest", metavar="URL", help="of its REST port")
-    parser.add_argument(
-        "--model", required=True, metavar="NAME", help="as it is served"
-    )
+    add = parser.add_argument
+    add("--model", required=True, metavar="NAME", help="as it is served")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--version", type=int, help="default: the server's choice")
     which.add_argument("--label", help="of a version, such as stable or canary")
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        action=arguments.Limited,
-        above=0,
-        default=30.0,
-        metavar="SECONDS",
-        help="that an answer may take; default: %(default)g",
-    )
+    told = "that an answer may take; default: %(default)g"
+    positive = {"type": float, "action": arguments.Limited, "above": 0}
+    add("--timeout", default=30.0, metavar="SECONDS", help=told, **positive)
     told = "songs that are asked about at a time; default: %(default)d"
-    parser.add_argument("--parallel", default=4, help=told, **arguments.WHOLE)
+    add("--parallel", default=4, help=told, **arguments.WHOLE)
     answers.add_options(parser)
-    return arguments.command(parser.parse_args, ask, argv)
+    return arguments.command(parser.parse_args, _ask, argv)
 
 
-def ask(args):
-    """Runs the job that the parsed arguments describe; returns an exit code."""
+def _ask(args):
     from lca_keras.inference import identification, servers
 
     answers.check_options(args)

@@ -4,7 +4,6 @@ Prints what a careful colleague would find, and writes it as JSON. The exit code
 there are errors.
 """
 
-import argparse
 import collections
 import dataclasses
 import sys
@@ -26,17 +25,15 @@ def _few(findings):
     seen = collections.Counter()
     for finding in findings:
         seen[finding.kind] += 1
-        if count[finding.kind] <= _SHOWN or seen[finding.kind] < _SHOWN:
+        more = count[finding.kind] - _SHOWN
+        if more <= 0 or seen[finding.kind] < _SHOWN:
             yield finding
         elif seen[finding.kind] == _SHOWN:
-            more = count[finding.kind] - _SHOWN + 1
-            yield dataclasses.replace(
-                finding, where="...", message=f"{more} more; all are in the JSON"
-            )
+            said = f"{more + 1} more; all are in the JSON"
+            yield dataclasses.replace(finding, where="...", message=said)
 
 
-def print_report(summary, findings):
-    """Prints the artists and the findings, from `run`, as tables."""
+def _print_report(summary, findings):
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -55,12 +52,8 @@ def print_report(summary, findings):
         table = Table("", "kind", "where", "what", box=box.SIMPLE)
         for finding in _few(findings):
             color = "red" if finding.severity == ERROR else "yellow"
-            table.add_row(
-                Text(finding.severity, style=color),
-                Text(finding.kind),
-                Text(finding.where),
-                Text(finding.message),
-            )
+            row = map(Text, (finding.kind, finding.where, finding.message))
+            table.add_row(Text(finding.severity, style=color), *row)
         out.print(table)
     rates = ", ".join(f"{rate} Hz ({n})" for rate, n in summary["rates"].items())
     print(
@@ -72,40 +65,28 @@ def print_report(summary, findings):
 
 def main(argv=None):
     """Command line of the examination; returns 1 if there are errors."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lca_keras.doctor", description=__doc__.splitlines()[0]
-    )
+    parser = arguments.parser_of("lca_keras.doctor", __doc__)
     arguments.add_corpus_options(parser, "data")
-    parser.add_argument(
-        "--json", metavar="FILE", default="doctor.json", help="default: doctor.json"
-    )
-    parser.add_argument(
-        "--clip-seconds",
-        type=int,
-        choices=CLIP_SECONDS,
-        default=min(CLIP_SECONDS),
-        help="shorter songs cannot be used; default: 3",
-    )
-    told = "processes; default: all cores"
-    parser.add_argument("--jobs", help=told, **arguments.WHOLE)
+    told = {"metavar": "FILE", "help": "default: doctor.json"}
+    parser.add_argument("--json", default="doctor.json", **told)
+    lengths = {"type": int, "choices": CLIP_SECONDS, "default": min(CLIP_SECONDS)}
+    told = "shorter songs cannot be used; default: 3"
+    parser.add_argument("--clip-seconds", help=told, **lengths)
+    parser.add_argument("--jobs", **arguments.JOBS)
 
     def job(args):
         arguments.check_output("--json", args.json)
         with console.progress("Examining songs") as progress:
             source = DataSource(**arguments.corpus_source(args))
             clip = Config().replace(train={"clip_seconds": args.clip_seconds})
-            least = clip.least_seconds
-            summary, findings = run(source, least, args.jobs, progress)
-        print_report(summary, findings)
-        files.write_json(
-            args.json,
-            {**summary, "findings": [dataclasses.asdict(f) for f in findings]},
-        )
+            summary, findings = run(source, clip.least_seconds, args.jobs, progress)
+        _print_report(summary, findings)
+        told = [dataclasses.asdict(each) for each in findings]
+        files.write_json(args.json, {**summary, "findings": told})
         print(f"details in {args.json}")
         return 1 if summary["errors"] else 0
 
-    console.add_debug_flag(parser)
-    return arguments.command(parser.parse_args, job, argv)
+    return arguments.finish(parser, job, argv)
 
 
 if __name__ == "__main__":

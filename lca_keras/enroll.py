@@ -4,7 +4,6 @@
 writes the model's next version; `--remove` and `--list` do what they say.
 """
 
-import argparse
 import sys
 
 from lca_keras.base import console
@@ -15,24 +14,20 @@ from lca_keras.terminal import answers, arguments, screen
 
 def main(argv=None):
     """Command line of enrollment."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lca_keras.enroll", description=__doc__.splitlines()[0]
-    )
+    parser = arguments.parser_of("lca_keras.enroll", __doc__)
     answers.add_model_options(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--artist", metavar="NAME", help="of who is to be added")
     what.add_argument("--remove", metavar="NAME", help="take away who was added")
     what.add_argument("--list", action="store_true", help="show who is known")
-    parser.add_argument(
-        "songs", nargs="*", metavar="SONG", help="audio files, or folders of them"
-    )
+    songs = {"nargs": "*", "metavar": "SONG", "help": "audio files, or folders of them"}
+    parser.add_argument("songs", **songs)
     answers.add_vocals_options(parser)
-    console.add_debug_flag(parser)
-    return arguments.command(parser.parse_args, enroll, argv)
+    return arguments.finish(parser, _enroll, argv)
 
 
-def enroll(args):
-    """Runs the job that the parsed arguments describe."""
+def _enroll(args):
+    from lca_keras.exports import labels
     from lca_keras.exports.versions import find_version
     from lca_keras.inference import enrollment, identification
     from lca_keras.voices.gallery import gallery_of
@@ -49,16 +44,22 @@ def enroll(args):
     gallery_of(identifier)
     console.quiet_tensorflow()
     if args.artist:
-        exported = add(args, identifier, folder)
+        exported = _add(args, identifier, folder)
     else:
         name = catalogue.readable(args.remove)
         with console.working("Writing the next version"):
             exported = enrollment.remove(identifier, folder, name)
         print(f"{name} is not known any more to {exported}")
-    tell_of_labels(exported)
+    if assigned := labels.labels_of(exported.parent):
+        said = ", ".join(f"{label} is {v}" for label, v in sorted(assigned.items()))
+        print(
+            f"  note: {said} in {labels.CONFIG}, and a server loads no other: `python "
+            f"-m lca_keras.export label {exported.parent} stable {exported.name}` "
+            "makes this one live"
+        )
 
 
-def add(args, identifier, folder):
+def _add(args, identifier, folder):
     """Enrolls a singer and says what came of it; returns the next version."""
     from lca_keras.inference import enrollment
 
@@ -87,20 +88,6 @@ def add(args, identifier, folder):
     if found.alike:
         print("  note: that is near: songs of the two may be taken for each other")
     return found.exported
-
-
-def tell_of_labels(exported):
-    """Says so where a server loads labelled versions alone, and this is none."""
-    from lca_keras.exports import labels
-
-    assigned = labels.labels_of(exported.parent)
-    if assigned:
-        said = ", ".join(f"{label} is {v}" for label, v in sorted(assigned.items()))
-        print(
-            f"  note: {said} in {labels.CONFIG}, and a server loads no other: `python "
-            f"-m lca_keras.export label {exported.parent} stable {exported.name}` "
-            "makes this one live"
-        )
 
 
 if __name__ == "__main__":

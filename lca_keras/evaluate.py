@@ -4,7 +4,6 @@
 and test songs, or on a corpus, `--data PATH`.
 """
 
-import argparse
 import collections
 import dataclasses
 import hashlib
@@ -19,34 +18,24 @@ from lca_keras.terminal import arguments, screen
 
 def main(argv=None):
     """Command line of evaluation."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lca_keras.evaluate", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--run", required=True, help="run folder, such as runs/demo")
+    parser = arguments.parser_of("lca_keras.evaluate", __doc__)
+    add = parser.add_argument
+    add("--run", required=True, help="run folder, such as runs/demo")
     arguments.add_corpus_options(parser)
-    parser.add_argument(
-        "--moved-to",
-        metavar="PATH",
-        help="where the run's own corpus, a folder or a manifest, is now",
+    told = "where the run's own corpus, a folder or a manifest, is now"
+    add("--moved-to", metavar="PATH", help=told)
+    add("--out", help="folder for the results; default: the run's own")
+    told = "also hear the songs in parts and remixed: does it follow the voice?"
+    add("--voice-report", action="store_true", help=told)
+    told = (
+        "where the run's separator is now, or what is to make the stems for a voice "
+        "report"
     )
-    parser.add_argument("--out", help="folder for the results; default: the run's own")
-    parser.add_argument(
-        "--voice-report",
-        action="store_true",
-        help="also hear the songs in parts and remixed: does it follow the voice?",
-    )
-    parser.add_argument(
-        "--separator",
-        metavar="umxl|umxhq|FOLDER",
-        help="where the run's separator is now, or what is to make the stems for a "
-        "voice report",
-    )
-    console.add_debug_flag(parser)
-    return arguments.command(parser.parse_args, evaluate, argv)
+    add("--separator", metavar="umxl|umxhq|FOLDER", help=told)
+    return arguments.finish(parser, _evaluate, argv)
 
 
-def evaluate(args):
-    """Runs the job that the parsed arguments describe."""
+def _evaluate(args):
     console.quiet_tensorflow()
     from lca_keras.audio import separation
     from lca_keras.data import corpus
@@ -60,17 +49,14 @@ def evaluate(args):
     if args.voice_report:
         judgement.check_voice_report(config)
     if args.data and args.moved_to:
-        raise UserError(
-            "--data is another corpus, --moved-to the run's own: they exclude each "
-            "other"
-        )
+        which = "--data is another corpus, --moved-to the run's own"
+        raise UserError(f"{which}: they exclude each other")
     if args.data:
-        own = {**arguments.corpus_source(args), "store": None}
-        source = dataclasses.replace(source, **own)
+        own = arguments.corpus_source(args)
+        source = dataclasses.replace(source, store=None, **own)
         if not args.voice_report:
             # Stems are not needed to name singers.
-            features = dataclasses.asdict(config.served_features)
-            config = config.replace(features=features)
+            config = config.replace(features=vars(config.served_features))
     elif args.moved_to:
         source = dataclasses.replace(source, data=args.moved_to, store=None)
         moved = dataclasses.replace(job, source=source)
@@ -80,21 +66,20 @@ def evaluate(args):
         source = dataclasses.replace(source, separator=args.separator)
     songs = screen.prepare_corpus(source, config)
     if args.data:
-        part = pathlib.Path(args.data).resolve().name
-        parts = [part]
+        parts = [pathlib.Path(args.data).resolve().name]
         known = [song for song in songs.songs if song.artist in artists]
         unknown = sorted({s.artist for s in songs.songs} - set(artists))
         if unknown and job.gallery is not None:
-            reject(job, model, songs, unknown, config)
+            _reject(job, model, songs, unknown, config)
             if not known:
                 return
         elif unknown:
             print(f"left out, unknown to the model: {', '.join(unknown)}")
         if not known:
             raise UserError(f"{args.data}: no song of an artist that the model knows")
-        part_of = {song.key: part for song in known}
+        part_of = {song.key: parts[0] for song in known}
         seen = corpus.learned_from(job.source, job.config, job.folder, songs)
-        print_learned_from(seen, known)
+        _print_learned_from(seen, known)
         folder = pathlib.Path(args.out or own_folder(job.folder, args.data))
     else:
         parts = ["validation", "test"]
@@ -117,7 +102,7 @@ def evaluate(args):
     print(f"written to {folder}")
 
 
-def print_learned_from(seen, songs):
+def _print_learned_from(seen, songs):
     """Says how many of some songs a model knows; `corpus.learned_from` found them."""
     parts = collections.Counter(seen[s.key] for s in songs if s.key in seen)
     if parts:
@@ -129,7 +114,7 @@ def print_learned_from(seen, songs):
         )
 
 
-def reject(job, model, songs, names, config):
+def _reject(job, model, songs, names, config):
     """Prints what a run's model makes of songs by artists whom it does not know."""
     from lca_keras.data.clips import ClipSource
     from lca_keras.voices import strangers
@@ -140,29 +125,22 @@ def reject(job, model, songs, names, config):
         heard = strangers.describe_clips(model.backbone, clips, job.gallery.detector)
         found = strangers.verdicts(job.gallery, heard, model.temperature)
     told = strangers.shares(found)
-    print(
-        f"{told['songs']} songs by {', '.join(names)}, whom the model does not know: "
-        f"{told['unknown']:.1%} are called unknown, {told['no_voice']:.1%} without "
-        "voice"
-    )
+    shares = f"{told['unknown']:.1%} are called unknown, {told['no_voice']:.1%}"
+    who = f"{told['songs']} songs by {', '.join(names)}"
+    print(f"{who}, whom the model does not know: {shares} without voice")
 
 
 def own_folder(run_folder, data):
-    """Folder for the evaluation on a corpus, which no other corpus's has.
-
-    Corpora in different places may have the same name.
-    """
+    """Folder for the evaluation on a corpus, also where another one has its name."""
     path = pathlib.Path(data).resolve()
     folder = pathlib.Path(run_folder, f"evaluation-{path.name}")
-    mark = folder / "corpus.json"
-    if folder.exists() and (
-        not mark.exists() or files.read_json(mark)["corpus"] != str(path)
-    ):
+    mark, told = "corpus.json", {"corpus": str(path)}
+    own = (folder / mark).exists() and files.read_json(folder / mark) == told
+    if folder.exists() and not own:
         tag = hashlib.sha256(os.fsencode(path)).hexdigest()[:6]
         folder = folder.with_name(f"{folder.name}-{tag}")
-        mark = folder / "corpus.json"
     folder.mkdir(exist_ok=True)
-    files.write_json(mark, {"corpus": str(path)})
+    files.write_json(folder / mark, told)
     return folder
 
 

@@ -5,7 +5,6 @@ time and, over the spectrogram, the class activation (Grad-CAM) for the singer t
 named, and for others on request; `--html` writes a page that plays the song along.
 """
 
-import argparse
 import os
 import sys
 
@@ -16,42 +15,32 @@ from lca_keras.terminal import arguments
 
 def main(argv=None):
     """Command line of the explanation."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lca_keras.explain", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("song", metavar="SONG", help="audio file")
-    parser.add_argument(
-        "--model", required=True, help="runs/NAME, or saved_models/NAME"
-    )
+    parser = arguments.parser_of("lca_keras.explain", __doc__)
+    add = parser.add_argument
+    add("song", metavar="SONG", help="audio file")
+    add("--model", required=True, help="runs/NAME, or saved_models/NAME")
     for option, ending, told in (
         ("--out", ".png", "draw a picture"),
         ("--html", ".html", "write a page that plays the song"),
     ):
         written = {"action": arguments.Output, "ending": ending, "help": told}
-        parser.add_argument(option, metavar=f"FILE{ending}", **written)
-    parser.add_argument(
-        "--artist", metavar="NAME", help="also what speaks for this one"
-    )
-    parser.add_argument("--against", metavar="NAME", help="and what for that one")
-    parser.add_argument(
+        add(option, metavar=f"FILE{ending}", **written)
+    add("--artist", metavar="NAME", help="also what speaks for this one")
+    add("--against", metavar="NAME", help="and what for that one")
+    add(
         "--layer",
         metavar="LAYER",
         help="where the map is taken, convolution or fgnl; default: the last that the "
         "model has",
     )
-    parser.add_argument("--vocals", metavar="FILE", help="the song's voice alone")
-    parser.add_argument("--accompaniment", metavar="FILE", help="everything else of it")
-    parser.add_argument(
-        "--separator",
-        metavar="umxl|umxhq|FOLDER",
-        help="makes the stems, to tell the voice's share of the map",
-    )
-    console.add_debug_flag(parser)
-    return arguments.command(parser.parse_args, explain, argv)
+    add("--vocals", metavar="FILE", help="the song's voice alone")
+    add("--accompaniment", metavar="FILE", help="everything else of it")
+    told = "makes the stems, to tell the voice's share of the map"
+    add("--separator", metavar="umxl|umxhq|FOLDER", help=told)
+    return arguments.finish(parser, _explain, argv)
 
 
-def explain(args):
-    """Runs the job that the parsed arguments describe."""
+def _explain(args):
     if not (args.out or args.html):
         raise UserError("say where to: --out FILE.png, --html FILE.html, or both")
     console.quiet_tensorflow()

@@ -1,6 +1,5 @@
 """Lists, pushes, labels, rolls back, prunes, signs and verifies exported models."""
 
-import argparse
 import contextlib
 import os
 import pathlib
@@ -10,27 +9,19 @@ from lca_keras.base import console, files
 from lca_keras.base.errors import UserError
 from lca_keras.exports import integrity, labels, remote, versions
 from lca_keras.exports.tflite_file import FORMS
-from lca_keras.terminal import arguments
+from lca_keras.terminal import arguments, screen
 
 
 def main(argv=None):
     """Command line of exported models."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lca_keras.export", description=__doc__
-    )
+    parser = arguments.parser_of("lca_keras.export", __doc__)
     group = parser.add_argument_group("TFLite files of a run, without a command")
     group.add_argument("--run", metavar="RUN", help="folder of a finished run")
-    group.add_argument(
-        "--tflite",
-        nargs="+",
-        choices=FORMS,
-        metavar="FORMAT",
-        help=f"some of {', '.join(FORMS)}",
-    )
+    several = {"nargs": "+", "choices": FORMS, "metavar": "FORMAT"}
+    group.add_argument("--tflite", help=f"some of {', '.join(FORMS)}", **several)
     group.add_argument("--out", metavar="FOLDER", help="default: RUN/tflite")
     parser.set_defaults(job=convert)
     _add_commands(parser.add_subparsers(dest="command", metavar="COMMAND"))
-    console.add_debug_flag(parser)
 
     def job(args):
         if (args.command is None) == (args.run is None):
@@ -39,62 +30,55 @@ def main(argv=None):
             parser.error("--run needs --tflite FORMAT …")
         return args.job(args)
 
-    return arguments.command(parser.parse_args, job, argv)
+    return arguments.finish(parser, job, argv)
 
 
 def _add_commands(commands):
     def command(name, job, nargs=None, more=""):
         parser = commands.add_parser(name, help=job.__doc__, description=job.__doc__)
         parser.set_defaults(job=job)
-        words = f"of the model, or its folder{more}"
-        parser.add_argument("name", metavar="NAME", nargs=nargs, help=words)
-        add = parser.add_argument
-        words = "folder of exports"
-        add("--exports", default="saved_models", metavar="FOLDER", help=words)
+        add, told = parser.add_argument, f"of the model, or its folder{more}"
+        add("name", metavar="NAME", nargs=nargs, help=told)
+        told = "folder of exports"
+        add("--exports", default="saved_models", metavar="FOLDER", help=told)
         add("--debug", action="store_true", help="show tracebacks")
         return add
 
-    of_labels = {
-        "metavar": "FOLDER",
-        "help": f"of all models as the server sees it, for {labels.CONFIG}",
-    }
+    told = f"of all models as the server sees it, for {labels.CONFIG}"
+    of_labels = {"metavar": "FOLDER", "help": told}
     command("list", show, "?", "; default: all")
     add = command("push", push)
-    words = "folder of a version, or of a model: its newest"
-    add("source", metavar="EXPORT", help=words)
+    told = "folder of a version, or of a model: its newest"
+    add("source", metavar="EXPORT", help=told)
     add("--canary", action="store_true", help="label it canary instead of stable")
     add("--keep", help="prune to N versions", **arguments.WHOLE)
     add("--base-path", **of_labels)
     add = command("rollback", roll_back)
-    words = "default: the one before the live one"
-    add("version", type=int, nargs="?", help=words)
+    told = "default: the one before the live one"
+    add("version", type=int, nargs="?", help=told)
     add = command("label", label)
     add("label", choices=labels.LABELS)
     add("version", help="its number, or none")
     add("--base-path", **of_labels)
     add = command("prune", prune)
     add("--keep", required=True, help="so many stay", **arguments.WHOLE)
-    words = (
+    told = (
         "for servers that are still loading: since when a version must have been "
         "followed by another; default: %(default)g"
     )
-    seconds = versions.GRACE_SECONDS
-    add("--grace", type=float, default=seconds, metavar="SECONDS", help=words)
+    seconds = {"type": float, "default": versions.GRACE_SECONDS, "metavar": "SECONDS"}
+    add("--grace", help=told, **seconds)
     for name, job, key in (("sign", sign, "private"), ("verify", verify, "public")):
         add = command(name, job)
         add("--version", type=int, metavar="N", help="default: the newest")
         add("--key", metavar="PEM", help=f"{key} key, elliptic curve")
-        words = "certificates above the signer's, the root's last"
-        add("--chain", nargs="+", default=[], metavar="PEM", help=words)
+        told = "certificates above the signer's, the root's last"
+        add("--chain", nargs="+", default=[], metavar="PEM", help=told)
         if name == "sign":
             add("--certificate", metavar="PEM", help="the signer's, of --key")
 
 
-# === Jobs ===
-
-
 def _folder(args):
-    """Folder of the model that the arguments name."""
     folder = pathlib.Path(args.exports, args.name)
     own = pathlib.Path(args.name)
     return own if len(own.parts) > 1 and not folder.exists() else folder
@@ -108,8 +92,7 @@ def convert(args):
 
     job = Run.load(args.run)
     folder = pathlib.Path(args.out or job.folder / "tflite")
-    forms = list(dict.fromkeys(args.tflite))
-    phone.convert(job, forms, folder, console.working)
+    phone.convert(job, dict.fromkeys(args.tflite), folder, screen.Screen())
     print((folder / phone.CARD).read_text(encoding="utf-8"))
     print(f"written to {folder}")
 
@@ -126,8 +109,7 @@ def show(args):
             raise UserError(f"{root}: no exported models")
     for folder in folders:
         print(folder)
-        assigned = labels.labels_of(folder)
-        numbers = versions.versions(folder)
+        assigned, numbers = labels.labels_of(folder), versions.versions(folder)
         for number in numbers:
             said = [name for name, labelled in assigned.items() if labelled == number]
             said += _about(folder / str(number))
@@ -137,8 +119,7 @@ def show(args):
 
 def _about(folder):
     """What there is to say of a version, a list of strings."""
-    history = versions.history_of(folder)
-    said = []
+    history, said = versions.history_of(folder), []
     if "pushed" in history:
         said.append(f"pushed {history['pushed']} on {history.get('host')}")
     if "restored" in history:
@@ -237,15 +218,15 @@ def verify(args):
     if args.key and args.chain:
         raise UserError("--key and --chain exclude each other")
     folder = versions.find_version(_folder(args), args.version)
-    if not args.key and not args.chain:
-        integrity.check(folder)
-        signed = "was not checked: give --key PUBLIC.pem, or --chain CA.pem"
-        if not (folder / integrity.SIGNATURE).exists():
-            signed = "there is none"
-        print(f"{folder}: whole by its sums; its signature: {signed}")
+    if args.key or args.chain:
+        integrity.verify(folder, args.key, args.chain)
+        print(f"{folder}: whole, and signed by that key or certificate")
         return
-    integrity.verify(folder, args.key, args.chain)
-    print(f"{folder}: whole, and signed by that key or certificate")
+    integrity.check(folder)
+    signed = "there is none"
+    if (folder / integrity.SIGNATURE).exists():
+        signed = "was not checked: give --key PUBLIC.pem, or --chain CA.pem"
+    print(f"{folder}: whole by its sums; its signature: {signed}")
 
 
 if __name__ == "__main__":

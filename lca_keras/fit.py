@@ -4,14 +4,13 @@
 manifest. Without `--data` it makes and uses the built-in corpus.
 """
 
-import argparse
 import dataclasses
 import datetime
+import operator
 import os
 import pathlib
 import shlex
 import sys
-import time
 
 from lca_keras.base import console, files
 from lca_keras.base.config import Config
@@ -30,70 +29,51 @@ _TRAINING = (
     *("train.precision", "train.deterministic"),
 )
 _STRANGERS = ("open_set.left_out", "open_set.false_alarm")
-# Times, a second apart, that the first of several processes may not be reached.
-_PATIENCE = 5
 
 
 def parse_args(argv=None):
     """Parses the command line; options that were not given are `None`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lca_keras.fit", description=__doc__.splitlines()[0]
-    )
-    data = parser.add_argument_group("data")
-    arguments.add_data_options(data)
+    parser = arguments.parser_of("lca_keras.fit", __doc__)
+    arguments.add_data_options(parser.add_argument_group("data"))
     what = parser.add_argument_group("model and training")
-    arguments.add_preset_option(
-        what,
-        " for your own songs; for the built-in ones demo, with --source stems "
-        "--augment remix",
+    built_in = "for the built-in ones demo, with --source stems --augment remix"
+    arguments.add_preset_option(what, f" for your own songs; {built_in}")
+    add = what.add_argument
+    add("--config", help="YAML, such as runs/NAME/config.yaml")
+    told = (
+        "saved_models/NAME: begin with its network and its configuration; artists may "
+        "come and go"
     )
-    what.add_argument("--config", help="YAML, such as runs/NAME/config.yaml")
-    what.add_argument(
-        "--continue-from",
-        metavar="MODEL",
-        help="saved_models/NAME: begin with its network and its configuration; artists "
-        "may come and go",
-    )
+    add("--continue-from", metavar="MODEL", help=told)
     arguments.add_fields(what, *_TRAINING)
-    what.add_argument("--loss-weights", choices=LOSS_WEIGHTS, help="a named set")
+    add("--loss-weights", choices=LOSS_WEIGHTS, help="a named set")
     arguments.add_strategy_option(what)
     nobody = parser.add_argument_group("songs by none of the singers")
-    nobody.add_argument(
-        "--unknown",
-        metavar="PATH",
-        help="songs by artists who are not to be learned, a folder or a manifest: what "
-        "the model makes of them is measured, instead of a side training",
+    told = (
+        "songs by artists who are not to be learned, a folder or a manifest: what the "
+        "model makes of them is measured, instead of a side training"
     )
+    nobody.add_argument("--unknown", metavar="PATH", help=told)
     arguments.add_fields(nobody, *_STRANGERS)
-    where = parser.add_argument_group("where")
-    where.add_argument("--name", help="name of the run and of the exported model")
-    where.add_argument(
-        "--resume",
-        metavar="RUN",
-        help="continue a run that stopped; with more --epochs: train on",
-    )
-    where.add_argument("--runs", default="runs", help="folder of runs")
-    where.add_argument("--exports", default="saved_models", help="folder of exports")
+    add = parser.add_argument_group("where").add_argument
+    add("--name", help="name of the run and of the exported model")
+    told = "continue a run that stopped; with more --epochs: train on"
+    add("--resume", metavar="RUN", help=told)
+    add("--runs", default="runs", help="folder of runs")
+    add("--exports", default="saved_models", help="folder of exports")
     told = "exports to keep, older ones go once another has been newer for a minute"
-    where.add_argument("--keep", help=f"{told}; default: all", **arguments.WHOLE)
+    add("--keep", help=f"{told}; default: all", **arguments.WHOLE)
     console.add_debug_flag(parser)
     return parser.parse_args(argv)
 
 
 def config_from(args):
-    """Builds the configuration: preset or file first, then single options.
-
-    Returns:
-        Tuple of `lca_keras.base.config.Config` and `lca_keras.data.corpus.DataSource`.
-
-    Raises:
-        UserError: A combination that cannot be used.
-    """
+    """`Config` and `DataSource`: a preset or a file first, then single options."""
     own = args.data or args.store
     config = resolving.base_config(args.config, args.preset, "paper" if own else "demo")
     exported = None
     if args.continue_from:
-        config, exported = continued(args)
+        config, exported = _continued(args)
     if not own and not args.config:
         # The built-in corpus has its stems: what is recommended, there it is done.
         args.source = args.source or "stems"
@@ -106,9 +86,8 @@ def config_from(args):
     method = args.method
     if network and not network.attention and method is None:
         method = "none"  # The one method that these networks can be trained with.
-    if args.embedding_weight is not None and not (
-        args.embedding_loss or config.train.embedding_loss != "none"
-    ):
+    embedding = args.embedding_loss or config.train.embedding_loss != "none"
+    if args.embedding_weight is not None and not embedding:
         raise UserError("--embedding-weight is for --embedding-loss supcon or aam")
     if args.unknown and args.left_out:
         raise UserError("with --unknown no artists are left out: drop --left-out")
@@ -121,12 +100,10 @@ def config_from(args):
     sections["train"] |= {"method": method, "continue_from": exported}
     if args.loss_weights:
         sections["loss"] = vars(LOSS_WEIGHTS[args.loss_weights])
-    before = config
+    shape = operator.attrgetter("model", "served_features")
+    before = shape(config)
     config, source = resolving.resolve_data(args, config, **sections)
-    if exported and (config.model, config.served_features) != (
-        before.model,
-        before.served_features,
-    ):
+    if exported and shape(config) != before:
         raise UserError(
             f"--continue-from {args.continue_from}: its network has another shape, or "
             "hears other features, than these options ask for"
@@ -134,26 +111,19 @@ def config_from(args):
     return config, dataclasses.replace(source, unknown=args.unknown)
 
 
-def continued(args):
-    """The configuration of an exported model to begin with, and its folder.
-
-    Raises:
-        UserError: There is none, or a preset or a file says something else.
-    """
+def _continued(args):
+    """The configuration of an exported model to begin with, and its folder."""
     from lca_keras.exports import integrity, versions
 
     if args.config or args.preset:
-        raise UserError(
-            "--continue-from brings its own configuration: leave out --preset and "
-            "--config"
-        )
+        own = "--continue-from brings its own configuration"
+        raise UserError(f"{own}: leave out --preset and --config")
     place = pathlib.Path(args.exports, args.continue_from)
     if not place.exists():
         place = pathlib.Path(args.continue_from)
     folder = versions.find_version(place)
     integrity.check(folder)
-    told = files.read_json(folder / versions.METADATA)
-    config = Config.from_dict(told["config"])
+    config = Config.from_dict(files.read_json(folder / versions.METADATA)["config"])
     # Which songs were in which part is its corpus's matter.
     config = dataclasses.replace(config, split=SplitConfig())
     return config, os.path.abspath(folder)
@@ -161,11 +131,10 @@ def continued(args):
 
 def main(argv=None):
     """Command line of training."""
-    return arguments.command(parse_args, fit, argv)
+    return arguments.command(parse_args, _fit, argv)
 
 
-def fit(args):
-    """Runs the job that the parsed arguments describe."""
+def _fit(args):
     console.quiet_tensorflow()
     from lca_keras.models import distribution
     from lca_keras.workflow import course
@@ -174,67 +143,54 @@ def fit(args):
     if args.strategy == "multiworker" and not (args.name or args.resume):
         raise UserError("--strategy multiworker needs a --name that all processes know")
     if not distribution.is_chief(strategy):
-        return assist(args, strategy)
-    job = resumed(args) if args.resume else new_run(args)
-    for option, path in (("--exports", job.exports), ("--runs", job.folder.parent)):
-        check_writable(option, path)
+        return _assist(args, strategy)
+    job = _resumed(args) if args.resume else _new_run(args)
+    arguments.check_folder("--exports", job.exports)
+    arguments.check_folder("--runs", job.folder.parent)
     # The data comes first: a corpus that cannot be used leaves no run behind.
     way = course.prepare(job, screen.Screen())
-    again = ["python", "-m", "lca_keras.fit", "--resume", str(job.folder)]
-    with console.resumable(again), screen.restarting(resume_command(job)):
+    again = _resume_command(job, args.strategy)
+    with console.resumable(again), screen.restarting(again):
         result = job.complete(course=way, strategy=strategy, keep=args.keep, anew=True)
+    tested = way.sources["test"].labels
+    songs = (song for song in way.corpus.songs if song.key in tested)
     # A store may have travelled without the music.
-    tested = (
-        song for song in way.corpus.songs if song.key in way.sources["test"].labels
-    )
-    song = next((song for song in tested if song.path.exists()), None)
-    show_export(job, result.export, song)
+    song = next((song for song in songs if song.path.exists()), None)
+    _show_export(job, result.export, song)
 
 
-def assist(args, strategy):
-    """Trains along with the first process, which does all the rest.
-
-    They share the folders of the run and of its features.
-    """
-    from lca_keras.models import distribution
+def _assist(args, strategy):
+    """Trains along with the first process; they share folders of runs and features."""
     from lca_keras.workflow.run import Run
 
     if args.resume:
-        job = resumed(args)
+        job = _resumed(args)
     else:
         folder = pathlib.Path(args.runs, args.name)
-        print(f"waiting for the first process to begin {folder}", flush=True)
-        missed = 0
-        while not (folder / "split.csv").exists():
-            time.sleep(1)
-            missed = 0 if distribution.reaches_first() else missed + 1
-            if missed == _PATIENCE:
-                raise UserError(
-                    f"the first process is gone and has not begun {folder}: see what "
-                    "it says, and start all anew"
-                )
+        screen.wait_for_first(folder)
         job = Run.load(folder)
     songs = screen.prepare_corpus(job.source, job.config)
-    screen.train_along(job, songs, strategy, resume_command(job))
+    screen.train_along(job, songs, strategy, _resume_command(job, args.strategy))
 
 
-def resume_command(job):
-    """The words of a shell that continue a training on several processes."""
-    module = ["python", "-m", "lca_keras.fit"]
-    return [*module, "--resume", str(job.folder), "--strategy", "multiworker"]
+def _resume_command(job, strategy):
+    """The words of a shell that continue a training, spread as it was."""
+    words = ["python", "-m", "lca_keras.fit", "--resume", str(job.folder)]
+    return [*words, "--strategy", strategy] if strategy else words
 
 
-def new_run(args):
-    """The `Run` that the arguments describe."""
+def _new_run(args):
     from lca_keras.workflow.run import Run, use_built_in
 
     config, source = config_from(args)
-    name = (
-        default_name(config) if args.name is None else arguments.check_name(args.name)
-    )
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = f"{config.model.name}-{config.train.method}-{now}"
+    if args.name is not None:
+        name = arguments.check_name(args.name)
     if source.data is None and source.store is None:
         source, own = use_built_in(source, screen.Screen())
-        if not arguments.asks_for_split(args) and not args.config:
+        ways = args.split, args.split_file, args.validation_share, args.test_share
+        if not args.config and {*ways, args.fold} == {None}:
             config = config.replace(split=own)
     folder = pathlib.Path(args.runs, name)
     if folder.exists():
@@ -245,35 +201,26 @@ def new_run(args):
     return Run(folder=folder, config=config, source=source, exports=args.exports)
 
 
-def resumed(args):
+def _resumed(args):
     """The `Run` to continue, with what has moved since."""
     from lca_keras.workflow.run import Run
 
-    usual = vars(parse_args([]))
-    given = {
-        name: value
-        for name, value in vars(args).items()
-        if value != usual[name] and name not in ("resume", "debug", "keep", "strategy")
-    }
+    usual, apart = vars(parse_args([])), ("resume", "debug", "keep", "strategy")
+    given = {name: v for name, v in vars(args).items() if v != usual[name]}
+    given = {name: value for name, value in given.items() if name not in apart}
     # Where things are may change between two starts, and how long to train; what is
     # trained may not.
-    places = {"data", "data_root", "exports", "features", "separator", "store", "tags"}
-    places |= {"unknown"}
-    others = sorted(set(given) - places - {"epochs"})
-    if others:
-        listed = ["--" + name.replace("_", "-") for name in others]
-        raise UserError(
-            "--resume continues with the run's own options; leave out "
-            + ", ".join(listed)
-        )
+    may = {"data", "data_root", "exports", "features", "separator", "store", "tags"}
+    if others := sorted(set(given) - may - {"unknown", "epochs"}):
+        listed = ", ".join("--" + name.replace("_", "-") for name in others)
+        own = "--resume continues with the run's own options"
+        raise UserError(f"{own}; leave out {listed}")
     job = Run.load(args.resume)
     exports, config = given.pop("exports", job.exports), job.config
     if epochs := given.pop("epochs", None):
-        if epochs < config.train.epochs:
-            raise UserError(
-                f"{job.folder} is a run of {config.train.epochs} epochs: --epochs can "
-                "lengthen it"
-            )
+        if epochs < (before := config.train.epochs):
+            told = f"{job.folder} is a run of {before} epochs"
+            raise UserError(f"{told}: --epochs can lengthen it")
         config = config.replace(train={"epochs": epochs})
     if {"data", "store"} <= set(given):
         raise UserError("--data and --store exclude each other")
@@ -283,18 +230,7 @@ def resumed(args):
     return dataclasses.replace(job, config=config, source=source, exports=exports)
 
 
-def check_writable(option, path):
-    """Raises if a folder cannot be made or written to, naming the option."""
-    try:
-        pathlib.Path(path).mkdir(parents=True, exist_ok=True)
-        writable = os.access(path, os.W_OK)
-    except OSError as error:
-        raise UserError(f"{option} {path}: {error.strerror}") from error
-    if not writable:
-        raise UserError(f"{option} {path}: no permission to write there")
-
-
-def show_export(job, exported, song):
+def _show_export(job, exported, song):
     """Names the singer of a held-out song, and says what can be done next."""
     from lca_keras.inference import identification
     from lca_keras.terminal import answers
@@ -308,9 +244,9 @@ def show_export(job, exported, song):
             identifier = identification.Identifier(exported, separator)
             identifier.check([song.vocals_path])
             result = identifier.identify(song.path, song.vocals_path)
-            here = pathlib.Path.cwd()
-            within = song.path.is_relative_to(here)
-            shown = song.path.relative_to(here) if within else song.path
+            here, shown = pathlib.Path.cwd(), song.path
+            if shown.is_relative_to(here):
+                shown = shown.relative_to(here)
             print(answers.describe(shown, result, top=3))
         except (UserError, identification.AudioError) as error:
             print(f"  not identified: {error}")  # The model is there all the same.
@@ -321,12 +257,6 @@ def show_export(job, exported, song):
     print(f"model      {exported}")
     print(f"try it     python -m lca_keras.predict --model {model} SONG")
     print(f"watch it   tensorboard --logdir {shlex.quote(str(job.folder))}")
-
-
-def default_name(config):
-    """Model, method and time, such as `crnn_fgnl-lca-20250131-235959`."""
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return f"{config.model.name}-{config.train.method}-{now}"
 
 
 if __name__ == "__main__":

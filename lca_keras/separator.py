@@ -1,6 +1,5 @@
 """Trains a small Open-Unmix on a corpus with vocal stems, or applies one to a song."""
 
-import argparse
 import importlib.util
 import pathlib
 import sys
@@ -19,36 +18,30 @@ from lca_keras.terminal import arguments
 
 def main(argv=None):
     """Command line: `train` a separator, or `apply` one to a song."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lca_keras.separator",
-        description=__doc__.splitlines()[0],
-    )
+    parser = arguments.parser_of("lca_keras.separator", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    train = commands.add_parser(
-        "train", help="train a small Open-Unmix on a corpus with vocal stems"
+    told = "train a small Open-Unmix on a corpus with vocal stems"
+    train = commands.add_parser("train", help=told)
+    add = train.add_argument
+    told = (
+        "manifest with the column vocals_path, or the folder of a built-in corpus made "
+        "with --stems"
     )
-    train.add_argument(
-        "--data",
-        required=True,
-        help="manifest with the column vocals_path, or the folder of a built-in "
-        "corpus made with --stems",
-    )
-    train.add_argument("--out", required=True, help="folder to write the model to")
-    train.add_argument(
-        "--split-file", help="CSV: artist, album, song, part; default: by album"
-    )
-    train.add_argument("--sample-rate", type=int, default=16000, help="Hz")
-    train.add_argument("--hidden-size", type=int, default=256, help="network's width")
-    train.add_argument("--epochs", default=20, **arguments.WHOLE)
-    train.add_argument("--seed", type=int, default=0)
+    add("--data", required=True, help=told)
+    add("--out", required=True, help="folder to write the model to")
+    add("--split-file", help="CSV: artist, album, song, part; default: by album")
+    add("--sample-rate", type=int, default=16000, help="Hz")
+    add("--hidden-size", type=int, default=256, help="network's width")
+    add("--epochs", default=20, **arguments.WHOLE)
+    add("--seed", type=int, default=0)
     train.set_defaults(job=_run_train)
     console.add_debug_flag(train)
     apply = commands.add_parser("apply", help="write the vocals of a song")
-    apply.add_argument("song", help="audio file")
-    apply.add_argument("out", action=arguments.Output, help="FLAC file to write")
-    apply.add_argument(
-        "--separator", default="umxl", help="umxl, umxhq or a folder; default: umxl"
-    )
+    add = apply.add_argument
+    add("song", help="audio file")
+    add("out", action=arguments.Output, help="FLAC file to write")
+    told = "umxl, umxhq or a folder; default: umxl"
+    add("--separator", default="umxl", help=told)
     apply.set_defaults(job=_run_apply)
     console.add_debug_flag(apply)
     return arguments.command(parser.parse_args, lambda args: args.job(args), argv)
@@ -65,7 +58,6 @@ def _run_apply(args):
 
 
 def _run_train(args):
-    """Trains on the training songs, measures on the test songs."""
     if importlib.util.find_spec("openunmix") is None:
         raise SeparatorError(
             "training a separator needs openunmix: pip install 'lca-keras[vocals]'"
@@ -94,22 +86,12 @@ def _run_train(args):
     }
 
     def report(epoch, loss, held_out):
-        print(
-            f"epoch {epoch:2d}/{args.epochs}  loss {loss:.4f}  validation "
-            f"{held_out:.4f}",
-            flush=True,
-        )
+        scores = f"loss {loss:.4f}  validation {held_out:.4f}"
+        print(f"epoch {epoch:2d}/{args.epochs}  {scores}", flush=True)
 
-    train(
-        load_stems(parts["train"], args.sample_rate),
-        load_stems(parts["validation"], args.sample_rate),
-        args.out,
-        args.sample_rate,
-        args.hidden_size,
-        args.epochs,
-        args.seed,
-        report,
-    )
+    stems = [load_stems(parts[name], args.sample_rate) for name in split.PARTS[:2]]
+    settings = args.sample_rate, args.hidden_size, args.epochs, args.seed
+    train(*stems, args.out, *settings, report)
     rows = separation_quality(Separator(args.out), parts["test"])
     before, after = np.median([row[1:] for row in rows], axis=0)
     print(

@@ -4,7 +4,6 @@
 songs of a folder; with `--index FILE` it keeps what it heard, and hears what is new.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import functools
@@ -18,46 +17,34 @@ from lca_keras.terminal import answers, arguments, screen
 
 
 def main(argv=None):
-    """Command line of similar kept."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lca_keras.similar", description=__doc__.splitlines()[0]
-    )
+    """Command line of similar songs."""
+    parser = arguments.parser_of("lca_keras.similar", __doc__)
     answers.add_model_options(parser)
-    parser.add_argument(
-        "song", metavar="SONG", nargs="?", help="audio file; without, the index is kept"
-    )
-    parser.add_argument(
-        "--among", nargs="+", metavar="PATH", help="folders or files to look among"
-    )
-    parser.add_argument(
-        "--index",
-        metavar="FILE.npz",
-        action=arguments.Output,
-        ending=".npz",
-        help="keep what was heard, and look there too",
-    )
-    told = "songs to list; default: 10"
-    parser.add_argument("--top", default=10, help=told, **arguments.WHOLE)
-    told = "processes; default: one a core"
-    parser.add_argument("--workers", help=told, **arguments.WHOLE)
+    add, told = parser.add_argument, "audio file; without, the index is kept"
+    add("song", metavar="SONG", nargs="?", help=told)
+    add("--among", nargs="+", metavar="PATH", help="folders or files to look among")
+    written = {"metavar": "FILE.npz", "action": arguments.Output, "ending": ".npz"}
+    add("--index", help="keep what was heard, and look there too", **written)
+    add("--top", default=10, help="songs to list; default: 10", **arguments.WHOLE)
+    add("--workers", help="processes; default: one a core", **arguments.WHOLE)
     answers.add_vocals_options(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    console.add_debug_flag(parser)
-    return arguments.command(parser.parse_args, similar, argv)
+    add("--json", action="store_true", help="print JSON")
+    return arguments.finish(parser, _similar, argv)
 
 
-def similar(args):
-    """Runs the job that the parsed arguments describe; returns an exit code."""
+def _similar(args):
     from lca_keras.exports.versions import find_version
     from lca_keras.inference import identification, many
     from lca_keras.voices import index
 
-    check_options(args)
-    opened = functools.partial(
-        identification.Identifier,
-        find_version(args.model, args.version),
-        args.separator,
-    )
+    if not args.among and not args.index:
+        raise UserError("say where to look: --among FOLDER, or --index FILE.npz")
+    if not args.among and not os.path.exists(args.index):
+        raise UserError(f"{args.index} is not there: --among FOLDER makes it")
+    if args.song is None and not (args.among and args.index):
+        raise UserError("give a song, or --among and --index to make an index")
+    place = find_version(args.model, args.version), args.separator
+    opened = functools.partial(identification.Identifier, *place)
     identifier = opened()
     path = None if args.index is None else pathlib.Path(args.index)
     kept = index.VoiceIndex(index.model_of(identifier), path)
@@ -74,7 +61,7 @@ def similar(args):
             raise UserError(f"{args.song}: {voice}")
     missing = [song for song in songs if not kept.has(song)]
     try:
-        failed |= extend(kept, missing, identifier, opened, args)
+        failed |= _extend(kept, missing, identifier, opened, args)
     finally:
         if path is not None and kept.voices and missing:
             kept.save()
@@ -82,21 +69,11 @@ def similar(args):
     if path is not None:
         print(f"{len(kept.voices)} songs in {path}", file=sys.stderr)
     if voice is not None:
-        show(kept.like(voice, args.top, (args.song,)), args)
+        _show(kept.like(voice, args.top, (args.song,)), args)
     return 1 if failed else 0
 
 
-def check_options(args):
-    """Raises a `UserError` for options that cannot be."""
-    if not args.among and not args.index:
-        raise UserError("say where to look: --among FOLDER, or --index FILE.npz")
-    if not args.among and not os.path.exists(args.index):
-        raise UserError(f"{args.index} is not there: --among FOLDER makes it")
-    if args.song is None and not (args.among and args.index):
-        raise UserError("give a song, or --among and --index to make an index")
-
-
-def extend(kept, songs, identifier, opened, args):
+def _extend(kept, songs, identifier, opened, args):
     """Takes songs into an index; returns a dict of why some are not."""
     from lca_keras.inference import many
 
@@ -116,18 +93,15 @@ def extend(kept, songs, identifier, opened, args):
     return failed
 
 
-def show(found, args):
-    """Prints the most similar songs, and why."""
+def _show(found, args):
     if args.json:
         answers.print_json([dataclasses.asdict(each) for each in found])
         return
     if not found:
         print("no other songs to compare it with")
     for each in found:
-        why = ", ".join(
-            f"{answers.clock(p['start'])} and {answers.clock(p['other_start'])}"
-            for p in each.passages
-        )
+        ends = [(p["start"], p["other_start"]) for p in each.passages]
+        why = ", ".join(" and ".join(map(answers.clock, pair)) for pair in ends)
         print(f"{each.similarity:6.3f}  {each.song}\n        most alike at {why}")
 
 

@@ -1,6 +1,5 @@
 """Writes the built-in corpus: invented singers over invented bands."""
 
-import argparse
 import dataclasses
 import pathlib
 import shlex
@@ -13,9 +12,7 @@ from lca_keras.terminal import arguments
 
 def main(argv=None):
     """Command line of the built-in corpus."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lca_keras.synthesis", description=__doc__.split("\n")[0]
-    )
+    parser = arguments.parser_of("lca_keras.synthesis", __doc__)
     parser.add_argument("out", help="folder to write the corpus to")
     for field in dataclasses.fields(SynthesisConfig):
         bands, who = field.name == "test_bands", "who plays in the last two albums; "
@@ -27,12 +24,11 @@ def main(argv=None):
             help=f"{who if bands else ''}default: {field.default}",
         )
     parser.add_argument("--stems", action="store_true", help="write the stems too")
-    told = "processes; default: all cores"
-    parser.add_argument("--jobs", help=told, **arguments.WHOLE)
+    parser.add_argument("--jobs", **arguments.JOBS)
 
     def run(args):
-        fields = dataclasses.fields(SynthesisConfig)
-        corpus = SynthesisConfig(**{f.name: getattr(args, f.name) for f in fields})
+        names = [field.name for field in dataclasses.fields(SynthesisConfig)]
+        corpus = SynthesisConfig(**{name: getattr(args, name) for name in names})
         with console.progress("Synthesising songs") as progress:
             rows = write_corpus(corpus, args.out, args.stems, args.jobs, progress)
         listed = shlex.quote(str(pathlib.Path(args.out, "manifest.csv")))
@@ -41,8 +37,7 @@ def main(argv=None):
             f"commands: --data {listed}"
         )
 
-    console.add_debug_flag(parser)
-    return arguments.command(parser.parse_args, run, argv)
+    return arguments.finish(parser, run, argv)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import importlib.util
 import itertools
 import pathlib
 import sys
-import time
 
 from lca_keras.base import console
 from lca_keras.base.config import get_preset
@@ -125,9 +124,7 @@ def _assist(pipeline, strategy, again):
 
     songs = stages.example_gen(pipeline)
     job, _ = stages.training_run(pipeline, songs, stages.tuner(pipeline, songs))
-    print(f"waiting for the first process to begin {job.folder}", flush=True)
-    while not (job.folder / "split.csv").exists():
-        time.sleep(1)
+    screen.wait_for_first(job.folder)
     screen.train_along(job, songs.corpus, strategy, again)
 
 

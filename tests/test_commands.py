@@ -31,8 +31,8 @@ from lca_keras.exports import versions
 from lca_keras.inference.identification import Identifier
 from lca_keras.terminal import resolving
 from lca_keras.workflow import advice, judgement, training
+from lca_keras.workflow.course import Course
 from lca_keras.workflow.run import Run
-from lca_keras.workflow.steps import Course
 from tests.audio import signals
 from tests.audio.signals import music
 
@@ -275,6 +275,21 @@ def test_a_run_belongs_to_one_process(workplace, capsys):
     with files.lock(workplace / "runs" / "first try" / ".lock"):
         assert fit.main(["--resume", "runs/first try"]) == 1
     assert "another process is at work" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_is_continued_as_it_was_spread(
+    workplace, monkeypatch, capsys
+):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "complete", interrupt)
+    again = ["--resume", "runs/first try"]
+    assert fit.main([*again, "--strategy", "mirrored"]) == 130
+    said = "lca_keras.fit --resume 'runs/first try'"
+    assert f"{said} --strategy mirrored\n" in capsys.readouterr().err
+    assert fit.main(again) == 130
+    assert f"{said}\n" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -58,6 +58,14 @@ def _scores(test):
         )
 
 
+def named(strangers):
+    """Who the strangers were by whom a gallery was measured, `strangers` of results."""
+    if strangers.get("given"):
+        return "strangers"
+    epochs, names = strangers["epochs"], ", ".join(strangers["artists"])
+    return f"{names}, whom {epochs} epochs of a side training left out"
+
+
 def _nobody(gallery, told):
     """Blocks on when a song is by nobody of the singers, and how well that is known."""
     yield "## Songs by nobody of these"
@@ -75,13 +83,10 @@ def _nobody(gallery, told):
             "voice."
         ]
     if strange:
-        who = "strangers"
-        if not strange.get("given"):
-            names, epochs = ", ".join(strange["artists"]), strange["epochs"]
-            who = f"{names}, whom a side training of {epochs} epochs left out"
         said = (
-            f"Of {strange['songs']} songs by {who}: {strange['unknown']:.1%} are "
-            f"called unknown; AUROC {strange['auroc_songs']:.3f} over songs, "
+            f"Of {strange['songs']} songs by {named(strange)}: "
+            f"{strange['unknown']:.1%} are called unknown; AUROC "
+            f"{strange['auroc_songs']:.3f} over songs, "
             f"{strange['auroc_clips']:.3f} over clips."
         )
         yield _list([*known, said])

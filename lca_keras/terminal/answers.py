@@ -7,57 +7,45 @@ import functools
 import importlib.util
 import json
 import os
-import pathlib
 import sys
 
 from lca_keras.base import console
 from lca_keras.base.errors import UserError
+from lca_keras.base.observer import Observer
 from lca_keras.data import catalogue
 from lca_keras.drawing import plots
 from lca_keras.inference import pictures
 from lca_keras.inference.table import Table
+from lca_keras.terminal import arguments
+from lca_keras.terminal.arguments import check_output  # noqa: F401  For `predict`.
 
 # Singers that are counted on the screen.
 _SHOWN = 10
 
 
-# === Options ===
-
-
 def add_options(parser):
     """Adds what `predict` and `client` both take."""
-    parser.add_argument(
-        "songs", nargs="+", metavar="SONG", help="audio files, or folders of them"
+    add, output = parser.add_argument, arguments.Output
+    add("songs", nargs="+", metavar="SONG", help="audio files, or folders of them")
+    add("--top", help="artists to list; default: 5", **arguments.WHOLE)
+    told = "name no singer whose mean probability is below; default: 0"
+    add("--min-confidence", type=float, default=0.0, metavar="P", help=told)
+    told = (
+        "one of the singers sings for certain: nobody is unknown, and clips without "
+        "voice vote too"
     )
-    parser.add_argument("--top", type=int, help="artists to list; default: 5")
-    parser.add_argument(
-        "--min-confidence",
-        type=float,
-        default=0.0,
-        metavar="P",
-        help="name no singer whose mean probability is below; default: 0",
-    )
-    parser.add_argument(
-        "--closed-set",
-        action="store_true",
-        help="one of the singers sings for certain: nobody is unknown, and clips "
-        "without voice vote too",
-    )
-    parser.add_argument(
-        "--overlap",
-        type=float,
-        metavar="SHARE",
-        help="of clips, below 1: more of them vote; default: 0, as the export does",
-    )
+    add("--closed-set", action="store_true", help=told)
+    told = "of clips, below 1: more of them vote; default: 0, as the export does"
+    add("--overlap", type=float, metavar="SHARE", help=told)
     add_vocals_options(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "--out",
-        metavar="FILE",
-        help="write a line for each song to a .csv or .parquet; songs that have one "
-        "already are not heard again",
+    add("--json", action="store_true", help="print JSON")
+    told = (
+        "write a line for each song to a .csv or .parquet; songs that have one already "
+        "are not heard again"
     )
-    parser.add_argument("--plot", metavar="FILE.png", help="draw the vote over time")
+    endings = (".csv", ".parquet")
+    add("--out", metavar="FILE", action=output, ending=endings, help=told)
+    add("--plot", metavar="FILE.png", action=output, help="draw the vote over time")
     console.add_debug_flag(parser)
 
 
@@ -69,50 +57,21 @@ def add_model_options(parser, or_file=""):
 
 def add_vocals_options(parser):
     """Adds what a model that was trained on vocals needs to know."""
-    parser.add_argument(
-        "--separator", metavar="FOLDER", help="of a model that was trained on vocals"
-    )
-    parser.add_argument(
-        "--vocals",
-        action="store_true",
-        help="the files are vocals already: nothing is separated",
-    )
+    add, told = parser.add_argument, "of a model that was trained on vocals"
+    add("--separator", metavar="FOLDER", help=told)
+    told = "the files are vocals already: nothing is separated"
+    add("--vocals", action="store_true", help=told)
 
 
 def check_options(args):
     """Raises a `UserError` for options that cannot be."""
-    check_count("--top", args.top)
     if not 0 <= args.min_confidence <= 1:
         raise UserError(f"--min-confidence is in [0, 1], not {args.min_confidence}")
     if not 0 <= (args.overlap or 0) <= 0.95:
         raise UserError(f"--overlap is in [0, 0.95], not {args.overlap}")
-    check_output("--plot", args.plot)
-    check_output("--out", args.out, ".csv", ".parquet")
     needs_pyarrow = args.out and args.out.lower().endswith(".parquet")
     if needs_pyarrow and importlib.util.find_spec("pyarrow") is None:
         raise UserError(f"--out {args.out} needs pyarrow: pip install pyarrow")
-
-
-def check_count(option, value):
-    """Raises a `UserError` for a number that is given and below 1."""
-    if value is not None and value < 1:
-        raise UserError(f"{option} must be at least 1, not {value}")
-
-
-def check_output(option, path, *endings):
-    """Raises a `UserError` for a path, if there is one, that cannot be written to."""
-    if not path:
-        return
-    path = pathlib.Path(path)
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise UserError(f"{option} {path}: no such folder")
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"{option} {path}: no permission to write there")
-    if endings and path.suffix.lower() not in endings:
-        some = f"a {' or a '.join(endings)}"
-        some = some if len(endings) < 3 else f"one of {', '.join(endings)}"
-        raise UserError(f"{option} {path}: expected {some}")
 
 
 def listed(paths):
@@ -124,11 +83,8 @@ def listed(paths):
             continue
         found = [os.fspath(song) for song in catalogue.audio_files(path, errors)]
         if os.path.exists(os.path.join(path, "manifest.csv")):
-            print(
-                f"note: {path} has a manifest.csv; every audio file below is heard, "
-                "stems too",
-                file=sys.stderr,
-            )
+            said = "every audio file below is heard, stems too"
+            print(f"note: {path} has a manifest.csv; {said}", file=sys.stderr)
         if not found and path not in errors:
             errors[path] = "no audio files in it"
         songs += found
@@ -140,47 +96,31 @@ def vocals_of(args, songs):
     return [song if args.vocals else None for song in songs]
 
 
-# === Shown and kept ===
-
-
 def answer(identifier, args, songs, errors, opened=None, workers=None):
-    """Names the singers of songs, and shows and keeps what was said.
+    """Names the singers of songs, and shows and keeps what was said; an exit code.
 
-    Args:
-        identifier: `lca_keras.inference.identification.Identifier`.
-        args: Parsed arguments of `add_options`.
-        songs: What `listed` gave.
-        errors: The same.
-        opened, workers: As for `lca_keras.inference.many.ask_each`.
-
-    Returns:
-        Exit code: 1 if a song could not be answered.
+    `args` are those of `add_options`, songs and errors what `listed` gave, and `opened`
+    and `workers` as for `lca_keras.inference.many.ask_each`.
     """
     from lca_keras.inference import many
 
     overlap, least = args.overlap or 0.0, args.min_confidence
-    ask = functools.partial(
-        many.identified,
-        vocals=args.vocals,
-        overlap=overlap,
-        min_confidence=least,
-        closed_set=args.closed_set,
-    )
+    how = {"overlap": overlap, "min_confidence": least, "closed_set": args.closed_set}
+    ask = functools.partial(many.identified, vocals=args.vocals, **how)
     settings = f"overlap {overlap:g}, min-confidence {least:g}"
     settings += ", vocals" if args.vocals else ""
     settings += ", closed set" if args.closed_set else ""
     table = Table(args.out, f"{identifier.digest} ({settings})") if args.out else None
     asked = [song for song in songs if not (table and table.has(song))]
-    if len(asked) < len(songs):
-        said = (
-            f"{len(songs) - len(asked)} of {len(songs)} songs are in {args.out} already"
-        )
+    if already := len(songs) - len(asked):
+        said = f"{already} of {len(songs)} songs are in {args.out} already"
         if args.json or args.plot:
             said += ", and neither in the JSON nor in the picture: a table has no clips"
         print(said, file=sys.stderr)
     print_errors(errors)
     results, failed = {}, dict(errors)
-    bar = console.progress("Songs") if table else contextlib.nullcontext(_show_nothing)
+    # In lines that are printed as they come, a bar would stand in the way.
+    bar = (console if table else Observer()).progress("Songs")
     found = many.ask_each(ask, asked, identifier, opened, workers)
     # Closed, whatever happens: nobody waits for what is not asked any more.
     with bar as progress, contextlib.closing(found):
@@ -207,10 +147,6 @@ def answer(identifier, args, songs, errors, opened=None, workers=None):
         plots.save_figure(pictures.votes(results), args.plot)
         print(f"drawn to {args.plot}", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _show_nothing(done, total):
-    """Takes the place of a progress bar."""
 
 
 def _summarise(table, songs):
@@ -241,13 +177,7 @@ def print_json(values):
 
 
 def describe(path, result, top):
-    """The `lca_keras.inference.identification.Identification` of a song, in lines.
-
-    Args:
-        path: The song, as it is shown.
-        result: The `Identification`.
-        top: Int, number of artists that are listed.
-    """
+    """A song's `lca_keras.inference.identification.Identification`, in lines."""
     clips = sum(result.votes.values())
     lines = [f"{path}: {result.headline}"]
     for name in list(result.votes)[:top] if clips else []:
@@ -263,13 +193,12 @@ def describe(path, result, top):
 
 def describe_timeline(song, segments):
     """A song's list of `lca_keras.voices.timeline.Segment`, in lines."""
-    lines = [f"{song}:"]
-    for each in segments:
-        lines.append(
-            f"  {clock(each.start):>8} - {clock(each.end):>8}  {each.confidence:4.0%}"
-            f"  {each.label}"
-        )
-    return "\n".join(lines)
+    lines = [
+        f"  {clock(each.start):>8} - {clock(each.end):>8}  {each.confidence:4.0%}  "
+        f"{each.label}"
+        for each in segments
+    ]
+    return "\n".join([f"{song}:", *lines])
 
 
 def clock(seconds):

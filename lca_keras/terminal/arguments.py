@@ -16,23 +16,27 @@ FEATURES = ("features.source", "features.level", "features.melody")
 AUGMENT = ("augment.kinds", "augment.remix_share", "augment.remix_gain_db")
 
 
+def parser_of(module, about):
+    """A parser for a command, of the name of its module and its docstring."""
+    said = about.splitlines()[0]
+    return argparse.ArgumentParser(f"python -m {module}", description=said)
+
+
+def finish(parser, job, argv=None):
+    """The last line of a command: adds `--debug`, and then as `command`."""
+    console.add_debug_flag(parser)
+    return command(parser.parse_args, job, argv)
+
+
 def command(parse, job, argv=None):
-    """The last line of a command: parses its options and does its job.
+    """Parses a command's options, `--debug` among them, and does its job.
 
-    Args:
-        parse: `parse_args` of the command's parser, which has `--debug`.
-        job: Function of the parsed arguments; it may return an exit code.
-        argv: The words, those of the process by default.
-
-    Returns:
-        Exit code, as of `lca_keras.base.console.guard`.
+    `parse` takes words and `job` what it returns; the result is the exit code, as of
+    `lca_keras.base.console.guard`.
     """
     parsed = []
     failed = console.guard(lambda: parsed.append(parse(argv)))
     return failed or console.guard(lambda: job(parsed[0]), parsed[0].debug)
-
-
-# === What a value may be ===
 
 
 class Limited(argparse.Action):
@@ -53,25 +57,31 @@ class Limited(argparse.Action):
 
 # Settings of an option with a whole number from 1.
 WHOLE = {"type": int, "action": Limited, "least": 1, "metavar": "N"}
+JOBS = {"help": "processes; default: all cores", **WHOLE}
 
 
 class Output(argparse.Action):
-    """An option with a file to be written: `action=Output, ending=".png"`."""
+    """An option with a file to be written; `ending` is one, or a tuple of them."""
 
     def __init__(self, *words, ending="", **settings):
         super().__init__(*words, **settings)
-        self.ending = ending
+        self.endings = (ending,) if isinstance(ending, str) else ending
 
     def __call__(self, parser, namespace, value, option=None):
         """Keeps the value, or raises a `UserError` that names the option."""
-        check_output(option or self.metavar or self.dest, value, self.ending)
+        check_output(option or self.metavar or self.dest, value, *self.endings)
         setattr(namespace, self.dest, value)
 
 
-def check_output(option, path, ending=""):
+def check_output(option, path, *endings):
     """Raises a `UserError` if a file cannot be written, or has another ending."""
-    if not str(path).lower().endswith(ending):
-        raise UserError(f"{option} {path}: the name has to end in {ending}")
+    if any(endings) and pathlib.Path(path).suffix.lower() not in endings:
+        said = f"the name has to end in {endings[0]}"
+        if len(endings) == 2:
+            said = f"expected a {' or a '.join(endings)}"
+        elif len(endings) > 2:
+            said = f"expected one of {', '.join(endings)}"
+        raise UserError(f"{option} {path}: {said}")
     folder = pathlib.Path(path).absolute().parent
     if not folder.is_dir():
         raise UserError(f"{option} {path}: no such folder")
@@ -79,21 +89,24 @@ def check_output(option, path, ending=""):
         raise UserError(f"{option} {path}: no permission to write there")
 
 
-def check_name(name):
-    """Returns `name` if it can name a folder here and in exports.
+def check_folder(option, path):
+    """Raises a `UserError` if a folder cannot be made or written to."""
+    try:
+        pathlib.Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{option} {path}: {error.strerror}") from error
+    if not os.access(path, os.W_OK):
+        raise UserError(f"{option} {path}: no permission to write there")
 
-    Raises:
-        UserError: It is empty, hidden, or contains path separators.
-    """
+
+def check_name(name):
+    """Returns `name` if it can name a folder: not empty or hidden, no separators."""
     if not re.fullmatch(r"[\w][\w .@+-]*", name):
         raise UserError(
             f"--name {name!r}: use letters, digits, space and . _ - @ +, beginning "
             "with a letter or digit"
         )
     return name
-
-
-# === Fields of a configuration ===
 
 
 def add_fields(parser, *names):
@@ -121,11 +134,7 @@ _METAVARS = {int: "N", float: "X", str: "FILE"}
 
 
 def sections(args, *names):
-    """What the options of `add_fields` say, as sections for `Config.replace`.
-
-    Raises:
-        UserError: `none` together with something.
-    """
+    """What the options of `add_fields` say, as sections for `Config.replace`."""
     found = {}
     for name in names:
         section, key = name.split(".")
@@ -164,9 +173,6 @@ def _shown(value):
     return f"{value:g}" if isinstance(value, float) else value
 
 
-# === Groups of options ===
-
-
 def add_feature_options(parser):
     """Adds `--source`, `--separator`, `--level` and `--melody`."""
     add_fields(parser, *FEATURES)
@@ -180,70 +186,48 @@ def add_feature_options(parser):
 
 def add_corpus_options(parser, option="--data", **settings):
     """Adds what says which songs there are."""
-    parser.add_argument(
-        option, help="artist/album/song.ext folder, or a CSV manifest", **settings
+    add, told = parser.add_argument, "artist/album/song.ext folder, or a CSV manifest"
+    add(option, help=told, **settings)
+    told = "artist, album and title are those in the files' tags, in any folders"
+    add("--tags", action="store_true", help=told)
+    told = (
+        "that a manifest's paths are relative to; they may be absolute then. Default: "
+        "the manifest's folder"
     )
-    parser.add_argument(
-        "--tags",
-        action="store_true",
-        help="artist, album and title are those in the files' tags, in any folders",
-    )
-    parser.add_argument(
-        "--data-root",
-        metavar="FOLDER",
-        help="that a manifest's paths are relative to; they may be absolute then. "
-        "Default: the manifest's folder",
-    )
+    add("--data-root", metavar="FOLDER", help=told)
 
 
 def add_data_options(parser):
     """Adds what says where the data is, which features it has, and its parts."""
+    add, told = parser.add_argument, "feature store of `python -m pipelines.extract`"
     add_corpus_options(parser)
-    parser.add_argument(
-        "--store", help="feature store of `python -m pipelines.extract`, instead"
-    )
+    add("--store", help=f"{told}, instead")
     add_feature_options(parser)
-    add_fields(parser, "split.kind", "split.file")
-    add_fields(parser, "split.validation_share", "split.test_share")
-    parser.add_argument(
-        "--fold", metavar="K/N", help="the K-th of N folds of a cross-validation"
-    )
-    parser.add_argument(
-        "--strict", action="store_true", help="an unusable or doubtful song is an error"
-    )
-    parser.add_argument(
-        "--features", default="features", help="folder of feature stores"
-    )
+    shares = ("split.validation_share", "split.test_share")
+    add_fields(parser, "split.kind", "split.file", *shares)
+    told = "the K-th of N folds of a cross-validation"
+    add("--fold", metavar="K/N", help=told)
+    told = "an unusable or doubtful song is an error"
+    add("--strict", action="store_true", help=told)
+    add("--features", default="features", help="folder of feature stores")
 
 
 def add_preset_option(parser, note=""):
     """Adds `--preset`."""
-    parser.add_argument(
-        "--preset",
-        choices=PRESETS,
-        help="paper: the published training; voice: the same with --source stems "
-        "--augment remix; demo: a narrow network, minutes. "
-        f"Default: paper{note}",
+    told = (
+        "paper: the published training; voice: the same with --source stems --augment "
+        f"remix; demo: a narrow network, minutes. Default: paper{note}"
     )
+    parser.add_argument("--preset", choices=PRESETS, help=told)
 
 
 def add_strategy_option(parser):
     """Adds `--strategy`."""
-    parser.add_argument(
-        "--strategy",
-        choices=STRATEGIES,
-        help="mirrored: all GPUs of this machine; multiworker: as many processes as "
-        "TF_CONFIG lists, each started with the same command",
+    told = (
+        "mirrored: all GPUs of this machine; multiworker: as many processes as "
+        "TF_CONFIG lists, each started with the same command"
     )
-
-
-# === What they say ===
-
-
-def asks_for_split(args):
-    """Whether an option says how the songs are divided."""
-    names = ("split", "split_file", "validation_share", "test_share", "fold")
-    return any(getattr(args, name) is not None for name in names)
+    parser.add_argument("--strategy", choices=STRATEGIES, help=told)
 
 
 def corpus_source(args):

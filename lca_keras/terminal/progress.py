@@ -11,14 +11,9 @@ from lca_keras.base import console
 class EpochProgress(keras.callbacks.Callback):
     """Shows a bar over the epoch's steps and leaves one line for every epoch.
 
-    A context manager: the bar is on the screen within it. The bar says so while the
-    network is compiled and while it is validated, and after the first epoch about how
-    long all epochs will take.
-
-    Args:
-        epochs: Int, total number of epochs.
-        steps: Int, steps an epoch.
-        warmup_epochs: Int, epochs marked as warm-up.
+    A context manager, as `Observer.training`: within it the bar is on the screen. The
+    bar says so while the network is compiled and while it is validated, and after the
+    first epoch about how long all epochs will take.
     """
 
     def __init__(self, epochs, steps, warmup_epochs):
@@ -32,7 +27,7 @@ class EpochProgress(keras.callbacks.Callback):
         self.task = self.bar.add_task("", total=self.steps)
         self.seconds = []
         self.bar.start()
-        return self
+        return [self]
 
     def __exit__(self, *exception):
         # Also after an error or Ctrl-C: an open bar hides the cursor.
@@ -50,15 +45,13 @@ class EpochProgress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Moves the bar."""
-        validating = batch + 1 == self.steps
-        name = f"{self.name}: validating" if validating else self.name
+        name = self.name + (": validating" if batch + 1 == self.steps else "")
         self.bar.update(self.task, completed=batch + 1, description=name)
 
     def on_epoch_end(self, epoch, logs=None):
         """Prints the epoch's line."""
-        method = self.model.method
-        stage = "warm-up" if epoch < self.warmup_epochs else method
-        stage = "plain" if method == "none" else stage
+        stage = "warm-up" if epoch < self.warmup_epochs else self.model.method
+        stage = "plain" if self.model.method == "none" else stage
         shown = {"loss": "loss", "f1": "F1", "val_f1": "val F1"}
         shown |= {"val_cf_f1": "val cf F1", "val_att_term": "|A-A~|"}
         told = [f"{shown[name]} {logs[name]:.3f}" for name in shown if name in logs]

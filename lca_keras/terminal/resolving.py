@@ -10,11 +10,7 @@ from lca_keras.terminal import arguments
 
 
 def base_config(path, preset, default, option="--config"):
-    """The configuration that single options change: of a YAML file or a preset.
-
-    Raises:
-        UserError: Both are given, or the file cannot be used.
-    """
+    """The configuration that single options change: of a YAML file or a preset."""
     if path and preset:
         raise UserError(f"{option} and --preset exclude each other")
     if path:
@@ -23,11 +19,7 @@ def base_config(path, preset, default, option="--config"):
 
 
 def resolve_features(args, features):
-    """Turns the feature options into a `FeatureConfig`, and the separator's folder.
-
-    Raises:
-        UserError: A separator for a mixture, or one that is not there.
-    """
+    """Turns the feature options into a `FeatureConfig`, and the separator's folder."""
     from lca_keras.audio import separation
 
     fields = arguments.sections(args, *arguments.FEATURES)["features"]
@@ -49,15 +41,8 @@ def resolve_features(args, features):
 def resolve_data(args, config, **sections):
     """Turns the data options into a `Config` and a `lca_keras.data.corpus.DataSource`.
 
-    Args:
-        args: Parsed arguments.
-        config: `Config` to begin with.
-        **sections: Further changes as for `Config.replace`; what belongs together is
-            changed together.
-
-    Raises:
-        UserError: Options that exclude each other, go for nothing, or contradict a
-            store.
+    `config` is the one to begin with, and `sections` are further changes as for its
+    `replace`: what belongs together is changed together.
     """
     from lca_keras.data.corpus import DataSource
 
@@ -65,7 +50,12 @@ def resolve_data(args, config, **sections):
         raise UserError("--data and --store exclude each other")
     if (args.tags or args.data_root) and not args.data:
         raise UserError("--tags and --data-root say how to read --data")
-    _check_remixing(sections.get("augment", {}), config)
+    augment = sections.get("augment", {})
+    kinds = augment.get("kinds")
+    kinds = config.augment.kinds if kinds is None else kinds
+    given = {augment.get("remix_share"), augment.get("remix_gain_db")} != {None}
+    if given and "remix" not in kinds:
+        raise UserError("--remix-share and --remix-gain-db are for --augment remix")
     if args.store:
         features, separator = _stored_features(args, config), args.separator
     else:
@@ -81,18 +71,9 @@ def resolve_data(args, config, **sections):
     )
 
 
-def _check_remixing(augment, config):
-    """Raises if the section `augment` says how to remix, where nothing is remixed."""
-    kinds = augment.get("kinds")
-    kinds = config.augment.kinds if kinds is None else kinds
-    given = {augment.get("remix_share"), augment.get("remix_gain_db")} != {None}
-    if given and "remix" not in kinds:
-        raise UserError("--remix-share and --remix-gain-db are for --augment remix")
-
-
 def _divided(args, split):
     """A `SplitConfig` with the split options; one way takes the place of another."""
-    kind = args.split or split.kind
+    kind, ways = args.split or split.kind, {}
     if args.split_file:
         ways = {"file": args.split_file}
     elif args.fold is not None:
@@ -100,8 +81,6 @@ def _divided(args, split):
         if numbers is None:
             raise UserError(f"--fold {args.fold!r}: not of the form 2/5")
         ways = {"fold": int(numbers[1]), "folds": int(numbers[2])}
-    else:
-        ways = {}
     shares = ("validation_share", "test_share")
     ways |= {n: getattr(args, n) for n in shares if getattr(args, n) is not None}
     if not ways:
@@ -110,23 +89,16 @@ def _divided(args, split):
 
 
 def _stored_features(args, config):
-    """The features in `--store`, which decides them.
-
-    What a configuration or an option asks for, apart from the defaults, must be so.
-    """
+    """The features in `--store`, which has to have what is asked for apart from it."""
     from lca_keras.data.store import FeatureStore, StoreError
 
-    stored = FeatureStore.open(args.store).config
-    usual = dataclasses.asdict(type(stored)())
-    wanted = {
-        name: value
-        for name, value in dataclasses.asdict(config.features).items()
-        if value != usual[name]
-    }
+    stored, asked = FeatureStore.open(args.store).config, vars(config.features)
+    usual = vars(type(stored)())
+    wanted = {name: value for name, value in asked.items() if value != usual[name]}
     if args.preset:
         wanted.pop("separator", None)  # A preset asks for stems, not for whose.
     options = arguments.sections(args, *arguments.FEATURES)["features"]
-    wanted.update({k: v for k, v in options.items() if v is not None})
+    wanted |= {k: v for k, v in options.items() if v is not None}
     for name, value in wanted.items():
         if getattr(stored, name) != value:
             raise StoreError(

@@ -2,36 +2,32 @@
 
 import collections
 import contextlib
-import functools
 import os
 import shlex
 import sys
+import time
 
 from lca_keras.base import console
+from lca_keras.base.errors import UserError
 from lca_keras.base.observer import Observer
 
 # Files that are named one by one for the same reason.
 _LISTED = 10
+# How often, at one-second intervals, the first process may be out of reach.
+_PATIENCE = 5
 
 
 class Screen(Observer):
     """Shows progress on standard error, and what comes of a job on standard output."""
 
-    def progress(self, what):
-        """A bar."""
-        return console.progress(what)
+    progress = staticmethod(console.progress)
+    working = staticmethod(console.working)
 
-    def working(self, what):
-        """A line that says so, on a terminal with the time."""
-        return console.working(what)
-
-    @contextlib.contextmanager
     def training(self, epochs, steps, warmup_epochs):
         """A bar over the steps and a line for every epoch."""
         from lca_keras.terminal.progress import EpochProgress
 
-        with EpochProgress(epochs, steps, warmup_epochs) as bar:
-            yield [bar]
+        return EpochProgress(epochs, steps, warmup_epochs)
 
     def note(self, text):
         """Prints the line."""
@@ -39,17 +35,15 @@ class Screen(Observer):
 
     def told(self, what, values):
         """Prints what people want to know of it."""
-        show = _SHOWN.get(what)
-        if show is not None:
-            show(values)
+        if what in _SHOWN:
+            _SHOWN[what](values)
 
 
 def _show_corpus(found):
     how, *notes = found["notes"]
     for note in notes:
         print(note)
-    skipped = found["skipped"]
-    print(f"{found['songs']} songs ready, {len(skipped)} skipped ({how})")
+    print(f"{found['songs']} songs ready, {len(found['skipped'])} skipped ({how})")
     _print_left_out(found)
 
 
@@ -78,8 +72,7 @@ def _show_training(found):
 
 
 def _show_temperature(found):
-    temperature = found["temperature"]
-    if not 0.021 < temperature < 49:
+    if not 0.021 < (temperature := found["temperature"]) < 49:
         print(
             f"note: the fitted temperature, {temperature:.3g}, is at its limit: on "
             "validation the network is at chance or never wrong, and its "
@@ -118,6 +111,8 @@ def _show_voice_report(report):
 
 
 def _show_gallery(found):
+    from lca_keras.exports.card import named
+
     if "test" in found:
         print(
             f"unknown    {found['test']['unknown']:.1%} of the test songs, "
@@ -129,13 +124,9 @@ def _show_gallery(found):
         why = why or "no artists were left out, and no songs given (fit --unknown PATH)"
         print(f"           not measured on strangers: {why}")
     else:
-        who = "strangers"
-        if not strange.get("given"):
-            epochs, names = strange["epochs"], ", ".join(strange["artists"])
-            who = f"{names}, whom {epochs} epochs of a side training left out"
         print(
             f"           {strange['unknown']:.1%} of {strange['songs']} songs by "
-            f"{who}; AUROC {strange['auroc_songs']:.3f}"
+            f"{named(strange)}; AUROC {strange['auroc_songs']:.3f}"
         )
     detector = found["detector"]
     print(
@@ -157,14 +148,7 @@ _SHOWN = {
 
 
 def prepare_corpus(source, config):
-    """Makes a corpus ready before people's eyes.
-
-    Returns:
-        `lca_keras.data.corpus.Corpus`.
-
-    Raises:
-        UserError: As `lca_keras.data.corpus.prepare`.
-    """
+    """`lca_keras.data.corpus.prepare`, before people's eyes."""
     from lca_keras.workflow import course
 
     return course.prepare_corpus(source, config, Screen())
@@ -180,26 +164,35 @@ def print_parts(division, sources):
 
 def print_reasons(what, reasons, file=None):
     """Prints a line for each path of a dict; of many with the same reason, a few."""
-    show = functools.partial(print, file=file)
     count = collections.Counter(reasons.values())
     seen = collections.Counter()
     for path, reason in reasons.items():
         seen[reason] += 1
         if count[reason] <= _LISTED or seen[reason] < _LISTED:
-            show(f"  {what} {path}: {reason}")
+            print(f"  {what} {path}: {reason}", file=file)
         elif seen[reason] == count[reason]:
-            show(f"  {what} {count[reason] - _LISTED + 1} more: {reason}")
+            more = count[reason] - _LISTED + 1
+            print(f"  {what} {more} more: {reason}", file=file)
+
+
+def wait_for_first(folder):
+    """Waits until the first process of a training has begun the run folder."""
+    from lca_keras.models import distribution
+
+    print(f"waiting for the first process to begin {folder}", flush=True)
+    missed = 0
+    while not (folder / "split.csv").exists():
+        time.sleep(1)
+        missed = 0 if distribution.reaches_first() else missed + 1
+        if missed == _PATIENCE:
+            raise UserError(
+                f"the first process is gone and has not begun {folder}: see what it "
+                "says, and start all anew"
+            )
 
 
 def train_along(job, songs, strategy, again):
-    """Trains as another process than the first, which does all the rest.
-
-    Args:
-        job: `lca_keras.workflow.run.Run` that the first process has begun.
-        songs: `lca_keras.data.corpus.Corpus`.
-        strategy: `tf.distribute.Strategy`.
-        again: Words of the command that `restarting` starts.
-    """
+    """`lca_keras.workflow.course.train_along`, `restarting` with the words `again`."""
     from lca_keras.workflow import course
 
     with restarting(again):
@@ -211,10 +204,8 @@ def train_along(job, songs, strategy, again):
 def restarting(again):
     """Where another process of the training ends, this one begins anew and waits.
 
-    TensorFlow cannot take a process into a cluster that has lost one.
-
-    Args:
-        again: Words of the command that goes on with the training, `python` first.
+    TensorFlow cannot take a process into a cluster that has lost one. `again` are words
+    of the command that goes on with the training, `python` first.
     """
     from lca_keras.models.distribution import WorkerGoneError
 

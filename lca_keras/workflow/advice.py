@@ -9,21 +9,16 @@ from lca_keras.base import files
 from lca_keras.base.errors import UserError
 from lca_keras.data import corpus
 
-# Difference of F1 between training and validation that is worth a word.
-_BY_HEART = 0.3
-
 
 def of_source(source):
     """What a built-in corpus brings along that its folder alone does not say."""
     from lca_keras.corpora import synthesis
 
     data = source.data
-    own = data and os.path.isdir(data) and synthesis.own_split(data)
-    if own:
-        manifest = own.with_name("manifest.csv")
+    if own := data and os.path.isdir(data) and synthesis.own_split(data):
         yield (
-            f"note: a built-in corpus; --data {manifest} knows its stems, and "
-            f"--split-file {own} is its own split"
+            f"note: a built-in corpus; --data {own.with_name('manifest.csv')} knows "
+            f"its stems, and --split-file {own} is its own split"
         )
 
 
@@ -45,8 +40,8 @@ def of_known(job, songs, division):
     """How many held-out songs the network that is gone on from has learned."""
     from lca_keras.exports import versions
 
-    exported = pathlib.Path(job.config.train.continue_from)
-    told = files.read_json(exported / versions.METADATA)
+    about = pathlib.Path(job.config.train.continue_from, versions.METADATA)
+    told = files.read_json(about)
     try:
         before = type(job).load(told.get("run", ""))
     except UserError:
@@ -56,12 +51,9 @@ def of_known(job, songs, division):
         )
         return
     seen = corpus.learned_from(before.source, before.config, before.folder, songs)
-    held_out = [
-        song
-        for song in songs.songs
-        if division.part_of.get(song.key) in ("validation", "test")
-        and seen.get(song.key) == "train"
-    ]
+    part_of = division.part_of
+    learned = [song for song in songs.songs if seen.get(song.key) == "train"]
+    held_out = [s for s in learned if part_of.get(s.key, "train") != "train"]
     if held_out:
         yield (
             f"note: {len(held_out)} songs that are held out now, {held_out[0].label} "
@@ -103,16 +95,9 @@ def of_training(state, train):
 
 
 def of_scores(state, train, evaluation, artists):
-    """What a training's scores mean where they are not as they should be.
-
-    Args:
-        state: `lca_keras.workflow.training.TrainingState`.
-        train: `lca_keras.base.config.TrainConfig`.
-        evaluation: `lca_keras.evaluation.scoring.Evaluation` of the test songs.
-        artists: List of class names.
-    """
+    """What a training's scores mean where they are not as they should be."""
     logs = state.best_logs
-    if logs["f1"] - logs["val_f1"] > _BY_HEART:
+    if logs["f1"] - logs["val_f1"] > 0.3:
         yield (
             f"note: F1 is {logs['f1']:.2f} on training clips and {logs['val_f1']:.2f} "
             "on validation clips: much of it is learned by heart. More albums of each "
@@ -141,8 +126,7 @@ def of_enrolled(job):
         return
     about = versions.find_version(folder) / versions.METADATA
     told = files.read_json(about) if about.exists() else {}
-    enrolled = (told.get("gallery") or {}).get("enrolled")
-    if enrolled:
+    if enrolled := (told.get("gallery") or {}).get("enrolled"):
         yield (
             f"note: {', '.join(enrolled)} were enrolled in the version before; the "
             "next one, of another network, does not know them: enroll them again"

@@ -20,21 +20,17 @@ def cell(folder, settings, compute, wait=True):
         settings: Dict for JSON, all that decides the result (a configuration with its
             seed). What was computed here with others is deleted.
         compute: Function without arguments that returns a dict for JSON.
-        wait: Whether to wait for a process that is computing this cell.
-
-    Returns:
-        What `compute` returned, now or in the past; `None` if another process is at it
-        and `wait` is false.
+        wait: Whether to wait for a process that is computing this cell. If not, and
+            there is one, the result is `None`.
 
     Raises:
         UserError: The folder holds something else.
     """
-    folder = pathlib.Path(folder)
+    folder, settings = pathlib.Path(folder), files.as_json(settings)
     path = folder / "cell.json"
 
     def result_of(cell):
-        same = cell.get("settings") == files.as_json(settings)
-        return cell.get("result") if same else None
+        return cell.get("result") if cell.get("settings") == settings else None
 
     if (result := result_of(known(folder))) is not None:
         return result
@@ -47,27 +43,21 @@ def cell(folder, settings, compute, wait=True):
         cell = known(folder)  # Another process may have been quicker.
         if (result := result_of(cell)) is not None:
             return result
-        if cell.get("settings") != files.as_json(settings):
+        if cell.get("settings") != settings:
             if not cell and any(not p.name.startswith(".") for p in folder.iterdir()):
                 raise UserError(f"{folder} is not empty and was not made for a result")
             # What lies here is of other settings: nobody may go on from it.
             files.clear(folder, keep=(".lock",))
             files.write_json(path, {"settings": settings})
         start = time.monotonic()
-        result = compute()
+        found = {"settings": settings, "result": compute()}
         seconds = round(time.monotonic() - start, 2)
-        files.write_json(
-            path, {"settings": settings, "result": result, "seconds": seconds}
-        )
-    return result
+        files.write_json(path, {**found, "seconds": seconds})
+    return found["result"]
 
 
 def known(folder):
-    """What `cell.json` of a folder says, a dict; empty if there is none.
-
-    Raises:
-        UserError: It is damaged.
-    """
+    """What `cell.json` of a folder says, a dict; empty if there is none."""
     path = pathlib.Path(folder, "cell.json")
     try:
         return files.read_json(path)
@@ -80,12 +70,8 @@ def known(folder):
 def cells(wanted, poll_seconds=1.0):
     """Computes many cells, and leaves those to others that these are computing.
 
-    Args:
-        wanted: Dict from name to a tuple, the arguments of `cell` but `wait`.
-        poll_seconds: Float, how often to look for those of others.
-
-    Yields:
-        Tuples of a name and its result, as they come.
+    `wanted` is a dict from name to a tuple, the arguments of `cell` but `wait`. Yields
+    tuples of a name and its result, as they come.
     """
     missing = dict(wanted)
     while missing:

@@ -11,16 +11,10 @@ from lca_keras.workflow import records
 
 
 def evaluate(folder, model, sources, artists):
-    """Scores, tables and pictures of some parts; leaves them and `metrics.json`.
+    """Scores, tables and pictures of parts, left in any folder with `metrics.json`.
 
-    Args:
-        folder: Folder to write to, of a run or another one.
-        model: `lca_keras.models.LCAModel`, calibrated.
-        sources: Dict from part to `ClipSource`.
-        artists: List of class names.
-
-    Returns:
-        Dict from part to `lca_keras.evaluation.scoring.Evaluation`.
+    Takes a calibrated `LCAModel` and a dict from part to `ClipSource`; returns one from
+    part to `lca_keras.evaluation.scoring.Evaluation`.
     """
     import tensorflow as tf
 
@@ -39,22 +33,16 @@ def evaluate(folder, model, sources, artists):
             tf.summary.image(f"confusion_{part}", image[None], step=0)
         # Of the last part: the first one traces the graph.
         seconds = (time.perf_counter() - start) / len(source.labels)
-    scores = {part: each.scores for part, each in found.items()}
     about = {"artists": artists, "seconds_per_song": seconds}
-    records.add_results(folder, {**about, **scores})
+    about |= {part: each.scores for part, each in found.items()}
+    records.add_results(folder, about)
     return found
 
 
 def check_voice_report(config):
-    """Raises unless the model of a `Config` can have a voice report.
-
-    Raises:
-        UserError: It hears vocals alone, or takes the melody of a mixture.
-    """
-    features = config.features
-    if features.source == "stems":
-        return
-    if features.source == "vocals" or len(config.streams) > 1:
+    """Raises a `UserError` unless the model of a `Config` can have a voice report."""
+    source = config.features.source
+    if source == "vocals" or (source != "stems" and len(config.streams) > 1):
         raise UserError(
             "a voice report is for models that hear the mixture; this one hears vocals "
             "alone, or the melody of a mixture. One that `fit --source stems` trains "
@@ -71,7 +59,7 @@ def stems_at_hand(songs):
 def voice_report(
     folder, model, clips, artists, source, config, songs, observer=None, whole=False
 ):
-    """What a model listens to: it hears songs in parts and remixed.
+    """What a model listens to, a `VoiceReport`: it hears songs in parts and remixed.
 
     Leaves `voice_report.csv`, a picture and `voice_report` in `metrics.json`.
 
@@ -79,18 +67,10 @@ def voice_report(
         folder: Folder to write to, of a run or another one.
         model: `lca_keras.models.LCAModel`.
         clips: `lca_keras.data.clips.ClipSource` of the songs.
-        artists: List of class names.
         source: `lca_keras.data.corpus.DataSource`, which says where a separator is.
         config: `lca_keras.base.config.Config` of the run.
-        songs: List of `lca_keras.data.catalogue.Song`, of whom those of `clips` count.
-        observer: `lca_keras.base.observer.Observer`.
+        songs: List of `Song`, of whom those of `clips` count.
         whole: Whether a song without stems is an error.
-
-    Returns:
-        `lca_keras.evaluation.voice_report.VoiceReport`.
-
-    Raises:
-        UserError: The model hears vocals alone, or stems cannot be had.
     """
     from lca_keras.evaluation import voice_report
 

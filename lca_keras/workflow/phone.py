@@ -1,56 +1,49 @@
 """TFLite files of a run: converted, measured on validation songs, and described."""
 
 import functools
+import itertools
 import os
 import pathlib
 import platform
-import time
+import timeit
 
 import numpy as np
 
+from lca_keras.audio.decode import AudioError
 from lca_keras.base import files
 from lca_keras.base.errors import UserError
 from lca_keras.data import corpus
+from lca_keras.data.extraction import Extractor
 from lca_keras.drawing import markdown
 from lca_keras.evaluation import scoring
 from lca_keras.exports import tflite, tflite_file
 from lca_keras.features import silence
 from lca_keras.features.front_end import network_input
 
-CARD, TABLE = "card.md", "card.json"
+CARD = "card.md"
 # Training clips that tell how large values become.
 _CALIBRATION_CLIPS = 200
 _TIMED_CALLS = 30
 _THREADS = (1, 2)
-_COLUMNS = [
-    "file",
-    "kB",
-    "ms",
-    "F1 clips",
-    "F1 songs",
-    "same clips",
-    "same songs",
-    "largest difference of a probability",
-]
+# Of the table for people: how a column shows a file's row.
+_COLUMNS = {
+    "file": "{file}",
+    "kB": "{kilobytes}",
+    "ms": "{times}",
+    "F1 clips": "{clip_f1:.3f}",
+    "F1 songs": "{song_f1:.3f}",
+    "same clips": "{same_clips:.1%}",
+    "same songs": "{same_songs:.1%}",
+    "largest difference of a probability": "{largest_difference:.1e}",
+}
 
 
-def convert(job, forms, folder, working):
-    """Writes a run's TFLite files and their card.
+def convert(job, forms, folder, observer):
+    """Writes TFLite files of a finished `Run` and their card; returns rows of the card.
 
-    Of each form the model of a clip's spectrogram, and where it can be that of a clip's
-    waveform.
-
-    Args:
-        job: `lca_keras.workflow.run.Run`, finished.
-        forms: Some of `lca_keras.exports.tflite_file.FORMS`.
-        folder: Where to.
-        working: Context manager that tells what is going on.
-
-    Returns:
-        List of dicts, a row of the card for each file.
-
-    Raises:
-        UserError: The run is not finished, its songs are gone, or a conversion failed.
+    Of each of `forms`, some of `lca_keras.exports.tflite_file.FORMS`, the model of a
+    clip's spectrogram, and where it can be that of a clip's waveform. If one cannot be
+    made, an error says so once the others are there.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,39 +55,36 @@ def convert(job, forms, folder, working):
     division = corpus.divide(config, songs, job.folder)
     parts = ("train", "validation")
     sources = corpus.clip_sources(songs, division.part_of, artists, config, parts)
-    with working("Scoring validation clips"):
-        keras_model = _decided(model, sources["validation"])
+    with observer.working("Scoring validation clips"):
+        predictions = scoring.Predictor(sources["validation"])(model)
+        keras_model = predictions.decide(temperature=model.temperature)
         clips = _clips(sources["validation"])
         calibration = list(_clips(sources["train"], _CALIBRATION_CLIPS).values())
-    serve = functools.partial(network, training=False)
     rows = [_row("SavedModel", keras_model, keras_model, None)]
-    rows[0]["milliseconds"] = {"all": _milliseconds(_saved_model(serve, clips))}
+    rows[0]["milliseconds"] = {"all": _milliseconds(_saved_model(network, clips))}
     waves, failed, waveforms = None, {}, tflite.hears_waveforms(config)
-    for form in forms:
-        for waveform in (False, True):
-            if waveform and (form == "int8" or not waveforms):
+    for form, waveform in itertools.product(forms, (False, True)):
+        if waveform and (form == "int8" or not waveforms):
+            continue
+        name = f"model-{form}{'-waveform' if waveform else ''}.tflite"
+        with observer.working(f"Converting {name}"):
+            material = network, config, form, waveform
+            told = {"calibration": calibration, "detector": detector}
+            try:
+                content = tflite.convert_apart(*material, **told)
+            except UserError as error:
+                failed[name] = str(error)
                 continue
-            name = f"model-{form}{'-waveform' if waveform else ''}.tflite"
-            with working(f"Converting {name}"):
-                try:
-                    content = tflite.convert_apart(
-                        *(network, config, form, waveform),
-                        calibration=calibration,
-                        detector=detector,
-                    )
-                except UserError as error:  # The others are made all the same.
-                    failed[name] = str(error)
-                    continue
-                about = _about(job, network, artists, form, waveform, gallery)
-                content = tflite_file.packed(content, artists, about)
-                with files.atomic_path(folder / name) as temporary:
-                    temporary.write_bytes(content)
-            with working(f"Measuring {name}"):
-                if waveform and waves is None:
-                    waves = _waveforms(job, songs, sources["validation"])
-                heard = {"waveform": waves} if waveform else clips
-                rows.append(_measured(name, content, keras_model, heard))
-    files.write_json(folder / TABLE, rows)
+            about = _about(job, network, artists, form, waveform, gallery)
+            content = tflite_file.packed(content, artists, about)
+            with files.atomic_path(folder / name) as temporary:
+                temporary.write_bytes(content)
+        with observer.working(f"Measuring {name}"):
+            if waveform and waves is None:
+                waves = _waveforms(job, songs, sources["validation"])
+            heard = {"waveform": waves} if waveform else clips
+            rows.append(_measured(name, content, keras_model, heard))
+    files.write_json(folder / "card.json", rows)
     card = _card(job.folder.name, rows, waveforms)
     (folder / CARD).write_text(card, encoding="utf-8")
     if failed:
@@ -103,13 +93,8 @@ def convert(job, forms, folder, working):
     return rows
 
 
-def _decided(model, source):
-    predictions = scoring.Predictor(source)(model)
-    return predictions.decide(temperature=model.temperature)
-
-
 def _clips(source, most=None):
-    """Dict from input to the clips of a source, float32, some of them if so asked."""
+    """Dict from input to the clips of a source, float32; at most so many, drawn."""
     arrays = {name: [] for name in source.streams}
     for batch, _ in source.ordered(64):
         if not isinstance(batch, dict):
@@ -126,12 +111,9 @@ def _clips(source, most=None):
 
 def _waveforms(job, songs, source):
     """Samples of the validation clips, `(clips, samples)`, cut where those are."""
-    from lca_keras.audio.decode import AudioError
-    from lca_keras.data.extraction import Extractor
-
-    front_end, clip = source.front_end, job.config.clip_frames
+    front_end = source.front_end
     extractor = Extractor(job.config.served_features, job.source.separator)
-    length = front_end.clip_samples(clip)
+    length = front_end.clip_samples(job.config.clip_frames)
     by_key = {song.key: song for song in songs.songs}
     rows = np.zeros((len(source.clip_labels), length), "float32")
     for key, indices in source.clips_by_song.items():
@@ -152,30 +134,29 @@ def _waveforms(job, songs, source):
 
 
 def _about(job, network, artists, form, waveform, gallery):
-    """What a file tells about itself."""
-    config, detector = job.config, gallery and gallery.detector
-    front_end = config.front_end
-    inputs = {
-        name: {"shape": [1, *shape], "unit": front_end.unit}
-        for name, shape in config.clip_shapes.items()
-    }
-    for name in config.streams[1:]:
-        inputs[name]["unit"] = "one-hot over the bands"
+    config, front_end = job.config, job.config.front_end
+    shapes = config.clip_shapes
+    units = dict.fromkeys(shapes, "one-hot over the bands")
+    units[config.streams[0]] = front_end.unit
     if waveform:
-        shape = [1, front_end.clip_samples(config.clip_frames)]
-        unit = "samples, mono, full scale is 1"
-        inputs = {"waveform": {"shape": shape, "unit": unit}}
+        shapes = {"waveform": (front_end.clip_samples(config.clip_frames),)}
+        units = {"waveform": "samples, mono, full scale is 1"}
+    outputs = {
+        "probabilities": {"shape": [1, len(artists)], "labels": tflite_file.LABELS},
+        "embedding": {"shape": [1, network.embedding_size]},
+        "voiceprint": {"shape": [1, network.voiceprint_size]},
+    }
+    if gallery and gallery.detector is not None:
+        outputs["voice"] = {"shape": [1, 1]}
     return {
         "name": job.folder.name,
         "artists": artists,
         "format": form,
-        "inputs": inputs,
-        "outputs": {
-            "probabilities": {"shape": [1, len(artists)], "labels": tflite_file.LABELS},
-            "embedding": {"shape": [1, network.embedding_size]},
-            "voiceprint": {"shape": [1, network.voiceprint_size]},
-            **({} if detector is None else {"voice": {"shape": [1, 1]}}),
+        "inputs": {
+            name: {"shape": [1, *shape], "unit": units[name]}
+            for name, shape in shapes.items()
         },
+        "outputs": outputs,
         # In eight bits voiceprints are too coarse to be compared.
         "gallery": None if gallery is None or form == "int8" else gallery.to_dict(),
         "normalisation": "inside: each band by its mean and deviation in training",
@@ -187,27 +168,20 @@ def _about(job, network, artists, form, waveform, gallery):
     }
 
 
-# === Measured ===
-
-
-def _saved_model(serve, clips):
+def _saved_model(network, clips):
     """A call as a server makes it: a graph, one clip."""
     import tensorflow as tf
 
-    graph = tf.function(serve)
+    graph = tf.function(functools.partial(network, training=False))
     clip = {name: tf.constant(value[:1]) for name, value in clips.items()}
     batch = network_input(tuple(clip), clip)
     return lambda: graph(batch)
 
 
 def _milliseconds(call):
-    """Median time of a call."""
-    times = []
-    for _ in range(_TIMED_CALLS + 3):
-        start = time.perf_counter()
-        call()
-        times.append(1000 * (time.perf_counter() - start))
-    return float(np.median(times[3:]))
+    """Median time of a call, after three that warm up."""
+    times = timeit.repeat(call, number=1, repeat=_TIMED_CALLS + 3)
+    return 1000 * float(np.median(times[3:]))
 
 
 def _measured(name, content, expected, heard):
@@ -218,16 +192,15 @@ def _measured(name, content, expected, heard):
         rows.append(runner(**clip)["probabilities"][0].copy())
     found = scoring.Decisions(expected.predictions, np.stack(rows))
     row = _row(name, found, expected, len(content))
-    clip = {key: value[:1] for key, value in heard.items()}
-    row["milliseconds"] = {}
+    clip, times = {key: value[:1] for key, value in heard.items()}, {}
     for threads in _THREADS:
         call = functools.partial(tflite_file.runner(content, threads), **clip)
-        row["milliseconds"][str(threads)] = _milliseconds(call)
-    return row
+        times[str(threads)] = _milliseconds(call)
+    return {**row, "milliseconds": times}
 
 
 def _row(name, found, expected, size):
-    difference = np.abs(found.probabilities - expected.probabilities).max()
+    differences = np.abs(found.probabilities - expected.probabilities)
     return {
         "file": name,
         "bytes": size,
@@ -235,29 +208,19 @@ def _row(name, found, expected, size):
         "song_f1": found.scores["song"]["f1"],
         "same_clips": float((found.winners == expected.winners).mean()),
         "same_songs": float((found.votes == expected.votes).mean()),
-        "largest_difference": float(difference),
+        "largest_difference": float(differences.max()),
         "clips": len(found.winners),
         "songs": len(found.votes),
     }
 
 
-def _cells(row):
-    """What the table for people says of a file."""
-    return [
-        row["file"],
-        "" if row["bytes"] is None else f"{row['bytes'] / 1000:.0f}",
-        ", ".join(f"{value:.1f}" for value in row["milliseconds"].values()),
-        f"{row['clip_f1']:.3f}",
-        f"{row['song_f1']:.3f}",
-        f"{row['same_clips']:.1%}",
-        f"{row['same_songs']:.1%}",
-        f"{row['largest_difference']:.1e}",
-    ]
-
-
 def _card(name, rows, waveforms):
-    """The table for people."""
-    first, *others = rows
+    first, cells = rows[0], []
+    for row in rows:
+        kilobytes = "" if row["bytes"] is None else f"{row['bytes'] / 1000:.0f}"
+        times = ", ".join(f"{each:.1f}" for each in row["milliseconds"].values())
+        more = {"kilobytes": kilobytes, "times": times}
+        cells.append([how.format(**row, **more) for how in _COLUMNS.values()])
     lines = [
         f"# {name}: TFLite files",
         "",
@@ -267,7 +230,7 @@ def _card(name, rows, waveforms):
         f" (the SavedModel takes what there is), on a machine of {os.cpu_count()} "
         f"cores ({platform.machine()}).",
         "",
-        markdown.table(_COLUMNS, map(_cells, [first, *others])),
+        markdown.table(list(_COLUMNS), cells),
         "",
         "A model of waveforms hears a clip alone: its level and its loudest cell are "
         "not those of the song, and silence is not cut out before. Labels and metadata "

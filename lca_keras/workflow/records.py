@@ -21,15 +21,13 @@ def environment(config):
     for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-    commit = None
+    commit, here = None, pathlib.Path(__file__)
+    how = {"cwd": here.parent, "stderr": subprocess.DEVNULL, "text": True}
+    # Where it is installed, a repository of somebody's may lie around it.
+    own = ["git", "ls-files", "--error-unmatch", here.name]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=pathlib.Path(__file__).parent,
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.strip()
+        subprocess.check_output(own, **how)
+        commit = subprocess.check_output(["git", "rev-parse", "HEAD"], **how).strip()
     now = datetime.datetime.now(datetime.timezone.utc)
     return {
         "created": now.isoformat(timespec="seconds"),
@@ -79,18 +77,14 @@ def write_spectrograms(folder, source, count=4):
 
 
 def few_clips(source, count=4):
-    """The first clips of songs by so many artists, as a network takes them.
-
-    Returns:
-        A batch of clips, and their labels.
-    """
+    """The first clips of songs by so many artists, as a network takes them; labels."""
     import keras
 
     chosen = {}
     for key, label in source.labels.items():
         chosen.setdefault(label, key)
-    keys = list(chosen.values())[:count]
-    few = dataclasses.replace(source, labels={key: source.labels[key] for key in keys})
+    labels = {key: label for label, key in list(chosen.items())[:count]}
+    few = dataclasses.replace(source, labels=labels)
     clips, labels = next(iter(few.ordered(few.num_clips)))
     first = [few.clips_by_song[key][0] for key in few.order]
     clips = keras.tree.map_structure(lambda tensor: tensor.numpy()[first], clips)

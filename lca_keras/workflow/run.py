@@ -5,6 +5,9 @@ import dataclasses
 import os
 import pathlib
 
+import keras
+
+import lca_keras.models  # noqa: F401  Registers the saved model's classes.
 from lca_keras.base import files
 from lca_keras.base.config import Config, get_preset
 from lca_keras.base.errors import UserError
@@ -25,11 +28,7 @@ class Run:
         result = run.complete()  # Goes on where it stopped.
         print(result.export, result.scores["test"]["song"]["f1"])
 
-    Attributes:
-        folder: `pathlib.Path` of the run folder; its name is the model's.
-        config: `lca_keras.base.config.Config`, all that decides the result.
-        source: `lca_keras.data.corpus.DataSource`, where the data is.
-        exports: Folder of all exports.
+    The name of the folder is the model's; the configuration decides the result.
     """
 
     folder: pathlib.Path
@@ -56,17 +55,13 @@ class Run:
         Nothing is written before its songs are found usable; `complete` does it.
 
         Args:
-            folder: Run folder; its name is the model's.
             data: Corpus, an `artist/album/song.ext` folder or a CSV manifest. Without
                 `data` and `store` it is the built-in one, with its stems and its split.
             store: Feature store instead, which decides the features.
             preset: Name in `lca_keras.base.config.PRESETS`; the default is `"paper"`,
                 for the built-in corpus `"demo"`.
             config: `Config`, or a YAML file of one, instead of a preset.
-            exports: Folder of all exports.
-            source: `DataSource` instead of `data` and `store`, where more is to be said
-                of the data.
-            observer: `lca_keras.base.observer.Observer`.
+            source: `DataSource` instead of `data` and `store`, to say more of the data.
             **sections: Dicts of fields by section of the configuration, as for
                 `Config.replace`: `train={"epochs": 10}`.
 
@@ -75,11 +70,11 @@ class Run:
         """
         if config and preset:
             raise UserError("a configuration and a preset exclude each other")
-        if (data is not None) + (store is not None) + (source is not None) > 1:
+        if [data, store, source].count(None) < 2:
             raise UserError("data, store and source exclude each other")
-        source = source or DataSource(
-            data=data and os.fspath(data), store=store and os.fspath(store)
-        )
+        places = {"data": data, "store": store}
+        places = {name: path and os.fspath(path) for name, path in places.items()}
+        source = source or DataSource(**places)
         built_in = source.data is None and source.store is None
         if config is None:
             config = get_preset(preset or ("demo" if built_in else "paper"))
@@ -95,13 +90,11 @@ class Run:
             if config.split == SplitConfig() and "split" not in sections:
                 config = config.replace(split=own)
         if source.store:
-            features = dataclasses.asdict(FeatureStore.open(source.store).config)
+            features = vars(FeatureStore.open(source.store).config)
             sections["features"] = {**features, **sections.get("features", {})}
-        config = config.replace(**sections)
-        run = cls(
-            folder=pathlib.Path(folder), config=config, source=source, exports=exports
-        )
-        if run.folder.exists():
+        config, folder = config.replace(**sections), pathlib.Path(folder)
+        run = cls(folder=folder, config=config, source=source, exports=exports)
+        if folder.exists():
             run._check_same(cls.load(folder))
         return run
 
@@ -112,13 +105,10 @@ class Run:
         return {f"{s}.{name}": asked[s][name] for s in asked for name in asked[s]}
 
     def _check_same(self, other):
-        """Raises if another `Run` has other settings."""
-        others = other._settings()
-        differ = [
-            f"{name} {others.get(name)!r}, not {value!r}"
-            for name, value in self._settings().items()
-            if others.get(name) != value
-        ]
+        others, differ = other._settings(), []
+        for name, value in self._settings().items():
+            if others.get(name) != value:
+                differ.append(f"{name} {others.get(name)!r}, not {value!r}")
         if differ:
             raise UserError(
                 f"{self.folder} is a run with other settings ({'; '.join(differ)}). "
@@ -147,26 +137,21 @@ class Run:
         if not (folder / "environment.json").exists():
             about = records.environment(self.config)
             files.write_json(folder / "environment.json", about)
-        source = dataclasses.asdict(self.source.absolute())
-        job = {"data": source, "exports": os.path.abspath(self.exports)}
+        exports = os.path.abspath(self.exports)
+        job = {"data": vars(self.source.absolute()), "exports": exports}
         files.write_json(folder / "job.json", job)
         with files.atomic_path(folder / "config.yaml") as temporary:
             self.config.save(temporary)
 
     @classmethod
     def load(cls, folder):
-        """Reads a run folder.
-
-        Raises:
-            UserError: It is not a run folder.
-        """
+        """Reads a run folder."""
         folder = pathlib.Path(folder)
         try:
             job = files.read_json(folder / "job.json")
             if not isinstance(job["data"], dict):
                 raise ValueError("of an earlier version; begin a new run")
-            source = DataSource(**job["data"])
-            exports = job["exports"]
+            source, exports = DataSource(**job["data"]), job["exports"]
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(f"{folder} is not a run folder ({error})") from error
         config = Config.load(folder / "config.yaml")
@@ -174,11 +159,7 @@ class Run:
 
     @contextlib.contextmanager
     def working(self, store):
-        """Holds the run for this process; names shards of `store` that are damaged.
-
-        Raises:
-            UserError: Another process is at work here, or the store is damaged.
-        """
+        """Holds the run for this process; names shards of `store` that are damaged."""
         import tensorflow as tf
 
         with files.lock(self.folder / ".lock", wait=False):
@@ -194,20 +175,10 @@ class Run:
     def gallery(self):
         """The `lca_keras.voices.gallery.Gallery` of a run; `None` if it has none."""
         path = self.folder / "gallery.json"
-        if not path.exists():
-            return None
-        return Gallery.from_dict(files.read_json(path))
+        return Gallery.from_dict(files.read_json(path)) if path.exists() else None
 
     def load_model(self):
-        """Returns the calibrated model of a finished run, and its artists.
-
-        Raises:
-            UserError: The run is not finished.
-        """
-        import keras
-
-        import lca_keras.models  # noqa: F401  Registers the saved model's classes.
-
+        """Returns the calibrated model of a finished run, and its artists."""
         path, results = self.folder / "model.keras", records.results(self.folder)
         if not path.exists() or "artists" not in results:
             raise UserError(
@@ -217,15 +188,7 @@ class Run:
         return keras.saving.load_model(path), results["artists"]
 
     def explainer(self, layer=None, separator=None):
-        """The `lca_keras.explanation.explainer.Explainer` of a finished run.
-
-        Args:
-            layer: Optional layer whose maps are taken.
-            separator: Optional name or folder of what makes missing stems.
-
-        Raises:
-            UserError: The run is not finished, or its network has no such layer.
-        """
+        """The `Explainer` of a finished run, which says what the arguments are."""
         from lca_keras.explanation.explainer import Explainer
 
         model, artists = self.load_model()
@@ -235,26 +198,17 @@ class Run:
                 listed = {song.path: song for song in self.source.songs()}
         except (UserError, OSError) as error:
             moved = str(error)
-        return Explainer(
-            model.main_branch(),
-            artists,
-            self.config,
-            layer,
-            separator,
-            self.source.separator,
-            model,
-            listed,
-            split.parts_by_name(self.folder / "split.csv"),
-            moved,
-        )
+        separators = separator, self.source.separator
+        songs = listed, split.parts_by_name(self.folder / "split.csv"), moved
+        what = model.main_branch(), artists, self.config, layer
+        return Explainer(*what, *separators, model, *songs)
 
 
 def use_built_in(source, observer=None):
     """Makes the built-in corpus unless it is there.
 
-    Returns:
-        The `DataSource` with it, and the fields of the `SplitConfig` of its own split:
-        the albums whose bands do not tell the artist.
+    Returns the `DataSource` with it, and the fields of the `SplitConfig` of its own
+    split: the albums whose bands do not tell the artist.
     """
     from lca_keras.corpora import synthesis
 

@@ -26,6 +26,7 @@ from lca_keras.models.callbacks import (
     WarmUp,
 )
 from lca_keras.models.factory import build_training_model
+from lca_keras.voices import strangers
 
 # The log that holds the score of each of `lca_keras.base.sections.OBJECTIVES`.
 _LOGS = {"frame_f1": "val_f1", "song_f1": "val_song_f1"}
@@ -33,21 +34,13 @@ _LOGS = {"frame_f1": "val_f1", "song_f1": "val_song_f1"}
 
 @dataclasses.dataclass
 class TrainingState:
-    """Where a training stands; `state.json` beside its checkpoints.
+    """Where a training stands; `state.json` beside its checkpoints."""
 
-    Attributes:
-        epoch: Number of finished epochs.
-        best_epoch: The best one of them, from 1; see `best_epoch`.
-        last: File of the last epoch's model.
-        best: File of the best epoch's model.
-        history: One dict of logs for each finished epoch.
-    """
-
-    epoch: int = 0
-    best_epoch: int = 0
-    last: str | None = None
+    epoch: int = 0  # Number of finished epochs.
+    best_epoch: int = 0  # From 1.
+    last: str | None = None  # Files of models.
     best: str | None = None
-    history: list = dataclasses.field(default_factory=list)
+    history: list = dataclasses.field(default_factory=list)  # Logs of each epoch.
 
     @classmethod
     def load(cls, folder):
@@ -150,20 +143,17 @@ def train(
     build=build_training_model,
     strategy=None,
 ):
-    """Trains a configuration to its last epoch, from where `folder` stands.
+    """Trains to the last epoch, from where `folder` stands; returns `TrainingState`.
 
     Args:
         config: `lca_keras.base.config.Config`.
         sources: Dict with the `lca_keras.data.clips.ClipSource` of `"train"` and of
             `"validation"`; other parts are not touched.
-        num_classes: Int, number of artists.
+        num_classes: Number of artists.
         folder: Folder for checkpoints.
         callbacks: Further Keras callbacks; they come last and see all logs.
-        build: Function like `lca_keras.models.factory.build_training_model`.
+        build: Function like `build_training_model`.
         strategy: Optional `tf.distribute.Strategy` to train under.
-
-    Returns:
-        `TrainingState`.
 
     Raises:
         lca_keras.models.callbacks.DivergenceError: The loss became NaN.
@@ -182,15 +172,13 @@ def train(
         tf.config.experimental.enable_op_determinism()
     with strategy.scope() if strategy else contextlib.nullcontext():
         model = build(config, num_classes)
-        if state.last:
-            _restore(model, folder / state.last, config)
-    batches = source.training(
-        settings.batch_size,
-        settings.seed,
-        state.epoch,
-        settings.epochs,
-        config.augment,
-    )
+        if state.last:  # Weights and optimizer, but not what `config` decides.
+            model.load_weights(folder / state.last)
+            model.loss_weights = config.loss
+            model.optimizer.learning_rate.assign(settings.learning_rate)
+    course = state.epoch, settings.epochs
+    how = settings.batch_size, settings.seed, *course, config.augment
+    batches = source.training(*how)
     steps = source.steps(settings.batch_size)
     class_weight = _class_weights(settings, source, num_classes)
     with contextlib.ExitStack() as stack:
@@ -207,10 +195,8 @@ def train(
             *callbacks,
         ]
         if strategy is not None:
-            course = state.epoch, settings.epochs
-            distribution.fit(
-                strategy, model, batches, steps, *course, class_weight, callbacks
-            )
+            how = steps, *course, class_weight, callbacks
+            distribution.fit(strategy, model, batches, *how)
             return state
         model.fit(
             batches,
@@ -228,11 +214,8 @@ def train(
 def continued(build, network, known, artists):
     """A function like `build` that begins with the weights of a network.
 
-    Args:
-        build: Function like `lca_keras.models.factory.build_training_model`.
-        network: `SingerNetwork` of the same configuration.
-        known: List of its class names.
-        artists: List of class names of the training.
+    It is one of the same configuration; `known` are its artists, `artists` those of the
+    training.
     """
     places = [(n, known.index(name)) for n, name in enumerate(artists) if name in known]
 
@@ -243,10 +226,9 @@ def continued(build, network, known, artists):
         for weight, other in zip(own.weights, network.weights, strict=True):
             value = np.array(other)
             if id(weight) in of_classes:
-                fresh, learned = np.array(weight), value
+                learned, value = value, np.array(weight)
                 for place, there in places:
-                    fresh[..., place] = learned[..., there]
-                value = fresh
+                    value[..., place] = learned[..., there]
             weight.assign(value)
         return model
 
@@ -259,17 +241,9 @@ def _class_weights(settings, source, num_classes):
         return None
     from sklearn.utils.class_weight import compute_class_weight
 
-    classes = np.arange(num_classes)
-    labels = source.clip_labels
+    classes, labels = np.arange(num_classes), source.clip_labels
     weights = compute_class_weight("balanced", classes=classes, y=labels)
     return dict(enumerate(weights.tolist()))
-
-
-def _restore(model, path, config):
-    """Takes weights and optimizer state over, but not what `config` decides."""
-    model.load_weights(path)
-    model.loss_weights = config.loss
-    model.optimizer.learning_rate.assign(config.train.learning_rate)
 
 
 def go_on_from(folder, other):
@@ -289,12 +263,7 @@ def go_on_from(folder, other):
 
 
 def curve_figure(history, train):
-    """The course of a training over its epochs, a Matplotlib figure.
-
-    Args:
-        history: List of dicts of logs, of `TrainingState`.
-        train: `lca_keras.base.config.TrainConfig`.
-    """
+    """The course of a training over its epochs, a Matplotlib figure."""
     panels = {
         "loss": {"training": "loss", "validation": "val_loss"},
         "weighted F1": {
@@ -307,9 +276,8 @@ def curve_figure(history, train):
     epochs, best = [row["epoch"] for row in history], best_epoch(history, train)
     with plots.style():
         figure = plots.new_figure(11, 4)
-        for axes, (title, curves) in zip(
-            figure.subplots(1, len(panels)), panels.items(), strict=True
-        ):
+        places = figure.subplots(1, len(panels))
+        for axes, (title, curves) in zip(places, panels.items(), strict=True):
             for label, name in curves.items():
                 if name in history[0]:
                     values = [row[name] for row in history]
@@ -330,9 +298,52 @@ def best_model(config, num_classes, folder):
     In float32, whatever it was trained in: weights are float32 under every policy,
     and scores are to be those of the export.
     """
-    state = TrainingState.load(folder)
-    model = build_training_model(
-        config.replace(train={"precision": "float32"}), num_classes
-    )
-    model.load_weights(pathlib.Path(folder, state.best))
+    config = config.replace(train={"precision": "float32"})
+    model = build_training_model(config, num_classes)
+    model.load_weights(pathlib.Path(folder, TrainingState.load(folder).best))
     return model
+
+
+def left_out(artists, config):
+    """Artists that a side training leaves out, sorted; none where there are too few.
+
+    Three at least stay. The seed of a `lca_keras.base.config.Config` draws them.
+    """
+    share, seed = config.open_set.left_out, config.train.seed
+    count = min(max(1, round(share * len(artists))), len(artists) - 3)
+    if share == 0 or count < 1:
+        return []
+    order = np.random.default_rng(seed).permutation(len(artists))
+    return sorted(artists[number] for number in order[:count])
+
+
+def side_training(config, sources, artists, folder, callbacks=()):
+    """Trains a network without some artists, and measures what it makes of them.
+
+    It begins from nothing, whatever `config` says: a network that is gone on from may
+    know those whom this one is not to know. Returns a dict for JSON: `measure` of the
+    left out artists' songs beside the others' validation songs, with `artists` left out
+    and `epochs`.
+    """
+    strange = left_out(artists, config)
+    kept = [artist for artist in artists if artist not in strange]
+    # From class to class among those that stay.
+    places = {artists.index(artist): n for n, artist in enumerate(kept)}
+    short = config.replace(train={"epochs": config.side_epochs})
+
+    few, others = {}, {}
+    for part in ("train", "validation"):
+        labels = sources[part].labels
+        own = {key: places[n] for key, n in labels.items() if n in places}
+        few[part] = dataclasses.replace(sources[part], labels=own)
+        others |= {key: 0 for key, n in labels.items() if n not in places}
+    if not few["validation"].labels:
+        raise UserError("there are validation songs of those alone who are left out")
+    train(short, few, len(kept), folder, callbacks)
+    model = best_model(short, len(kept), folder)
+    false_alarm, seed = config.open_set.false_alarm, config.train.seed
+    gallery, known, _ = strangers.fit(model.backbone, few, false_alarm, seed)
+    others = dataclasses.replace(sources["validation"], labels=others)
+    heard = strangers.describe_clips(model.backbone, others, gallery.detector)
+    found = strangers.measure(gallery, known, heard, model.temperature)
+    return {"artists": strange, "epochs": short.train.epochs, **found}

@@ -27,15 +27,8 @@ def begin(
     same one, one trains it. Nothing is done for a training that has begun, or that has
     no warm-up.
 
-    Args:
-        config: `lca_keras.base.config.Config`.
-        sources: Dict with the `lca_keras.data.clips.ClipSource` of `"train"` and of
-            `"validation"`.
-        num_classes: Int, number of artists.
-        checkpoints: Folder for the checkpoints of the training.
-        shared: Folder of the warm-ups.
-        callbacks: Further Keras callbacks, should the warm-up be trained.
-        build: Function like `lca_keras.models.factory.build_training_model`.
+    `checkpoints` is the folder of the training, and `shared` that of all warm-ups; the
+    rest is as for `lca_keras.workflow.training.train`.
     """
     train, begun = config.train, pathlib.Path(checkpoints, "state.json").exists()
     if begun or train.method == "none" or not 0 < train.warmup_epochs < train.epochs:

@@ -1,5 +1,10 @@
 import types
 
+import pytest
+
+from lca_keras.base.errors import UserError
+from lca_keras.models import distribution
+from lca_keras.terminal import screen
 from lca_keras.terminal.progress import EpochProgress
 
 
@@ -28,3 +33,14 @@ def test_the_epochs_bar_says_what_takes_long():
         f"epoch 2/3{left}",
         f"epoch 2/3{left}: validating",
     ]
+
+
+def test_nobody_waits_for_a_first_process_that_is_gone(tmp_path, monkeypatch):
+    said = iter([False] * 4 + [True] + [False] * 5)
+    monkeypatch.setattr(distribution, "reaches_first", lambda: next(said))
+    monkeypatch.setattr(screen.time, "sleep", lambda seconds: None)
+    with pytest.raises(UserError, match="is gone and has not begun .*: see what it"):
+        screen.wait_for_first(tmp_path)
+    assert list(said) == []
+    (tmp_path / "split.csv").touch()
+    screen.wait_for_first(tmp_path)

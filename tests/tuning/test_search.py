@@ -17,8 +17,8 @@ from lca_keras.data import clips, corpus
 from lca_keras.evaluation import scoring
 from lca_keras.models import callbacks
 from lca_keras.workflow import training
+from lca_keras.workflow.course import Course
 from lca_keras.workflow.run import Run
-from lca_keras.workflow.steps import Course
 from tuning import report, search, space, study, trials
 from tuning.journal import Journal
 

@@ -17,9 +17,9 @@ from lca_keras.models import LCAModel
 from lca_keras.models.factory import build_training_model
 from lca_keras.voices import strangers
 from lca_keras.voices.gallery import UNKNOWN
-from lca_keras.workflow import records, side_training
+from lca_keras.workflow import records, training
+from lca_keras.workflow.course import Course
 from lca_keras.workflow.run import Run
-from lca_keras.workflow.steps import Course
 
 CAST = synthesis.SynthesisConfig(artists=5, albums=3, songs=1, seconds=7.0, seed=4)
 
@@ -130,7 +130,7 @@ def test_whom_a_side_training_leaves_out():
 
     def left_out(names, share, seed):
         config = Config().replace(open_set={"left_out": share}, train={"seed": seed})
-        return side_training.left_out(names, config)
+        return training.left_out(names, config)
 
     assert len(left_out(names, 0.2, 0)) == 4
     assert left_out(names, 0.2, 0) == left_out(names, 0.2, 0)
@@ -143,15 +143,15 @@ def test_whom_a_side_training_leaves_out():
 def test_a_side_training_never_hears_whom_it_leaves_out(
     sources, config, tmp_path, monkeypatch
 ):
-    heard, train = [], side_training.training.train
+    heard, train = [], training.train
 
     def watched(config, few, classes, folder, callbacks):
         heard.append((few, classes, config.train.epochs))
         return train(config, few, classes, folder, callbacks)
 
-    monkeypatch.setattr(side_training.training, "train", watched)
+    monkeypatch.setattr(training, "train", watched)
     side = config.replace(open_set={"left_out": 0.4}, train={"epochs": 9})
-    told = side_training.side_training(side, *sources, tmp_path)
+    told = training.side_training(side, *sources, tmp_path)
     ((few, classes, epochs),) = heard
     artists = sources[1]
     assert len(told["artists"]) == 2
@@ -168,9 +168,7 @@ def test_a_side_training_never_hears_whom_it_leaves_out(
     lacking = {k: n for k, n in lacking.items() if artists[n] in told["artists"]}
     alone = dataclasses.replace(clips["validation"], labels=lacking)
     with pytest.raises(UserError, match="of those alone who are left out"):
-        side_training.side_training(
-            side, {**clips, "validation": alone}, artists, tmp_path
-        )
+        training.side_training(side, {**clips, "validation": alone}, artists, tmp_path)
 
 
 @pytest.mark.slow
@@ -252,13 +250,13 @@ def test_a_run_measures_strangers_once_and_never_keeps_another_gallery(
     way.model = LCAModel(network)
     way.set_up_gallery()
     np.testing.assert_array_equal(job.gallery.means, way.gallery[0].means)
-    calls, side = [], side_training.side_training
+    calls, side = [], training.side_training
 
     def counted(*arguments):
         calls.append(arguments)
         return side(*arguments)
 
-    monkeypatch.setattr(side_training, "side_training", counted)
+    monkeypatch.setattr(training, "side_training", counted)
     for _ in range(2):
         way.measure_strangers()
     assert len(calls) == 1

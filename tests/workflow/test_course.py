@@ -1,6 +1,7 @@
 """A run from its configuration to an export, in three lines of Python."""
 
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -8,10 +9,11 @@ import pytest
 
 from lca_keras import Run
 from lca_keras.base import files
+from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
 from lca_keras.base.observer import Observer
 from lca_keras.exports import versions
-from lca_keras.workflow import training
+from lca_keras.workflow import records, training
 from tests.test_commands import FailAt, PowerFailure
 
 
@@ -140,3 +142,18 @@ def test_the_package_alone_is_light():
     program = f"import sys, lca_keras; print(sorted({heavy} & set(sys.modules)))"
     command = [sys.executable, "-c", program]
     assert subprocess.check_output(command, text=True) == "[]\n"
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs Git")
+def test_the_commit_is_that_of_this_code(tmp_path, monkeypatch):
+    """Not that of a repository around the folder where it is installed."""
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "records.py"))
+    (tmp_path / "records.py").touch()
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@x"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    commit = ["commit", "-q", "--allow-empty", "-m", "x"]
+    subprocess.run([*git, *commit], check=True)
+    assert records.environment(Config())["commit"] is None
+    subprocess.run([*git, "add", "records.py"], check=True)
+    head = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
+    assert records.environment(Config())["commit"] == head
