@@ -50,12 +50,15 @@ def convert(
         raise ValueError(f"{what} needs what the front end makes, not waveforms")
     # Of rolled GRUs, full quantisation brings the process down (TensorFlow 2.21).
     told_by = network.unrolled() if form == "int8" else network
-    layer = front_end.layer() if waveform else None
+    shapes = config.clip_shapes
+    if waveform:
+        length, layer = front_end.clip_samples(config.clip_frames), front_end.layer()
+        shapes = {"waveform": (length,)}
 
     def identify(*inputs):
-        heard = dict(zip(config.streams, inputs, strict=True))
+        heard = dict(zip(shapes, inputs, strict=True))
         if waveform:
-            heard = layer(inputs[0])
+            heard = layer(inputs[0], tf.constant([length]))
         clip = network_input(config.streams, heard)
         told = describe_clips(told_by, clip, detector)
         if detector is None:
@@ -63,9 +66,6 @@ def convert(
         logits = network.classifier(told["embedding"])
         return {**told, "probabilities": network.probabilities(logits)}
 
-    shapes = config.clip_shapes
-    if waveform:
-        shapes = {"waveform": (front_end.clip_samples(config.clip_frames),)}
     specs = [tf.TensorSpec((1, *s), tf.float32, name) for name, s in shapes.items()]
     with tempfile.TemporaryDirectory() as folder:
         archive = keras.export.ExportArchive()
