@@ -7,7 +7,7 @@ import sys
 
 from lca_keras.base import console, files
 from lca_keras.base.errors import UserError
-from lca_keras.exports import integrity, labels, remote, versions
+from lca_keras.exports import integrity, labels, versions
 from lca_keras.exports.tflite_file import FORMS
 from lca_keras.terminal import arguments, screen
 
@@ -140,14 +140,15 @@ def _about(folder):
 def push(args):
     """Makes an export the next version of a model, whole or not at all."""
     source = versions.find_version(args.source)
-    if remote.is_remote(args.exports):
+    if "://" in args.exports:
         if args.keep or args.canary or args.base_path:
             raise UserError(
                 f"{args.exports}: versions of an object store are not pruned and have "
                 "no labels here; leave out --keep, --canary and --base-path"
             )
         console.quiet_tensorflow()
-        print(f"pushed to {remote.push(source, f'{args.exports}/{args.name}')}")
+        address = f"{args.exports}/{args.name}"
+        print(f"pushed to {versions.push_to_store(source, address)}")
         return
     folder = pathlib.Path(args.exports, args.name)
     before = versions.versions(folder)[-1:]

@@ -127,14 +127,7 @@ def _hearings(scores):
 
 
 def model_card(metadata):
-    """Describes an exported model for people.
-
-    Args:
-        metadata: Dict, as written to `lca_keras.json`.
-
-    Returns:
-        Markdown text.
-    """
+    """An exported model for people, in Markdown, from what `lca_keras.json` has."""
     metrics, gallery = metadata["metrics"], metadata["gallery"]
     artists, report = metadata["artists"], metrics.get("voice_report")
     blocks = [f"# {metadata['name']}"]

@@ -1,8 +1,4 @@
-"""Decisions about clips and songs inside a graph: vote, unknown, enrolled, no voice.
-
-The same as `lca_keras.base.metrics.vote` and `lca_keras.voices.gallery.Gallery.judge`
-have in NumPy.
-"""
+"""Votes and verdicts in a graph, as `lca_keras.voices.gallery` has them in NumPy."""
 
 import tensorflow as tf
 
@@ -24,9 +20,9 @@ def judge_songs(gallery, names, clips, told, filled, status):
     Returns:
         Dict of what is answered, and `likeliest`, the singer of an unknown song too.
     """
-    own = clips
     voice = only(told["voice"], filled)
     voiced = filled & (voice[..., 0] >= VOICED)
+    own = vote(only(clips, voiced))
     near = similarities(gallery, told["voiceprint"])
     if gallery.enrolled:
         new = tf.nn.softmax(gallery.scale * near)[..., gallery.known :]
@@ -34,7 +30,6 @@ def judge_songs(gallery, names, clips, told, filled, status):
         clips = tf.concat([rest * clips, new], axis=-1)
     means = mean(only(clips, voiced), voiced)
     winner = tf.argmax(means, axis=-1)
-    own = vote(only(own, voiced))
     winner = tf.where(winner < gallery.known, own, winner)
     near = similarities(gallery, mean(only(told["voiceprint"], voiced), voiced))
     score, nearest = tf.reduce_max(near, axis=-1), tf.argmax(near, axis=-1)
@@ -84,15 +79,7 @@ def mean(values, filled):
 
 
 def vote(clip_probabilities):
-    """`lca_keras.base.metrics.vote` for a batch, inside a graph.
-
-    Args:
-        clip_probabilities: Float tensor `(batch, clips, classes)`; clips of zeros have
-            no vote.
-
-    Returns:
-        Int64 tensor `(batch,)`, class indices.
-    """
+    """`lca_keras.base.metrics.vote` of a batch; clips of zeros have no vote."""
     classes = tf.shape(clip_probabilities)[-1]
     winners = tf.one_hot(tf.argmax(clip_probabilities, axis=-1), classes)
     winners *= tf.sign(tf.reduce_max(clip_probabilities, axis=-1, keepdims=True))

@@ -18,12 +18,8 @@ def attempt(function, element, otherwise):
     """What a function makes of a tensor, or something else where it fails.
 
     An operation that fails would take the whole request down, and those that a server
-    has put together with it.
-
-    Args:
-        function: From a tensor to a tuple of tensors.
-        element: Tensor.
-        otherwise: Tuple of tensors of the same types and ranks.
+    has put together with it. `function` gives a tuple of tensors; `otherwise` is one,
+    of the same types and ranks.
     """
     found = tf.data.Dataset.from_tensors(element).map(function).ignore_errors()
     found = found.concatenate(tf.data.Dataset.from_tensors(otherwise))
@@ -31,17 +27,10 @@ def attempt(function, element, otherwise):
 
 
 def decode_wav(content, sample_rate):
-    """Decodes a WAV file of 16-bit samples.
+    """Decodes a WAV file of 16-bit samples, a scalar string; empty if it is none.
 
     As `lca_keras.audio.decode.decode`: channels are averaged, but of channels that
     cancel out only the first is taken; then resampled.
-
-    Args:
-        content: String tensor, scalar.
-        sample_rate: Int, samples per second to return.
-
-    Returns:
-        Float32 tensor `(samples,)`, empty if it is no such file.
     """
 
     def read(content):
@@ -59,15 +48,9 @@ def decode_wav(content, sample_rate):
 
 
 def resample(samples, rate, new_rate):
-    """Resamples by Fourier transforms, block by block.
+    """Resamples float32 `(samples,)` by Fourier transforms, block by block.
 
-    Args:
-        samples: Float32 tensor `(samples,)`.
-        rate: Int32 tensor, scalar, their rate.
-        new_rate: Int, the rate to return.
-
-    Returns:
-        Float32 tensor of `ceil(samples * new_rate / rate)` samples.
+    Its length is `ceil(samples * new_rate / rate)`; `rate` is a scalar int32 tensor.
     """
     done = tf.equal(rate, new_rate) | tf.equal(tf.size(samples), 0)
     return tf.cond(done, lambda: samples, lambda: _resampled(samples, rate, new_rate))

@@ -21,24 +21,11 @@ _TOLD = (
 def export_model(
     network, artists, config, root, name, metrics, about=None, gallery=None
 ):
-    """Writes the next version of a model.
+    """Writes the next version of a model below `root`; returns its path.
 
-    Args:
-        network: `ServedBackbone` for inference, as `LCAModel.main_branch()` gives.
-        artists: List of class names, in class order.
-        config: `lca_keras.base.config.Config` of the run.
-        root: Folder of all exports, usually `saved_models`.
-        name: Name of the model, a folder below `root`.
-        metrics: Dict of scores for the model card.
-        about: Optional dict of further facts for the metadata (run, corpus, date).
-        gallery: Optional `lca_keras.voices.gallery.Gallery`: without, any song has a
-            singer.
-
-    Returns:
-        `pathlib.Path` of the version.
-
-    Raises:
-        OSError: The folder cannot be written to.
+    `network` is a `ServedBackbone` for inference, as `LCAModel.main_branch()` gives,
+    `metrics` are for the card, `about` are further facts for the metadata (run, corpus,
+    date). Without a gallery any song has a singer.
     """
     # TensorFlow loads here, not with those who only look for a version.
     from lca_keras.exports import tflite
@@ -66,19 +53,7 @@ def export_model(
 
 
 def with_gallery(folder, gallery):
-    """Writes the next version of a model: the same network with another gallery.
-
-    Args:
-        folder: `pathlib.Path` of the version that it is made of, with its gallery.
-        gallery: `lca_keras.voices.gallery.Gallery`.
-
-    Returns:
-        `pathlib.Path` of the version.
-
-    Raises:
-        UserError: The version is not whole.
-        OSError: The folder cannot be written to.
-    """
+    """Writes the next version of a model, that in `folder` with another gallery."""
     from lca_keras.exports import savedmodel
 
     network = savedmodel.read_network(folder)
@@ -97,16 +72,13 @@ def _write(folder, network, metadata, lite):
 
     told = {name: metadata[name] for name in _TOLD}
     config, artists = Config.from_dict(told["config"]), told["artists"]
-    gallery, singers = told["gallery"], artists
-    if gallery is not None:
-        gallery = Gallery.from_dict(gallery)
-    singers = artists if gallery is None else [*artists, *gallery.enrolled]
+    gallery = told["gallery"] and Gallery.from_dict(told["gallery"])
     savedmodel.write(network, artists, config, folder, told, gallery)
     content = tflite_file.packed(lite, artists, told)
     (folder / tflite_file.DEFAULT).write_bytes(content)
-    (folder / "labels.txt").write_text(
-        "".join(f"{singer}\n" for singer in singers), encoding="utf-8"
-    )
+    singers = [*artists, *(gallery.enrolled if gallery else ())]
+    labels = "".join(f"{singer}\n" for singer in singers)
+    (folder / tflite_file.LABELS).write_text(labels, encoding="utf-8")
     files.write_json(folder / versions.METADATA, metadata)
     (folder / "model_card.md").write_text(model_card(metadata), encoding="utf-8")
     integrity.write_sums(folder)

@@ -25,13 +25,7 @@ def write_sums(folder):
 
 
 def check(folder):
-    """Compares an export with its sums.
-
-    Args:
-        folder: Folder of a version.
-
-    Returns:
-        Its sums, as `read_sums` does.
+    """Compares a version's folder with its sums, and returns them.
 
     Raises:
         UserError: Files were changed, are missing, or came later; or no sums are there.
@@ -55,11 +49,7 @@ def check(folder):
 
 
 def read_sums(folder):
-    """Dict from file name to its sum as recorded.
-
-    Raises:
-        UserError: There is no record, or a damaged one.
-    """
+    """Dict from file name to its sum as recorded; a `UserError` if it is damaged."""
     path = pathlib.Path(folder, SUMS)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -85,17 +75,14 @@ def _sums(folder):
 
 
 def sign(folder, key, password=None, certificate=None, chain=()):
-    """Signs an export; leaves `model.sig` in it.
+    """Signs a version's folder; leaves `model.sig` in it.
 
     Args:
-        folder: Folder of a version.
+        folder: The folder, whole by its sums.
         key: PEM file of a private key on an elliptic curve.
         password: Optional string that opens the key.
         certificate: Optional PEM file of the signing certificate of that key.
         chain: PEM files of the certificates above it.
-
-    Raises:
-        UserError: No such package, an export that was changed, an unusable key.
     """
     check(folder)
     with _model_signing("signed", folder) as package:
@@ -118,15 +105,9 @@ def sign(folder, key, password=None, certificate=None, chain=()):
 
 
 def verify(folder, key=None, chain=()):
-    """Verifies the signature of an export.
+    """Raises a `UserError` for a version that was changed or is not signed so.
 
-    Args:
-        folder: Folder of a version.
-        key: PEM file of the public key, or `None` with `chain`.
-        chain: PEM files of the certificates that are trusted.
-
-    Raises:
-        UserError: No signature, not by this key, or an export that was changed.
+    `key` is a PEM file of the public key, or `chain` those of trusted certificates.
     """
     check(folder)
     path = pathlib.Path(folder, SIGNATURE)

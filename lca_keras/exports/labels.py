@@ -26,7 +26,7 @@ def labels_of(folder):
 
 
 def assign(folder, label, version, base_path=None):
-    """Gives a label to a version, or takes it away.
+    """Gives a label to a version, or takes it away; returns what `labels_of` then does.
 
     Args:
         folder: Folder of the model.
@@ -34,24 +34,15 @@ def assign(folder, label, version, base_path=None):
         version: Number of a version that is there, or `None`.
         base_path: Folder of all models as the server sees it; by default the one it
             has been told before, at first this machine's.
-
-    Returns:
-        Dict from label to version, as they are now.
-
-    Raises:
-        UserError: No such version, or a damaged config.
     """
     versions.find_version(folder, version)
     return _update(folder, lambda labels: {label: version}, base_path)
 
 
 def follow(folder, version, label="stable", base_path=None):
-    """Gives a label to the version that was pushed last.
+    """As `assign`, for the version that was pushed last.
 
     A trial that began before this version ends with it.
-
-    Returns:
-        Dict from label to version, as they are now.
     """
 
     def change(labels):

@@ -18,16 +18,7 @@ _WARM_BATCHES, _WARM_CLIPS = (1, 2, 8), (1, 3)
 
 
 def write(network, artists, config, folder, about, gallery=None):
-    """Writes a SavedModel with its signatures and warm-up requests to a folder.
-
-    Args:
-        network: `SingerNetwork` for inference.
-        artists: List of class names, in class order.
-        config: `lca_keras.base.config.Config` of the run.
-        folder: `pathlib.Path`.
-        about: Dict for JSON, what the signature `about` answers.
-        gallery: Optional `lca_keras.voices.gallery.Gallery`.
-    """
+    """Writes the SavedModel of a `ServedNetwork`, with warm-up requests."""
     archive = keras.export.ExportArchive()
     archive.track(network)
     served = ServedNetwork(network, artists, config, about, gallery)
@@ -39,16 +30,9 @@ def write(network, artists, config, folder, about, gallery=None):
 
 
 def read_network(folder):
-    """Builds the network of an export again, with its weights.
+    """The `ServedBackbone` of a version, its main branch for inference, with weights.
 
-    Args:
-        folder: `pathlib.Path` of a version.
-
-    Returns:
-        `lca_keras.models.backbone.ServedBackbone`, the main branch, for inference.
-
-    Raises:
-        UserError: It is no whole export, or not of this release's networks.
+    What is no whole export, or not of this release's networks, is a `UserError`.
     """
     try:
         about = files.read_json(folder / METADATA)
@@ -67,16 +51,12 @@ def read_network(folder):
                 f"({weight.path}: {None if value is None else value.shape}, expected "
                 f"{weight.shape}). Give the run that it comes from"
             )
-    for weight in network.weights:
-        weight.assign(values[weight.path].numpy())
+        weight.assign(value.numpy())
     return network
 
 
 def _write_warm_up(folder, config, signatures, given):
-    """Requests that TF Serving runs before it serves: the first one is slow.
-
-    Of several sizes, since every size is slow once.
-    """
+    """Requests that TF Serving runs before it serves: the first of a size is slow."""
     from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
     path = folder / "assets.extra" / "tf_serving_warmup_requests"
@@ -96,7 +76,6 @@ def _write_warm_up(folder, config, signatures, given):
 
 
 def _warm_up_inputs(config, given):
-    """Yields names of signatures and their inputs."""
     front_end, frames = config.front_end, config.clip_frames
     streams = [front_end.stream(name) for name in config.streams]
 

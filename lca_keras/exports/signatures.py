@@ -12,8 +12,7 @@ from lca_keras.features.front_end import network_input
 from lca_keras.features.silence import block_size, cut_in_graph
 from lca_keras.voices.gallery import OK
 
-# What a song's `status` says beside what `lca_keras.voices.gallery` has: why it is not
-# judged.
+# Why a song is not judged: what its `status` says beside `lca_keras.voices.gallery`'s.
 NOT_FINITE = "samples are NaN or infinite"
 DAMAGED = "damaged: a sample is far beyond full scale"
 SILENT = "silent"
@@ -49,13 +48,8 @@ class ServedNetwork:
     What is heard, the front end says: signatures take samples if it has a layer, and
     beside these the streams that no graph computes, on the frames of the whole song.
 
-    Args:
-        network: `lca_keras.models.backbone.ServedBackbone` for inference.
-        artists: List of class names, in class order.
-        config: `lca_keras.base.config.Config` of the run.
-        about: Dict for JSON, what the signature `about` answers.
-        gallery: Optional `lca_keras.voices.gallery.Gallery`; who is enrolled in it
-            comes behind the artists.
+    `about` is a dict for JSON, what the signature of that name answers. Who is enrolled
+    in the gallery comes behind the artists.
     """
 
     def __init__(self, network, artists, config, about=None, gallery=None):
@@ -63,7 +57,6 @@ class ServedNetwork:
         self.gallery = gallery
         enrolled = [] if gallery is None else gallery.enrolled
         self.names = tf.constant([*artists, *enrolled])
-        self.known = len(artists)
         self.clip_frames = config.clip_frames
         self.front_end = config.front_end
         self.streams = [self.front_end.stream(name) for name in config.streams]
@@ -134,11 +127,8 @@ class ServedNetwork:
             too_long = tf.strings.length(content) > MOST_BYTES
             content = tf.where(too_long, "", content)
             samples = decode_wav(content, self.front_end.sample_rate)
-            answer = self.from_waveform(samples[None])
-            status = answer["status"][0]
-            status = tf.where(tf.size(samples) == 0, NO_WAV, status)
-            status = tf.where(too_long, TOO_LONG, status)
-            return {**{n: v[0] for n, v in answer.items()}, "status": status}
+            why = (TOO_LONG, too_long), (NO_WAV, tf.size(samples) == 0)
+            return self.from_waveform(samples[None]), why
 
         return self._one_by_one(one, audio_bytes)
 
@@ -194,9 +184,7 @@ class ServedNetwork:
         def one(serialized):
             found = attempt(parse, serialized, nothing)
             answer = self._answer_streams(*[array[None] for array in found])
-            status = answer["status"][0]
-            status = tf.where(tf.size(found[0]) == 0, NO_RECORD, status)
-            return {**{n: v[0] for n, v in answer.items()}, "status": status}
+            return answer, [(NO_RECORD, tf.size(found[0]) == 0)]
 
         answer = self._one_by_one(one, examples, "likeliest")
         likeliest = answer.pop("likeliest")
@@ -221,22 +209,22 @@ class ServedNetwork:
         return tf.cast(tf.equal(singers[:, None], self.names), tf.float32)
 
     def _one_by_one(self, one, songs, *more):
-        """Answers of `one` to songs that differ in length, without their clips."""
+        """What is answered to songs that differ in length, without their clips.
+
+        `one` gives the answer to a batch of one, and cases as `first_of` takes them.
+        """
         kinds = {"probabilities": tf.float32, "singer": tf.string, "status": tf.string}
         if self.gallery is not None:
             kinds |= {"nearest": tf.string, "score": tf.float32}
         kinds |= dict.fromkeys(more, tf.string)
 
         def whole(song):
-            answer = one(song)
-            return {name: answer[name] for name in kinds}
+            answer, why = one(song)
+            found = {name: answer[name][0] for name in kinds}
+            return {**found, "status": first_of(*why, (found["status"], True))}
 
-        return tf.map_fn(
-            whole,
-            songs,
-            fn_output_signature=kinds,
-            parallel_iterations=1,  # One song in memory.
-        )
+        # One song in memory.
+        return tf.map_fn(whole, songs, fn_output_signature=kinds, parallel_iterations=1)
 
     def _heard(self, waveform, lengths, given):
         """What `_answer` takes: status, frames and streams of songs' samples."""
@@ -244,22 +232,14 @@ class ServedNetwork:
         batch, samples = tf.unstack(tf.shape(waveform))
         most = int(MOST_HOURS * 3600 * self.front_end.sample_rate)
         total = tf.size(waveform, tf.int64)
-        checks = [
-            tf.debugging.Assert(
-                total <= most,
-                [f"too much: at most {MOST_HOURS:g} h in a request, samples:", total],
-            )
-        ]
+        said = [f"too much: at most {MOST_HOURS:g} h in a request, samples:", total]
+        checks = [tf.debugging.Assert(total <= most, said)]
         if lengths is None:
             lengths = tf.fill([batch], samples)
         else:
             lengths = tf.ensure_shape(lengths, (None,))
-            count = tf.size(lengths)
-            checks.append(
-                tf.debugging.Assert(
-                    count == batch, ["one length for each song, songs:", batch, count]
-                )
-            )
+            said = ["one length for each song, songs:", batch, tf.size(lengths)]
+            checks.append(tf.debugging.Assert(tf.size(lengths) == batch, said))
         with tf.control_dependencies(checks):
             inside = tf.sequence_mask(lengths, samples)
         status, sound = self._judge(tf.where(inside, waveform, 0.0), lengths, inside)
@@ -333,10 +313,7 @@ class ServedNetwork:
         every = list(range(1, len(main.shape)))
         # Where nothing ever changes, nothing is heard; of no frames, nothing either.
         flat = tf.reduce_max(main, axis=every) <= tf.reduce_min(main, axis=every)
-        status = first_of(
-            (TOO_SHORT, frames < self.clip_frames),
-            (SILENT, flat),
-        )
+        status = first_of((TOO_SHORT, frames < self.clip_frames), (SILENT, flat))
         return self._answer(status, frames, *streams)
 
     def _answer(self, status, frames, *streams):
@@ -361,10 +338,9 @@ class ServedNetwork:
 
         The C++ interface does not check them against the signature.
         """
-        specs = [song_spec(stream) for stream in self.streams]
         songs = [
-            tf.ensure_shape(song, spec.shape)
-            for song, spec in zip(streams, specs, strict=True)
+            tf.ensure_shape(song, song_spec(stream).shape)
+            for song, stream in zip(streams, self.streams, strict=True)
         ]
         return self._cut_and_describe(status, frames, *songs)
 
@@ -402,10 +378,7 @@ class ServedNetwork:
             name: tf.reshape(value, (batch, clips, value.shape[-1]))
             for name, value in self._describe_clips(*pieces).items()
         }
-        status = first_of(
-            (status, tf.not_equal(status, OK)),
-            (NOT_FINITE, ~finite),
-        )
+        status = first_of((status, tf.not_equal(status, OK)), (NOT_FINITE, ~finite))
         filled = (1 + tf.range(clips)) * clip <= frames[:, None]
         return told, filled & tf.equal(status, OK)[:, None], status
 
@@ -435,10 +408,7 @@ class ServedNetwork:
 def describe_clips(network, clips, detector):
     """What is told of clips: embedding, voiceprint and voice, in this order.
 
-    Args:
-        network: `lca_keras.models.backbone.ServedBackbone`.
-        clips: What it takes.
-        detector: Optional `VoiceDetector`; without, every clip has a voice.
+    Without a detector every clip has a voice.
     """
     told = network.describe(network.encode(clips, training=False)["maps"])
     voiceprints = told["voiceprint"]

@@ -24,7 +24,7 @@ def convert(
 
     Args:
         network: `lca_keras.models.backbone.ServedBackbone` for inference.
-        config: `lca_keras.base.config.Config` of its training.
+        config: That of its training.
         form: One of `lca_keras.exports.tflite_file.FORMS`. `int8-dynamic` keeps weights
             in eight bits, `int8` what is computed too.
         waveform: Whether the model takes a clip's samples, and computes what is heard
@@ -32,7 +32,7 @@ def convert(
             no other.
         calibration: For `int8`, a float32 array `(clips, …)` for each stream: clips
             that tell how large values become.
-        detector: Optional `lca_keras.voices.detector.VoiceDetector`.
+        detector: Optional, of the network's gallery.
 
     Returns:
         Bytes. Inputs are float32 whatever the form: a clip of each stream that the
@@ -50,12 +50,15 @@ def convert(
         raise ValueError(f"{what} needs what the front end makes, not waveforms")
     # Of rolled GRUs, full quantisation brings the process down (TensorFlow 2.21).
     told_by = network.unrolled() if form == "int8" else network
-    layer = front_end.layer() if waveform else None
+    shapes = config.clip_shapes
+    if waveform:
+        length, layer = front_end.clip_samples(config.clip_frames), front_end.layer()
+        shapes = {"waveform": (length,)}
 
     def identify(*inputs):
-        heard = dict(zip(config.streams, inputs, strict=True))
+        heard = dict(zip(shapes, inputs, strict=True))
         if waveform:
-            heard = layer(inputs[0])
+            heard = layer(inputs[0], tf.constant([length]))
         clip = network_input(config.streams, heard)
         told = describe_clips(told_by, clip, detector)
         if detector is None:
@@ -63,14 +66,7 @@ def convert(
         logits = network.classifier(told["embedding"])
         return {**told, "probabilities": network.probabilities(logits)}
 
-    shapes = config.clip_shapes
-    if waveform:
-        shapes = {"waveform": (front_end.clip_samples(config.clip_frames),)}
-    names, shapes = list(shapes), [(1, *shape) for shape in shapes.values()]
-    specs = [
-        tf.TensorSpec(shape, tf.float32, name)
-        for name, shape in zip(names, shapes, strict=True)
-    ]
+    specs = [tf.TensorSpec((1, *s), tf.float32, name) for name, s in shapes.items()]
     with tempfile.TemporaryDirectory() as folder:
         archive = keras.export.ExportArchive()
         archive.track(network)
@@ -90,7 +86,7 @@ def convert(
             def representative():
                 for clip in zip(*calibration, strict=True):
                     values = [each[None] for each in clip]
-                    yield dict(zip(names, values, strict=True))
+                    yield dict(zip(shapes, values, strict=True))
 
             converter.representative_dataset = representative
         return converter.convert()
@@ -99,16 +95,12 @@ def convert(
 def hears_waveforms(config):
     """Whether a graph can compute all that the network of a `Config` hears."""
     front_end = config.front_end
-    given = [name for name in config.streams if not front_end.stream(name).in_graph]
-    return front_end.layer() is not None and not given
+    streams = map(front_end.stream, config.streams)
+    return front_end.layer() is not None and all(each.in_graph for each in streams)
 
 
 def convert_apart(*arguments, calibration=None, detector=None):
-    """`convert` in a process of its own, since a conversion may bring it down.
-
-    Raises:
-        UserError: It did.
-    """
+    """`convert` in a process of its own: if it brings that down, a `UserError`."""
     network, config, form, waveform = arguments
     with tempfile.TemporaryDirectory() as folder:
         place = pathlib.Path(folder)

@@ -17,11 +17,7 @@ LABELS, ABOUT = "labels.txt", "lca_keras.json"
 
 
 def runner(content, threads):
-    """The signature `serving_default` of a file's bytes, to be called with its inputs.
-
-    Raises:
-        ValueError: They are no TFLite file.
-    """
+    """The signature `serving_default` of a file's bytes; of others a `ValueError`."""
     from ai_edge_litert.interpreter import Interpreter
 
     with console.stderr_to(os.devnull):  # It tells which of its parts are at work.
@@ -53,12 +49,7 @@ def unpacked(path):
 
 
 def about(path):
-    """The dict that `packed` has put into a file.
-
-    Raises:
-        OSError: It is not there.
-        ValueError: There is none in it.
-    """
+    """The dict that `packed` has put into a file; a `ValueError` if there is none."""
     try:
         with zipfile.ZipFile(path) as archive:
             return json.loads(archive.read(ABOUT))

@@ -38,10 +38,8 @@ def versions(folder):
 def find_version(folder, version=None):
     """Returns the folder of a version of a model, the newest by default.
 
-    `folder` may be `saved_models/NAME`, or a version's own folder.
-
-    Raises:
-        UserError: There is no such model or version.
+    `folder` may be `saved_models/NAME`, or a version's own folder. What is not there is
+    a `UserError`.
     """
     folder = pathlib.Path(folder)
     if version is None and (folder / "saved_model.pb").exists():
@@ -64,10 +62,7 @@ def find_version(folder, version=None):
 
 
 def history_of(folder):
-    """What `pushed.json` of a version says: when and from where it was pushed.
-
-    Of versions that something else put there, nothing.
-    """
+    """When and from where a version was pushed; of what something else put, nothing."""
     with contextlib.suppress(OSError, ValueError):
         return files.read_json(pathlib.Path(folder, integrity.PUSHED))
     return {}
@@ -81,9 +76,6 @@ def staging(folder):
     """Yields an empty folder to export to; deletes it if it was not published.
 
     What processes that were killed have left of theirs is deleted too.
-
-    Raises:
-        OSError: The model's folder cannot be written to.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,14 +108,9 @@ def _clear_abandoned(folder):
 
 
 def publish(temporary, folder, about=None):
-    """Gives a finished export the next free number; returns its path.
+    """Gives a finished export from `staging` the next free number; returns its path.
 
-    Its files are on the disk before it appears.
-
-    Args:
-        temporary: Folder from `staging`.
-        folder: Folder of the model.
-        about: Optional dict, where it comes from.
+    Its files are on the disk before it appears. `about` says where it comes from.
     """
     folder = pathlib.Path(folder)
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
@@ -144,19 +131,10 @@ def publish(temporary, folder, about=None):
 
 
 def push(source, folder, about=None):
-    """Copies an export to the next version of a model.
+    """Copies a version's folder to the next version of a model; returns its path.
 
-    Args:
-        source: Folder of a version, whole by its sums.
-        folder: Folder of the model, of any file system.
-        about: Optional dict for `pushed.json` beside the source's path.
-
-    Returns:
-        `pathlib.Path` of the version.
-
-    Raises:
-        UserError: The source was changed since it was exported.
-        OSError: A full disk, or no permission; nothing of it appears.
+    `folder`, that of the model, may be of any file system. A source that was changed
+    since it was exported is a `UserError`; then, and of a full disk, nothing appears.
     """
     integrity.check(source)
     with staging(folder) as temporary:
@@ -170,13 +148,8 @@ def roll_back(folder, version=None):
     """Pushes an older version again, by default the one before the live one.
 
     After a roll-back the one before is that of what was restored: rolling back twice
-    goes back two steps.
-
-    Returns:
-        `pathlib.Path` of the new version, and the number of the one that it equals.
-
-    Raises:
-        UserError: There is none to go back to, or it was changed.
+    goes back two steps. Returns the path of the new version, and the number of the one
+    that it equals; without one to go back to, a `UserError`.
     """
     found = find_version(folder)
     if version is None:
@@ -202,13 +175,8 @@ def prune(folder, keep, spare=(), grace=GRACE_SECONDS):
     """Deletes the oldest versions of a model but `keep`.
 
     Never the newest one, nor those of `spare`, nor one that was the newest within the
-    last `grace` seconds: somebody may be loading it.
-
-    Returns:
-        Two lists of numbers: of those deleted, and of old ones spared.
-
-    Raises:
-        ValueError: `keep` is below 1.
+    last `grace` seconds: somebody may be loading it. Returns two lists of numbers: of
+    those deleted, and of old ones spared.
     """
     if keep < 1:
         raise ValueError(f"`keep` must be at least 1. Received: keep={keep}")
@@ -218,8 +186,11 @@ def prune(folder, keep, spare=(), grace=GRACE_SECONDS):
         numbers = versions(folder)
         old = max(0, len(numbers) - keep)
         for number, successor in itertools.islice(itertools.pairwise(numbers), old):
-            superseded = _appeared(folder / str(successor))
-            if number in spare or time.time() - superseded < grace:
+            # `pushed.json` is the last file written; a copy may have older ones.
+            last = folder / str(successor) / integrity.PUSHED
+            last = last if last.exists() else last.parent
+            age = time.time() - last.stat().st_mtime
+            if number in spare or age < grace:
                 spared.append(number)
                 continue
             gone = pathlib.Path(tempfile.mkdtemp(prefix=".pruned-", dir=folder))
@@ -229,8 +200,40 @@ def prune(folder, keep, spare=(), grace=GRACE_SECONDS):
     return deleted, spared
 
 
-def _appeared(folder):
-    """When a version was pushed, in seconds of the clock of its file system."""
-    # `pushed.json` is the last file written; a copy may have older ones.
-    path = folder / integrity.PUSHED
-    return (path if path.exists() else folder).stat().st_mtime
+# === In object stores ===
+
+
+def push_to_store(source, place):
+    """Copies a version's folder to the next version of a model in an object store.
+
+    Returns the address of the version; that of the model is `place`, such as
+    `gs://bucket/models/name`, of any of TensorFlow's file systems. Such a store renames
+    nothing at once. So the files come one by one, that which a server looks for last:
+    it takes a folder without it for no version. Two processes must not push one model
+    there at the same time: nothing in such a store could keep them apart.
+    """
+    import tensorflow as tf
+
+    integrity.check(source)
+    source, place = pathlib.Path(source), str(place).rstrip("/")
+    names = [p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()]
+    names.sort(key=lambda name: (name == "saved_model.pb", name))
+    try:
+        target = f"{place}/{max(versions_in_store(place), default=0) + 1}"
+        for name in names:
+            copy = f"{target}/{name}"
+            tf.io.gfile.makedirs(copy.rpartition("/")[0])
+            tf.io.gfile.copy(str(source / name), copy, overwrite=True)
+    except tf.errors.OpError as error:
+        raise UserError(f"{place}: cannot be pushed to ({error.message})") from error
+    return target
+
+
+def versions_in_store(place):
+    """Version numbers of a model in an object store, ascending."""
+    import tensorflow as tf
+
+    if not tf.io.gfile.isdir(place):
+        return []
+    names = (name.strip("/") for name in tf.io.gfile.listdir(place))
+    return sorted(int(name) for name in names if name.isdecimal())

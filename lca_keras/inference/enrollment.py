@@ -1,10 +1,7 @@
-"""Adds singers to an exported model, and takes them away, without training.
-
-A singer is enrolled by the mean voiceprint of a few songs. The network stays as it is:
-the next version of the model has another gallery.
-"""
+"""Adds singers to an exported model, and takes them away, without training."""
 
 import dataclasses
+import pathlib
 
 import numpy as np
 
@@ -19,38 +16,21 @@ LEAST_SONGS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Enrollment:
-    """Somebody who was enrolled.
+    """Somebody who was enrolled."""
 
-    Attributes:
-        exported: `pathlib.Path` of the version that knows the singer.
-        songs: Dict from path to the similarity of a song to the others.
-        skipped: Dict from path to the reason why a song was left out.
-        nearest: Singer with the most similar voice among those known before.
-        similarity: Float, to that one.
-        alike: Whether it is above the threshold: they may be the same.
-    """
-
-    exported: object
-    songs: dict[str, float]
-    skipped: dict[str, str]
-    nearest: str
-    similarity: float
-    alike: bool
+    exported: pathlib.Path  # The version that knows the singer.
+    songs: dict[str, float]  # From path to the similarity of a song to the others.
+    skipped: dict[str, str]  # From path to the reason why a song was left out.
+    nearest: str  # Singer with the most similar voice among those known before,
+    similarity: float  # to that one,
+    alike: bool  # and whether it is above the threshold: they may be the same.
 
 
 def enroll(identifier, folder, artist, paths, vocals, progress):
-    """Writes the next version of a model, which knows one singer more.
+    """Writes the next version of a model: the same network, a gallery of one more.
 
-    Args:
-        identifier: `lca_keras.inference.identification.Identifier` of the version.
-        folder: `pathlib.Path` of the version.
-        artist: Name of the singer.
-        paths: Audio files.
-        vocals: Whether these are vocals already.
-        progress: Function of (done, total) songs.
-
-    Returns:
-        `Enrollment`.
+    `folder` is that of the version that `identifier` has opened, `vocals` says whether
+    the files are vocals already, and `progress` is a function of (done, total) songs.
 
     Raises:
         UserError: The model has no gallery or the name, or too few songs can be used;
@@ -95,14 +75,7 @@ def enroll(identifier, folder, artist, paths, vocals, progress):
 
 
 def remove(identifier, folder, artist):
-    """Writes the next version of a model, without somebody who is enrolled.
-
-    Returns:
-        `pathlib.Path` of the version.
-
-    Raises:
-        UserError: Nobody of that name is enrolled; nothing is written.
-    """
+    """Writes the next version of a model, without somebody enrolled; its path."""
     gallery = gallery_of(identifier)
     if artist not in gallery.enrolled:
         if artist in identifier.artists:

@@ -20,7 +20,7 @@ def ask_each(ask, songs, identifier, opened=None, workers=None):
         ask: Function of an `lca_keras.inference.identification.Identifier` and a song,
             which other processes can import.
         songs: List of paths.
-        identifier: `Identifier` for this process.
+        identifier: The one for this process.
         opened: Function that opens it in another one; it takes `threads`. Without,
             workers are threads, for an `Identifier` of a server.
         workers: Optional int. By default one, or, of many songs and with LiteRT, one
@@ -46,14 +46,7 @@ def ask_each(ask, songs, identifier, opened=None, workers=None):
 
 
 def identified(identifier, song, vocals=False, **how):
-    """The `Identification` of a song, or as a string why there is none.
-
-    Args:
-        identifier: `lca_keras.inference.identification.Identifier`.
-        song: Audio file.
-        vocals: Whether it is vocals already.
-        **how: As for `Identifier.identify`.
-    """
+    """The `Identification` of a song, or as a string why there is none."""
     try:
         return identifier.identify(song, song if vocals else None, **how)
     except (AudioError, AnswerError) as error:
@@ -61,13 +54,7 @@ def identified(identifier, song, vocals=False, **how):
 
 
 def voice_of(identifier, song, vocals=False):
-    """The `lca_keras.voices.index.SongVoice` of a song, or why there is none.
-
-    Args:
-        identifier: `lca_keras.inference.identification.Identifier`.
-        song: Audio file.
-        vocals: Whether it is vocals already.
-    """
+    """The `lca_keras.voices.index.SongVoice` of a song, or why there is none."""
     try:
         return index.listen(identifier, song, song if vocals else None)
     except AudioError as error:

@@ -8,15 +8,7 @@ from lca_keras.drawing import plots
 
 
 def votes(results):
-    """Draws votes over time, clip by clip.
-
-    Args:
-        results: Dict from audio file to
-            `lca_keras.inference.identification.Identification`.
-
-    Returns:
-        `matplotlib.figure.Figure`.
-    """
+    """A figure of clips' votes over time, of a dict from file to `Identification`."""
     artists = sorted(next(iter(results.values())).probabilities)
     place = {None: None} | {name: number for number, name in enumerate(artists)}
     figure = plots.new_figure(10, len(results) * (1.2 + 0.22 * len(artists)))

@@ -16,7 +16,7 @@ import numpy as np
 
 from lca_keras.base import console
 from lca_keras.base.errors import UserError
-from lca_keras.inference.runtimes import TOLD, AnswerError, joined
+from lca_keras.inference.runtimes import TOLD, AnswerError, Runtime, joined
 
 # Bytes of a message; gRPC's own limit is 4 MiB, which few raise.
 _MESSAGE = 3 << 20
@@ -26,7 +26,7 @@ _ATTEMPTS = 5
 _BACKOFF_SECONDS = 0.2
 
 
-class GrpcServer:
+class GrpcServer(Runtime):
     """A model of a server, over gRPC.
 
     Args:
@@ -36,12 +36,8 @@ class GrpcServer:
         label: Optional string, a version's label, such as `stable`.
         timeout: Seconds that an answer may take.
 
-    Attributes:
-        name: "grpc".
-        metadata: Dict, what the server says about the model.
-
-    Raises:
-        UserError: No server, or no such model.
+    `metadata` is what it says about the model. No server, or no such model, is a
+    `UserError`.
     """
 
     name = "grpc"
@@ -74,9 +70,6 @@ class GrpcServer:
         [about] = self._ask("about", [{"request": np.array([b""], object)}])
         self.metadata = _metadata(about["metadata"][0], address)
 
-    def warm_up(self, inputs):
-        """Nothing: servers do it."""
-
     def answers(self, inputs):
         """See `lca_keras.inference.runtimes.Runtime`."""
         answers = self._ask("clips", list(_messages(inputs, _MESSAGE)))
@@ -104,9 +97,7 @@ class GrpcServer:
                 answers = [call.result() for call in calls]
             except grpc.RpcError as error:
                 code, said = error.code().name, error.details()
-                if code == "NOT_FOUND":
-                    said = f"{said}; {_served(self._model, self._versions())}"
-                raise _error(self._address, code, said) from error
+                raise _error(self, self._address, code, said) from error
             found += [
                 {k: tf.make_ndarray(v) for k, v in answer.outputs.items()}
                 for answer in answers
@@ -129,15 +120,10 @@ class GrpcServer:
         return sorted(found)
 
 
-class RestServer:
+class RestServer(Runtime):
     """The same over REST; TensorFlow is not needed.
 
-    Args:
-        url: `http://HOST:PORT`, with a path where the server has one.
-        model: Name of the model.
-        version: Optional int, its version; default is the server's choice.
-        label: Optional string, a version's label, such as `stable`.
-        timeout: Seconds that an answer may take.
+    `url` is `http://HOST:PORT`, with a path where the server has one.
     """
 
     name = "rest"
@@ -157,9 +143,6 @@ class RestServer:
         if isinstance(about, dict):  # Of several outputs.
             about = about["metadata"]
         self.metadata = _metadata(about[0], url)
-
-    def warm_up(self, inputs):
-        """Nothing: servers do it."""
 
     def answers(self, inputs):
         """See `lca_keras.inference.runtimes.Runtime`."""
@@ -196,14 +179,11 @@ class RestServer:
             except (ValueError, KeyError, OSError, http.client.HTTPException) as error:
                 code = "no answer of a REST server (or is it the gRPC port?)"
                 said = type(error).__name__
-            if code == "NOT_FOUND":
-                said = f"{said}; {_served(self._model, self._versions())}"
             if code != "UNAVAILABLE" or attempt == _ATTEMPTS:
-                raise _error(self._url, code, said)
+                raise _error(self, self._url, code, said)
             time.sleep(_BACKOFF_SECONDS * 2 ** (attempt - 1))
 
     def _versions(self):
-        """As `GrpcServer._versions`."""
         try:
             with urllib.request.urlopen(self._status, timeout=self._timeout) as answer:
                 told = json.load(answer)["model_version_status"]
@@ -229,18 +209,17 @@ def _metadata(told, address):
         ) from error
 
 
-def _served(model, versions):
-    """Which versions of a model are served, in words."""
-    if versions is None:
-        return f"the server knows of no model {model}: --model"
-    if not versions:
-        return f"no version of {model} is ready: it is loading, or has failed to"
-    listed = ", ".join(map(str, versions))
-    return f"of {model} it serves {listed}: --version or --label"
-
-
-def _error(address, code, said):
+def _error(server, address, code, said):
     """An error of a server in words, with what to do."""
+    if code == "NOT_FOUND":
+        model, versions = server._model, server._versions()
+        served = f"the server knows of no model {model}: --model"
+        if versions:
+            listed = ", ".join(map(str, versions))
+            served = f"of {model} it serves {listed}: --version or --label"
+        elif versions is not None:
+            served = f"no version of {model} is ready: it is loading, or has failed to"
+        said = f"{said}; {served}"
     hint = {
         "UNAVAILABLE": f"no server answers there, {_ATTEMPTS} times asked",
         "DEADLINE_EXCEEDED": "give it more time: --timeout SECONDS",

@@ -26,23 +26,17 @@ _COLUMNS = {
 class Table:
     """Answers in a CSV or Parquet file, and beside it while they come in.
 
-    Args:
-        path: Where it is to be.
-        model: What the answers depend on; those of another are not taken over.
-
-    Attributes:
-        path: `pathlib.Path`.
-        rows: Dict from song to its row, a dict.
-
-    Raises:
-        UserError: There is such a file of another model.
+    `rows` is a dict from song to its row, a dict. `model` says what they depend on: of
+    a file of another one a `UserError` says so.
     """
 
     def __init__(self, path, model):
         self.path, self.model = pathlib.Path(path), model
         self.rows = {}
         self._part = self.path.with_name(self.path.name + ".part")
-        _cut_to_lines(self._part)
+        # A line that its writer was killed in is taken away.
+        with contextlib.suppress(FileNotFoundError), open(self._part, "r+b") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
         for each in (self.path, self._part):
             if each.exists():
                 self.rows |= {row["song"]: row for row in _read(each)}
@@ -108,7 +102,6 @@ def _open(path, mode="r"):
 
 
 def _read(path):
-    """Rows of a table, or of the file beside it."""
     if path.suffix.lower() == ".parquet":
         import pyarrow.parquet
 
@@ -144,9 +137,3 @@ def _write_parquet(path, rows):
     with files.atomic_path(path) as temporary:
         table = pyarrow.Table.from_pylist(typed, schema)
         pyarrow.parquet.write_table(table, temporary)
-
-
-def _cut_to_lines(path):
-    """Takes away the line that its writer was killed in, if it was."""
-    with contextlib.suppress(FileNotFoundError), open(path, "r+b") as file:
-        file.truncate(file.read().rfind(b"\n") + 1)

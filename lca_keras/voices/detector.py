@@ -1,4 +1,4 @@
-"""Tells clips with singing from others, by their voiceprints."""
+"""The detector of singing."""
 
 import dataclasses
 
@@ -10,27 +10,15 @@ VOICED = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class VoiceDetector:
-    """Tells clips with singing from others: a logistic regression.
+    """Tells clips with singing from others by voiceprints: a logistic regression."""
 
-    Attributes:
-        weights: Float32 array `(size,)`, of voiceprints.
-        bias: Float.
-        heard: What it was taught to tell singing from, for people.
-    """
-
-    weights: np.ndarray
+    weights: np.ndarray  # Float32 `(size,)`.
     bias: float
-    heard: str
+    heard: str  # What it was taught to tell singing from, for people.
 
     @classmethod
     def fit(cls, with_voice, without, heard):
-        """Fits one.
-
-        Args:
-            with_voice: Array `(clips, size)` of voiceprints of clips with singing.
-            without: The same of others.
-            heard: What those others are, for people.
-        """
+        """Fits one to voiceprints `(clips, size)` of clips with singing and without."""
         from sklearn.linear_model import LogisticRegression
         from sklearn.preprocessing import StandardScaler
 

@@ -4,8 +4,6 @@ A network names one of its singers for anything. What it makes of a clip on the 
 voiceprint, tells more: songs of a singer have similar ones. A `Gallery` keeps a mean
 voiceprint of each singer, and the similarity below which a song is by nobody of these.
 Singers can be added to it without training.
-
-Everything here is NumPy; `lca_keras.exports.signatures` computes the same in a graph.
 """
 
 import base64
@@ -29,36 +27,23 @@ _COMPONENTS = 96
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-    """The singers of a model by their voiceprints.
+    """The singers of a model by their voiceprints; arrays are float32."""
 
-    Attributes:
-        center: Float32 array `(size,)`, the mean voiceprint of all training clips.
-        projection: Float32 array `(size, directions)`, in whose space the songs of a
-            singer differ as much in every direction.
-        means: Float32 array `(singers, directions)` of unit length, directions of the
-            singers' mean voiceprints in that space; the network's artists in class
-            order, then those enrolled.
-        scale: Float, what similarities are multiplied with to be logits.
-        threshold: Float, similarity of a song's mean voiceprint to that of its nearest
-            singer below which it is by nobody of these.
-        clip_threshold: Float, the same of a single clip, for timelines.
-        clip_width: Float, standard deviation of that similarity.
-        false_alarm: Float, share of songs by singers of the gallery that the threshold
-            is set to reject.
-        enrolled: Tuple of names.
-        detector: `VoiceDetector`, or `None`: then every clip has a voice.
-    """
-
-    center: np.ndarray
+    center: np.ndarray  # `(size,)`, the mean voiceprint of all training clips.
+    # `(size, directions)`: to where a singer's songs differ alike in all directions.
     projection: np.ndarray
+    # `(singers, directions)` of unit length, of the singers' mean voiceprints: the
+    # network's artists in class order, then those enrolled.
     means: np.ndarray
-    scale: float
+    scale: float  # What similarities are multiplied with to be logits.
+    # Similarity of a song's mean voiceprint to that of its nearest singer below which
+    # it is by nobody of these.
     threshold: float
-    clip_threshold: float
-    clip_width: float
-    false_alarm: float
+    clip_threshold: float  # The same of a single clip, for timelines,
+    clip_width: float  # and the standard deviation of that similarity.
+    false_alarm: float  # Share of known singers' songs that is to be rejected.
     enrolled: tuple[str, ...] = ()
-    detector: VoiceDetector | None = None
+    detector: VoiceDetector | None = None  # Without, every clip has a voice.
 
     @property
     def known(self):
@@ -76,17 +61,10 @@ class Gallery:
         return self.directions(voiceprints) @ self.means.T
 
     def probabilities(self, probabilities, voiceprints):
-        """Those of all singers, clip by clip.
+        """Those of all singers `(clips, singers)`, from the network's `(clips, known)`.
 
         Of those enrolled, the softmax of their similarities among all singers'; the
         network's own share the rest as the network says.
-
-        Args:
-            probabilities: Array `(clips, known)`.
-            voiceprints: Array `(clips, size)`.
-
-        Returns:
-            Array `(clips, singers)`; without anybody enrolled what was given.
         """
         if not self.enrolled:
             return probabilities
@@ -96,7 +74,7 @@ class Gallery:
         return np.concatenate([rest * probabilities, new], axis=1)
 
     def judge(self, probabilities, voiceprints, voice):
-        """Decides about a song.
+        """The `Verdict` on a song.
 
         Clips without voice have no say. The song's voiceprint is the mean of the
         others'. If its nearest singer is too far, the song is by nobody of these. It is
@@ -107,9 +85,6 @@ class Gallery:
             probabilities: Array `(clips, known)`, the network's.
             voiceprints: Array `(clips, size)`.
             voice: Array `(clips,)`, probabilities of singing.
-
-        Returns:
-            `Verdict`.
         """
         voiced = np.asarray(voice) >= VOICED
         clips = self.probabilities(probabilities, voiceprints)
@@ -128,12 +103,7 @@ class Gallery:
         )
 
     def with_singer(self, name, voiceprints):
-        """The gallery with somebody more.
-
-        Args:
-            name: String.
-            voiceprints: Array `(songs, size)`, the mean voiceprint of each song.
-        """
+        """The gallery with somebody more, by each song's mean voiceprint."""
         direction = self.directions(np.mean(voiceprints, axis=0))
         return dataclasses.replace(
             self,
@@ -162,11 +132,7 @@ class Gallery:
 
     @classmethod
     def from_dict(cls, raw):
-        """Reads what `to_dict` has written.
-
-        Raises:
-            ValueError: It is something else.
-        """
+        """Reads what `to_dict` has written; anything else is a `ValueError`."""
         try:
             raw = dict(raw)
             for name in ("center", "projection", "means"):
@@ -182,15 +148,10 @@ class Gallery:
 
 
 def judge_closed_set(answers, gallery=None):
-    """Decides about a song that one of the singers sings for certain.
+    """The `Verdict` on a song that one of the singers sings for certain.
 
-    Args:
-        answers: Dict of arrays, `probabilities` `(clips, known)` and, with a gallery,
-            `voiceprint` `(clips, size)`.
-        gallery: Optional `Gallery`, for who is enrolled.
-
-    Returns:
-        `Verdict`; every clip counts as one with voice.
+    Every clip counts as one with voice. `answers` is a dict of arrays, `probabilities`
+    `(clips, known)` and, with a gallery, `voiceprint` `(clips, size)`.
     """
     clips = answers["probabilities"]
     voiced = np.ones(len(clips), bool)
@@ -202,11 +163,7 @@ def judge_closed_set(answers, gallery=None):
 
 
 def gallery_of(identifier):
-    """The gallery of an `lca_keras.inference.identification.Identifier`.
-
-    Raises:
-        UserError: It has none.
-    """
+    """The gallery of an `Identifier`; a `UserError` if it has none."""
     if identifier.gallery is None:
         raise UserError(
             "this model has no voiceprints: `fit` could not set up a gallery, and said "
@@ -217,26 +174,15 @@ def gallery_of(identifier):
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What is decided about a song.
+    """What is decided about a song; singers are indices, `None` without voice."""
 
-    Attributes:
-        status: `OK`, `UNKNOWN` or `NO_VOICE`.
-        singer: Index of the singer, whoever it would be of a song that is unknown;
-            `None` without voice.
-        nearest: Index of the singer whose voiceprint is nearest, `None` without voice.
-        score: Float, the similarity to that one.
-        probabilities: Array `(singers,)`, means over the clips with voice.
-        clips: Array `(clips, singers)`, probabilities.
-        voiced: Bool array `(clips,)`, which clips have a voice.
-    """
-
-    status: str
-    singer: int | None
-    nearest: int | None
-    score: float
-    probabilities: np.ndarray
-    clips: np.ndarray
-    voiced: np.ndarray
+    status: str  # `OK`, `UNKNOWN` or `NO_VOICE`.
+    singer: int | None  # Whoever it would be, of a song that is unknown.
+    nearest: int | None  # Whose voiceprint is the most similar,
+    score: float  # and how much.
+    probabilities: np.ndarray  # `(singers,)`, means over the clips with voice.
+    clips: np.ndarray  # `(clips, singers)`, probabilities.
+    voiced: np.ndarray  # Bool `(clips,)`.
 
 
 # === Fitted ===
@@ -256,8 +202,7 @@ def fit_gallery(train, validation, songs, false_alarm, detector=None):
             at least once.
         validation: The same of validation clips.
         songs: List of int arrays, each song's validation clips, those with voice.
-        false_alarm: Float, share of songs to be rejected.
-        detector: Optional `VoiceDetector`.
+        false_alarm: Share of songs to be rejected.
 
     Returns:
         `Gallery`, and the similarities to the nearest singer, of songs and of clips
@@ -328,13 +273,7 @@ def _whitening(deviations):
 
 
 def song_scores(gallery, voiceprints, songs):
-    """Similarity of each song's mean voiceprint to its nearest singer, `(songs,)`.
-
-    Args:
-        gallery: `Gallery`.
-        voiceprints: Array `(clips, size)`.
-        songs: List of int arrays, each song's clips.
-    """
+    """Similarity of each song's mean voiceprint to its nearest singer, `(songs,)`."""
     means = np.stack([voiceprints[clips].mean(axis=0) for clips in songs])
     return gallery.similarities(means).max(axis=1)
 

@@ -11,76 +11,48 @@ from lca_keras.base import files
 from lca_keras.base.errors import UserError
 from lca_keras.voices.gallery import gallery_of
 
-# Passages of two songs that are shown as the most alike.
-_PASSAGES = 3
+_PASSAGES = 3  # Of two songs that are shown as the most alike.
 
 
 @dataclasses.dataclass(frozen=True)
 class SongVoice:
-    """The voice of a song.
+    """The voice of a song, by its clips with voice."""
 
-    Attributes:
-        direction: Float32 array `(directions,)` of unit length, of the mean voiceprint
-            of its clips with voice, as `lca_keras.voices.gallery.Gallery` compares
-            them.
-        clips: Float32 array `(clips, directions)`, the same of each of these clips.
-        starts: Float array `(clips,)`, seconds at which these begin.
-    """
-
-    direction: np.ndarray
-    clips: np.ndarray
-    starts: np.ndarray
+    direction: np.ndarray  # `(directions,)`, of unit length, of their mean voiceprint.
+    clips: np.ndarray  # `(clips, directions)`, the same of each clip.
+    starts: np.ndarray  # `(clips,)`, seconds at which these begin.
 
 
 @dataclasses.dataclass(frozen=True)
 class Likeness:
-    """How like another song's voice a song's is.
+    """How like another song's voice a song's is."""
 
-    Attributes:
-        song: Path.
-        similarity: Float, at most 1.
-        passages: List of dicts, the most similar passages of the two: `start` in the
-            one asked about and `other_start` in this one, seconds, and `similarity`.
-    """
-
-    song: str
-    similarity: float
-    passages: list[dict]
+    song: str  # Path.
+    similarity: float  # At most 1.
+    passages: list[dict]  # See `alike`.
 
 
 def listen(identifier, path, vocals_path=None):
-    """The `SongVoice` of an audio file.
+    """The `SongVoice` of an audio file, and optionally one of its voice alone.
 
-    Args:
-        identifier: `lca_keras.inference.identification.Identifier` with a gallery.
-        path: Audio file.
-        vocals_path: Optional file of the voice alone.
+    `identifier` is an `lca_keras.inference.identification.Identifier` with a gallery.
 
     Raises:
         AudioError: It cannot be decoded, is silent, too short, or has no voice.
     """
     heard = identifier.hear(path, vocals_path)
-    voiceprints, voiced = identifier.sung(heard)
-    gallery = identifier.gallery
-    return SongVoice(
-        gallery.directions(voiceprints.mean(axis=0)),
-        gallery.directions(voiceprints),
-        heard.times[voiced],
-    )
+    prints, voiced = identifier.sung(heard)
+    directions = identifier.gallery.directions
+    starts = heard.times[voiced]
+    return SongVoice(directions(prints.mean(axis=0)), directions(prints), starts)
 
 
 class VoiceIndex:
     """Voices of songs that a model has heard, kept in a file.
 
-    Args:
-        model: String that tells models apart, `model_of`.
-        path: Optional `pathlib.Path` of the file; it may not exist yet.
-
-    Attributes:
-        voices: Dict from song, its absolute path, to `SongVoice`.
-
-    Raises:
-        UserError: The file is not an index, or one of another model.
+    `model` is what `model_of` gives, `path` optional, and need not exist yet. What is
+    there and no index, or one of another model, is a `UserError`. `voices` is a dict
+    from song, its absolute path, to `SongVoice`.
     """
 
     def __init__(self, model, path=None):
@@ -103,15 +75,9 @@ class VoiceIndex:
         self._stamps.pop(song, None)
 
     def like(self, voice, top, other_than=()):
-        """The songs whose voices are most like one.
+        """The `top` songs with the voices most like one, a list of `Likeness`.
 
-        Args:
-            voice: `SongVoice`.
-            top: Int, how many.
-            other_than: Songs that are left out, the one asked about say.
-
-        Returns:
-            List of `Likeness`, the most similar first.
+        `other_than` are songs that are left out, the one asked about say.
         """
         left_out = {os.path.realpath(song) for song in other_than}
         songs = [s for s in self.voices if os.path.realpath(s) not in left_out]
@@ -127,9 +93,7 @@ class VoiceIndex:
 
     def save(self):
         """Writes the file, in one step."""
-        songs = list(self.voices)
-        voices = [self.voices[song] for song in songs]
-        counts = [len(voice.starts) for voice in voices]
+        songs, voices = list(self.voices), list(self.voices.values())
         with files.atomic_path(self.path) as temporary, open(temporary, "wb") as file:
             np.savez(
                 file,
@@ -137,7 +101,7 @@ class VoiceIndex:
                 songs=np.array([os.fsencode(song) for song in songs], "S"),
                 stamps=np.array([self._stamps[song] for song in songs], "U"),
                 directions=np.stack([voice.direction for voice in voices]),
-                counts=np.array(counts),
+                counts=np.array([len(voice.starts) for voice in voices]),
                 clips=np.concatenate([voice.clips for voice in voices]),
                 starts=np.concatenate([voice.starts for voice in voices]),
             )
@@ -163,27 +127,17 @@ class VoiceIndex:
 
 
 def model_of(identifier):
-    """What tells models apart whose voiceprints cannot be compared.
-
-    To enroll somebody changes nothing about it.
-
-    Raises:
-        UserError: The model has no gallery.
-    """
+    """Tells apart models whose voiceprints differ; to enroll somebody changes none."""
     gallery = gallery_of(identifier)
     content = gallery.center.tobytes() + gallery.projection.tobytes()
     return f"{identifier.metadata['name']} {hashlib.sha256(content).hexdigest()[:8]}"
 
 
 def alike(voice, other):
-    """The most similar passages of two songs, each clip at most once.
+    """The most similar passages of two `SongVoice`s, each clip at most once.
 
-    Args:
-        voice: `SongVoice`.
-        other: `SongVoice`.
-
-    Returns:
-        List as in `Likeness`.
+    A list of dicts: `start` in the one and `other_start` in the other, seconds, and
+    `similarity`.
     """
     similarities = voice.clips @ other.clips.T
     found = []

@@ -1,8 +1,4 @@
-"""What a trained network makes of singers whom it does not know, and of no singing.
-
-`fit` sets up the gallery of a network (`lca_keras.voices.gallery`); `measure` says what
-it is worth on songs by strangers.
-"""
+"""What a trained network makes of singers whom it does not know, and of no singing."""
 
 import dataclasses
 
@@ -13,12 +9,7 @@ from lca_keras.data.stem_reader import StemReader
 from lca_keras.evaluation import scoring
 from lca_keras.features.front_end import network_input
 from lca_keras.voices.detector import VOICED, VoiceDetector
-from lca_keras.voices.gallery import (
-    NO_VOICE,
-    UNKNOWN,
-    fit_gallery,
-    song_scores,
-)
+from lca_keras.voices.gallery import NO_VOICE, UNKNOWN, fit_gallery, song_scores
 
 # Songs that teach what singing is, and clips of noise.
 _TAUGHT_SONGS, _NOISES = 150, 100
@@ -29,11 +20,7 @@ _FALSE_ALARMS = (0.01, 0.05, 0.1, 0.2)
 
 
 class Describer(keras.Model):
-    """A network's inputs -> logits, embedding and voiceprint, as a dict.
-
-    Args:
-        network: `lca_keras.models.network.SingerNetwork`.
-    """
+    """A network's inputs -> logits, embedding and voiceprint, as a dict."""
 
     def __init__(self, network):
         super().__init__()
@@ -49,16 +36,10 @@ class Describer(keras.Model):
 
 @dataclasses.dataclass(frozen=True)
 class DescribedClips:
-    """What a network makes of the clips of some songs.
+    """What a network makes of the clips of some songs."""
 
-    Attributes:
-        predictions: `lca_keras.evaluation.scoring.ClipPredictions`, with `"logits"`,
-            `"embedding"` and `"voiceprint"`.
-        voice: Float array `(clips,)`, probability of singing.
-    """
-
-    predictions: scoring.ClipPredictions
-    voice: np.ndarray
+    predictions: scoring.ClipPredictions  # With the outputs of `Describer`.
+    voice: np.ndarray  # `(clips,)`, probability of singing.
 
     @property
     def voiceprints(self):
@@ -67,26 +48,14 @@ class DescribedClips:
 
     @property
     def songs(self):
-        """List of int arrays, each song's clips with voice; songs without are left out.
-
-        All of a song's clips, if no song has one with voice.
-        """
+        """List of int arrays, songs' clips with voice; if none has any, all clips."""
         every = list(self.predictions.songs.values())
         voiced = [clips[self.voice[clips] >= VOICED] for clips in every]
         return [clips for clips in voiced if clips.size] or every
 
 
 def describe_clips(network, source, detector=None):
-    """Runs a network over the clips of a source.
-
-    Args:
-        network: `SingerNetwork`.
-        source: `lca_keras.data.clips.ClipSource`.
-        detector: Optional `lca_keras.voices.detector.VoiceDetector`.
-
-    Returns:
-        `DescribedClips`.
-    """
+    """The `DescribedClips` of a source; without a detector each one has a voice."""
     predictions = scoring.Predictor(source)(Describer(network))
     voiceprints = predictions.outputs["voiceprint"]
     voice = np.ones(len(voiceprints)) if detector is None else detector(voiceprints)
@@ -107,18 +76,10 @@ def verdicts(gallery, clips, temperature):
 
 
 def fit(network, sources, false_alarm, seed=0):
-    """Sets up the gallery of a network.
+    """Sets up the gallery of a network, from `"train"` and `"validation"` clips.
 
-    Args:
-        network: `SingerNetwork`.
-        sources: Dict with the `ClipSource`s of `"train"` and `"validation"`.
-        false_alarm: Float, share of songs by known singers to be rejected.
-        seed: Int, draws the songs that teach what singing is.
-
-    Returns:
-        `lca_keras.voices.gallery.Gallery`; the similarities of known songs and clips
-        that `lca_keras.voices.gallery.fit_gallery` gives; and a dict for JSON, the
-        accuracy of its detector.
+    Returns what `lca_keras.voices.gallery.fit_gallery` does, and a dict for JSON, the
+    accuracy of the gallery's detector. The seed draws songs that teach what singing is.
     """
     detector, accuracy = fit_detector(network, sources, seed)
     train = describe_clips(network, sources["train"], detector)
@@ -131,31 +92,26 @@ def fit(network, sources, false_alarm, seed=0):
 
 
 def fit_detector(network, sources, seed=0):
-    """Teaches a network's detector of singing.
+    """Teaches a network's `lca_keras.voices.detector.VoiceDetector`.
 
     Where the store has stems, singing is told from bands that play alone, and from
-    noise; elsewhere from noise only.
-
-    Returns:
-        `lca_keras.voices.detector.VoiceDetector`, and a dict for JSON: `heard`, what it
-        was taught, and the shares of validation clips with and without singing that it
-        takes for such, `voice` and `no_voice`.
+    noise; elsewhere from noise only. Beside it a dict for JSON says so, and which
+    shares of validation clips with and without singing it takes for such.
     """
     describer = Describer(network)
-    config = sources["train"].store.config
-    stems = config.source == "stems"
+    stems = sources["train"].store.config.source == "stems"
     rng = np.random.default_rng(seed)
     taught = {}
     for part in ("train", "validation"):
-        without = [_voiceprints(describer, _noises(sources[part], rng))]
-        with_voice = np.zeros((0, without[0].shape[1]))
+        source = sources[part]
+        without = [_voiceprints(describer, _noises(source, rng))]
+        with_voice = ()
         if stems:
-            bands, with_voice = _sung_and_not(describer, sources[part], rng)
+            bands, with_voice = _sung_and_not(describer, source, rng)
             without.append(bands)
         if not len(with_voice):  # Of vocals without sound nothing can be taught.
-            keys = _some(sources[part], rng)
-            few = {key: sources[part].labels[key] for key in keys}
-            few = dataclasses.replace(sources[part], labels=few)
+            few = {key: source.labels[key] for key in _some(source, rng)}
+            few = dataclasses.replace(source, labels=few)
             with_voice = describe_clips(network, few).voiceprints
         taught[part] = with_voice, np.concatenate(without)
     told = "bands without a voice, and noise" if stems else "noise"
@@ -212,18 +168,13 @@ def _noises(source, rng):
 
 
 def measure(gallery, known, strange, temperature):
-    """How songs by strangers and by known singers are told apart.
+    """How songs by strangers and by known singers are told apart, a dict for JSON.
 
-    Args:
-        gallery: `lca_keras.voices.gallery.Gallery`.
-        known: Similarities of songs and of clips by its singers, two arrays.
-        strange: `DescribedClips` of songs by others.
-        temperature: Float, of the network's softmax.
+    AUROC over songs and clips, shares of the strangers' songs that are rejected and
+    that are taken to have no voice, and the share that other false alarms would reject.
 
-    Returns:
-        Dict for JSON: AUROC over songs and clips, shares of the strangers' songs that
-        are rejected and that are taken to have no voice, and, with `trade_off`, the
-        share that other false alarms would reject.
+    `known` are similarities of songs and of clips by singers of the gallery, two
+    arrays, and `strange` the `DescribedClips` of songs by others.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -247,11 +198,7 @@ def measure(gallery, known, strange, temperature):
 
 
 def shares(found):
-    """Of verdicts by song, how many there are and the shares that name nobody.
-
-    Returns:
-        Dict for JSON: `songs`, `unknown` and `no_voice`.
-    """
+    """Of verdicts by song, how many there are and the shares that name nobody."""
     said = [verdict.status for verdict in found.values()]
     return {
         "songs": len(said),

@@ -15,29 +15,19 @@ from lca_keras.voices.gallery import NO_VOICE, OK, UNKNOWN, gallery_of
 
 # Share of a clip that the next one has too, unless asked otherwise.
 OVERLAP = 0.8
-# Mean length of what one singer sings, without evidence.
-STAY_SECONDS = 8.0
 # Below, neither evidence nor change is quite impossible.
 _LEAST = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """A passage of a song.
+    """A passage of a song."""
 
-    Attributes:
-        start: Seconds.
-        end: Seconds.
-        status: `"ok"`, `"unknown"` or `"no voice"`.
-        singer: Name, with the status `"ok"`, else `None`.
-        confidence: Mean probability of that, by its clips alone; in silence 1.
-    """
-
-    start: float
+    start: float  # Seconds.
     end: float
-    status: str
-    singer: str | None
-    confidence: float
+    status: str  # `"ok"`, `"unknown"` or `"no voice"`.
+    singer: str | None  # With the status `"ok"` alone.
+    confidence: float  # Mean probability of that, by its clips alone; in silence 1.
 
     @property
     def label(self):
@@ -46,16 +36,9 @@ class Segment:
 
 
 def timeline(identifier, path, vocals_path=None, overlap=OVERLAP):
-    """Finds who sings when.
+    """Who sings when, a list of `Segment` from a song's beginning to its end.
 
-    Args:
-        identifier: `lca_keras.inference.identification.Identifier` with a gallery.
-        path: Audio file.
-        vocals_path: Optional file of the voice alone.
-        overlap: Share of a clip that the next one has too, below 1.
-
-    Returns:
-        List of `Segment` from the song's beginning to its end.
+    Arguments are as for `lca_keras.inference.identification.Identifier.identify`.
 
     Raises:
         AudioError: The file cannot be decoded, is silent or too short.
@@ -75,29 +58,24 @@ def timeline(identifier, path, vocals_path=None, overlap=OVERLAP):
     step = heard.front_end.main.hop / heard.front_end.sample_rate
     moments = np.arange(0, silence.seconds(heard.passages) - step / 2, step)
     nearest = np.searchsorted(edges, moments + 1e-6, side="right")
-    silent = evidence.shape[1] - 1
     frames = max(1, round(heard.seconds / step))
     places = silence.song_seconds(heard.passages, moments)
     places = np.minimum(np.round(places / step).astype(int), frames - 1)
-    course, certain = np.full(frames, silent), np.ones(frames)
+    said = [(OK, singer) for singer in identifier.artists]
+    said += [(UNKNOWN, None), (NO_VOICE, None)]
+    course, certain = np.full(frames, len(said) - 1), np.ones(frames)
     course[places] = states[nearest]
     certain[places] = evidence[np.arange(len(states)), states][nearest]
-    names = [*identifier.artists, None, None]
     cuts = np.flatnonzero(np.diff(course)) + 1
-    found = []
-    for few in np.split(np.arange(frames), cuts):
-        state = int(course[few[0]])
-        status = {silent: NO_VOICE, silent - 1: UNKNOWN}
-        found.append(
-            Segment(
-                round(few[0] * step, 3),
-                round((few[-1] + 1) * step, 3),
-                status.get(state, OK),
-                names[state],
-                round(float(certain[few].mean()), 4),
-            )
+    return [
+        Segment(
+            round(few[0] * step, 3),
+            round((few[-1] + 1) * step, 3),
+            *said[course[few[0]]],
+            round(float(certain[few].mean()), 4),
         )
-    return found
+        for few in np.split(np.arange(frames), cuts)
+    ]
 
 
 def clip_evidence(gallery, probabilities, voiceprints, voice):
@@ -105,13 +83,8 @@ def clip_evidence(gallery, probabilities, voiceprints, voice):
 
     The last two are somebody unknown, and no voice. The similarity of a clip's
     voiceprint to its nearest singer's says how probable a stranger is: even at the
-    threshold of clips, by a logistic curve of half their deviation.
-
-    Args:
-        gallery: `lca_keras.voices.gallery.Gallery`.
-        probabilities: Array `(clips, known)`, the network's.
-        voiceprints: Array `(clips, size)`.
-        voice: Array `(clips,)`, probabilities of singing.
+    threshold of clips, by a logistic curve of half their deviation. Arguments are as
+    for `lca_keras.voices.gallery.Gallery.judge`.
     """
     near = gallery.similarities(voiceprints).max(axis=1)
     far = (gallery.clip_threshold - near) / (0.5 * gallery.clip_width)
@@ -121,19 +94,14 @@ def clip_evidence(gallery, probabilities, voiceprints, voice):
     return np.column_stack([sung * voice[:, None], 1 - voice])
 
 
-def smooth(evidence, step_seconds, stay_seconds=STAY_SECONDS):
-    """The most probable course of states.
+def smooth(evidence, step_seconds, stay_seconds=8.0):
+    """The most probable course of states, an int array `(steps,)`.
 
     Each step counts in full, though clips that overlap tell the same in part: on duets
     of validation songs, error rates were lower so (0.16 instead of 0.23).
 
-    Args:
-        evidence: Array `(steps, states)`, probabilities of the states by each step.
-        step_seconds: Float, seconds from one step to the next.
-        stay_seconds: Float, mean length of a state without evidence.
-
-    Returns:
-        Int array `(steps,)`.
+    `evidence` `(steps, states)` has their probabilities by each step alone; without
+    any, a state lasts `stay_seconds` on average.
 
     References:
         - Rabiner, 1989, "A tutorial on hidden Markov models", section III B
@@ -159,17 +127,10 @@ def error_rate(reference, found):
     """Share of the time sung that is missed, invented, or under another name.
 
     The diarisation error rate of NIST, without its mapping of names: singers are
-    known by theirs. Where several sing, each counts.
+    known by theirs. Where several sing, each counts. It is above 1 where more is
+    invented than was sung, and a `ValueError` where nobody sings in the reference.
 
-    Args:
-        reference: List of tuples of start, end (seconds) and name.
-        found: The same.
-
-    Returns:
-        Float, above 1 where more is invented than was sung.
-
-    Raises:
-        ValueError: Nobody sings in the reference.
+    Both are lists of tuples of start, end (seconds) and name.
     """
     passages = [*reference, *found]
     edges = np.unique([time for start, end, _ in passages for time in (start, end)])

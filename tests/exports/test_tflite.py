@@ -1,5 +1,6 @@
 """TFLite files: what they compute, what is packed into them, what is refused."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,12 +10,14 @@ import zipfile
 import numpy as np
 import pytest
 
+from lca_keras.base import registry
 from lca_keras.base.config import get_preset
 from lca_keras.base.errors import UserError
 from lca_keras.base.sections import FeatureConfig
 from lca_keras.exports import tflite, tflite_file
 from lca_keras.features.spectrogram import mel_spectrogram
 from tests.exports.material import clips_of, song
+from tests.planted import Energies, EnergyNet
 
 # Of clips of three seconds.
 CONFIG = get_preset("demo")
@@ -48,6 +51,45 @@ def test_a_waveform_goes_in_and_comes_out_as_by_numpy(network):
     expected = network.predict(mel[..., None], verbose=0)
     np.testing.assert_allclose(answers(content, waveform=waveform), expected, atol=1e-4)
     assert np.isfinite(answers(content, waveform=np.zeros((1, length)))).all()
+
+
+class Twice(Energies):
+    """Two streams, both computed in a graph."""
+
+    streams = (*Energies.streams, dataclasses.replace(Energies.streams[0], name="2"))
+
+    def layer(self):
+        energies = super().layer()
+
+        def both(waveform, lengths):
+            found = energies(waveform, lengths)["energies"]
+            return {"energies": found, "2": 2 * found}
+
+        return both
+
+
+class TwiceNet(EnergyNet):
+    def encode(self, inputs, training=None):
+        return super().encode(inputs["energies"] * inputs["2"])
+
+
+def test_waveforms_go_through_a_front_end_of_somebody_else(tiny_config, monkeypatch):
+    """Of several streams, by a layer that asks how long songs are."""
+    streams = tuple(stream.name for stream in Twice.streams)
+    own = registry.Network(TwiceNet.of_config, False, streams, 8)
+    monkeypatch.setitem(registry.FRONT_ENDS, "twice", Twice)
+    monkeypatch.setitem(registry.NETWORKS, "twice_net", own)
+    config = tiny_config.replace(
+        features={"front_end": "twice"},
+        model={"name": "twice_net"},
+        train={"method": "none"},
+    )
+    network = TwiceNet(4, (60, 4))
+    content = tflite.convert(network, config, waveform=True)
+    waveform = song(3.0)[None, : 60 * 400]
+    energies = Twice(None).frames(waveform[0])["energies"][None]
+    expected = network.predict({"energies": energies, "2": 2 * energies}, verbose=0)
+    np.testing.assert_allclose(answers(content, waveform=waveform), expected, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 from lca_keras.base import files
 from lca_keras.base.errors import UserError
 from lca_keras.export import main
-from lca_keras.exports import integrity, labels, remote, versions
+from lca_keras.exports import integrity, labels, versions
 
 FILES = {
     "saved_model.pb": "graph",
@@ -183,7 +183,7 @@ def test_object_stores_get_the_graph_last(here, monkeypatch):
         assert copied[-1] == f"{place}/saved_model.pb"
         with tf.io.gfile.GFile(f"{place}/variables/variables.index") as file:
             assert file.read() == "index"
-    assert remote.versions("ram://models/m") == [1, 2]
+    assert versions.versions_in_store("ram://models/m") == [1, 2]
     assert len(copied) == 2 * (len(FILES) + 1)
 
 
