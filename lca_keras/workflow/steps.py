@@ -88,7 +88,7 @@ class Course:
         self.observer.told("train", {**told, "objective": settings.objective})
 
     def _train(self, state, callbacks):
-        from lca_keras.explanation.activation_log import ActivationLog
+        from lca_keras.explanation.saliency import ActivationLog
 
         job, sources = self.job, self.sources
         logs = os.fspath(job.folder / "tensorboard")
