@@ -152,7 +152,8 @@ class LCAModel(keras.Model):
         self.temperature = float(temperature)
         self.seed = seed
         self.gate = Setting("gate")
-        self.loss_tracker = keras.metrics.Mean(name="loss")
+        if keras.backend.backend() == "tensorflow":  # Elsewhere Keras has its own.
+            self.loss_tracker = keras.metrics.Mean(name="loss")
         self.f1 = self._f1_metric("f1")
         if method != "none":
             self.cf_f1 = self._f1_metric("cf_f1")
