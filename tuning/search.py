@@ -80,7 +80,7 @@ def search(args):
     import tensorflow as tf
 
     from lca_keras.data import corpus
-    from lca_keras.models.device import has_gpu
+    from lca_keras.models.distribution import has_gpu
     from lca_keras.terminal import screen as terminal
     from tuning import screen, study, trials
 

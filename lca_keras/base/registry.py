@@ -26,9 +26,9 @@ class Network:
 NETWORKS = {
     "crnn": Network("lca_keras.models.crnn:CRNN.of_config", False),
     "crnnm": Network(
-        "lca_keras.models.crnnm:CRNNM.of_config", False, ("mel_spectrogram", "melody")
+        "lca_keras.models.crnn:CRNNM.of_config", False, ("mel_spectrogram", "melody")
     ),
-    "crnn_fgnl": Network("lca_keras.models.crnn_fgnl:CRNNFGNL.of_config", True),
+    "crnn_fgnl": Network("lca_keras.models.crnn:CRNNFGNL.of_config", True),
 }
 
 # Functions of a `FeatureConfig` that make a `lca_keras.features.front_end.FrontEnd`.

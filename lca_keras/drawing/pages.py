@@ -19,12 +19,7 @@ def data_uri(content, kind):
 
 
 def table(columns, rows):
-    """A table whose columns sort with a click on their heading.
-
-    Args:
-        columns: List of strings.
-        rows: List of lists of strings.
-    """
+    """A table whose columns sort with a click on their heading."""
     head = "".join(
         f'<th scope="col"><button type="button">{escape(name)}</button></th>'
         for name in columns
@@ -45,32 +40,17 @@ def link(content, kind, name, text):
     return f'<a download="{escape(name)}" href="{uri}">{escape(text)}</a>'
 
 
-def asset(name):
-    """Text of a file in `assets`, beside this one."""
-    folder = importlib.resources.files("lca_keras.drawing") / "assets"
-    return (folder / name).read_text(encoding="utf-8")
-
-
 def write(path, title, body, own=None):
-    """Writes a page.
+    """Writes a page and returns its path; `body` is HTML that comes below the title.
 
-    Args:
-        path: Of the HTML file.
-        title: String.
-        body: String, HTML that comes below the title.
-        own: Optional name of the assets that this page alone has, `NAME.css` and
-            `NAME.js`.
-
-    Returns:
-        `pathlib.Path` of the page.
+    `own` names the assets that this page alone has, `NAME.css` and `NAME.js`.
     """
+    folder = importlib.resources.files("lca_keras.drawing") / "assets"
     names = ["page", *([own] if own else [])]
-    style = "".join(asset(f"{name}.css") for name in names)
-    scripts = "\n".join(
-        # Modules don't see each other's names.
-        f'<script type="module">{asset(f"{name}.js")}</script>'
-        for name in names
-    )
+    style = "".join((folder / f"{name}.css").read_text("utf-8") for name in names)
+    scripts = [(folder / f"{name}.js").read_text("utf-8") for name in names]
+    # Modules don't see each other's names.
+    scripts = "\n".join(f'<script type="module">{each}</script>' for each in scripts)
     text = f"""<!doctype html>
 <html lang="en">
 <head>

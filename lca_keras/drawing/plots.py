@@ -27,15 +27,7 @@ def style():
 
 
 def new_figure(width, height):
-    """A Matplotlib figure that needs no screen.
-
-    Args:
-        width: Float, inches.
-        height: Float, inches.
-
-    Returns:
-        `matplotlib.figure.Figure`.
-    """
+    """A Matplotlib figure of some inches that needs no screen."""
     from matplotlib.figure import Figure
 
     return Figure((width, height), layout="constrained")
@@ -52,8 +44,7 @@ def draw_clips(figure, axes, starts, clip_seconds, values, label, top):
     """Draws values of a song's clips over time, as blue as they are high.
 
     Args:
-        figure: Matplotlib figure.
-        axes: Its axes.
+        figure, axes: Matplotlib's.
         starts: Float array `(clips,)`, seconds. Clips may overlap; then each is drawn
             until the next one starts.
         clip_seconds: Float.
@@ -81,11 +72,7 @@ def draw_clips(figure, axes, starts, clip_seconds, values, label, top):
 def draw_vote(figure, axes, starts, clip_seconds, artists, probabilities, votes):
     """Draws what clips say of their artist, and a dot for each one's vote.
 
-    Args:
-        figure, axes, starts, clip_seconds: As for `draw_clips`.
-        artists: List of names.
-        probabilities: Float array `(clips, artists)`.
-        votes: Sequence of the clips' artists, ints; `None` for a clip without a vote.
+    As `draw_clips`; `votes` are the clips' artists, ints, or `None` without a vote.
     """
     import numpy as np
 
@@ -99,12 +86,7 @@ def draw_vote(figure, axes, starts, clip_seconds, artists, probabilities, votes)
 
 
 def mel_axis(axes, centres):
-    """Labels a vertical axis of mel bins, counted from 0, in Hz.
-
-    Args:
-        axes: Matplotlib axes.
-        centres: Float array, Hz, ascending.
-    """
+    """Labels a vertical axis of mel bins, counted from 0, by their centres in Hz."""
     import numpy as np
 
     shown = [hertz for hertz in _HERTZ if centres[0] <= hertz <= centres[-1] * 1.05]
@@ -116,12 +98,8 @@ def mel_axis(axes, centres):
 def heat(cam, top):
     """A map in colours to lay over a spectrogram: clear where it is zero or NaN.
 
-    Args:
-        cam: Float array `(mel_bins, frames)`, not negative.
-        top: Float, the value that gets the brightest colour.
-
-    Returns:
-        Float array `(mel_bins, frames, 4)` in [0, 1].
+    The map is `(mel_bins, frames)`, not negative, `top` the value that gets the
+    brightest colour; returns floats `(mel_bins, frames, 4)` in [0, 1].
     """
     import matplotlib
     import numpy as np
@@ -142,14 +120,9 @@ def heat_bar(figure, axes, top, label):
 
 
 def blend(mel, cam):
-    """A spectrogram in grey under a map in colours, low frequencies at the bottom.
+    """A spectrogram (dB) in grey under a map in colours, low frequencies at the bottom.
 
-    Args:
-        mel: Float array `(mel_bins, frames)`, decibels.
-        cam: Float array of that shape, not negative.
-
-    Returns:
-        Float array `(mel_bins, frames, 3)` in [0, 1].
+    Both are `(mel_bins, frames)`; returns floats `(mel_bins, frames, 3)` in [0, 1].
     """
     import numpy as np
 

@@ -12,20 +12,15 @@ from lca_keras.models import distribution
 
 @dataclasses.dataclass(frozen=True)
 class ClipPredictions:
-    """What a model says of the clips of some songs.
+    """What a model says of the clips of some songs; dicts are from song keys.
 
-    Attributes:
-        labels: Int array `(clips,)`, true artists.
-        songs: Dict from song key to the indices of its clips, in time order.
-        starts: Dict from song key to the seconds at which these begin in the song.
-        outputs: Dict of arrays, as `LCAModel` gives them: `"logits"` `(clips, classes)`
-            and `"embedding"` and, with a counterfactual, `"cf_logits"`, `"attention"`
-            and `"cf_attention"`.
+    `outputs` are those of `LCAModel`: `"logits"` `(clips, classes)` and `"embedding"`
+    and, with a counterfactual, `"cf_logits"`, `"attention"` and `"cf_attention"`.
     """
 
-    labels: np.ndarray
-    songs: dict[str, np.ndarray]
-    starts: dict[str, np.ndarray]
+    labels: np.ndarray  # `(clips,)`, true artists.
+    songs: dict[str, np.ndarray]  # Indices of a song's clips, in time order.
+    starts: dict[str, np.ndarray]  # Seconds at which these begin in the song.
     outputs: dict[str, np.ndarray]
 
     @property
@@ -38,21 +33,15 @@ class ClipPredictions:
 
     def decide(self, branch="logits", temperature=1.0):
         """Returns the `Decisions` of a branch, `"logits"` or `"cf_logits"`."""
-        logits = self.outputs[branch]
-        return Decisions(self, metrics.softmax(logits, temperature))
+        return Decisions(self, metrics.softmax(self.outputs[branch], temperature))
 
 
 @dataclasses.dataclass(frozen=True)
 class Decisions:
-    """What follows for clips and songs from one branch's probabilities.
-
-    Attributes:
-        predictions: `ClipPredictions` that they are of.
-        probabilities: Float array `(clips, classes)`.
-    """
+    """What follows for clips and songs from one branch's probabilities."""
 
     predictions: ClipPredictions
-    probabilities: np.ndarray
+    probabilities: np.ndarray  # `(clips, classes)`
 
     @functools.cached_property
     def _songs(self):
@@ -77,10 +66,7 @@ class Decisions:
 
     @functools.cached_property
     def published_votes(self):
-        """Int array `(songs,)`, decisions as the papers take them.
-
-        Only clips above 0.5 vote, all if there are none.
-        """
+        """The papers' decisions: only clips above 0.5 vote, all if there are none."""
         return np.array([metrics.vote(song, above=0.5) for song in self._songs])
 
     @functools.cached_property
@@ -94,7 +80,6 @@ class Decisions:
         from sklearn.metrics import top_k_accuracy_score
 
         classes = self.probabilities.shape[1]
-        names = range(classes)
         levels = {
             "frame": (self.predictions.labels, self.winners, self.probabilities),
             "song": (self.song_labels, self.votes, self.means),
@@ -104,6 +89,7 @@ class Decisions:
             scores = metrics.identification_scores(truth, decided, classes)
             for k in (3, 5):
                 if k < classes:
+                    names = range(classes)
                     top = top_k_accuracy_score(truth, values, k=k, labels=names)
                     scores[f"top{k}_accuracy"] = float(top)
             result[level] = {**scores, "count": len(truth)}
@@ -111,23 +97,17 @@ class Decisions:
 
 
 class Predictor:
-    """Runs models over all clips of a `ClipSource`; made once for many epochs.
+    """Runs models over all clips of a `ClipSource`; made once for many epochs."""
 
-    Results do not depend on `batch_size`.
-    """
-
-    def __init__(self, source, batch_size=32):
+    def __init__(self, source):
         self._labels = source.clip_labels
         self._songs = source.clips_by_song
         self._starts = {key: source.clip_times(key) for key in self._songs}
-        self._clips = source.ordered(batch_size).map(lambda clips, label: clips)
+        self._clips = source.ordered(32).map(lambda clips, label: clips)
 
     def __call__(self, model):
         """Returns the `ClipPredictions` of an `lca_keras.models.LCAModel`."""
-        if distribution.is_spread(model):
-            outputs = distribution.predict(model, self._clips)
-        else:
-            outputs = model.predict(self._clips, verbose=0)
+        outputs = distribution.predict(model, self._clips)
         return ClipPredictions(self._labels, self._songs, self._starts, outputs)
 
 
@@ -135,16 +115,11 @@ class Predictor:
 class Evaluation:
     """A calibrated model on one part of a corpus.
 
-    Attributes:
-        main: `Decisions` of the main branch.
-        counterfactual: Those of the other one, or `None`.
-        scores: Dict: `frame`, `song`, calibration errors before and after the
-            temperature and, with a counterfactual, `cf_frame`, `cf_song` and
-            `attention_distance`.
+    `scores` has `frame`, `song`, calibration errors before and after the temperature
+    and, with a counterfactual, `cf_frame`, `cf_song` and `attention_distance`.
     """
 
     main: Decisions
-    counterfactual: Decisions | None
     scores: dict
 
 
@@ -157,13 +132,11 @@ def evaluate(model, source):
         scores[f"calibration_error_{name}"] = metrics.expected_calibration_error(
             predictions.labels, decisions.probabilities
         )
-    counterfactual = None
     if "cf_logits" in predictions.outputs:
-        counterfactual = predictions.decide("cf_logits")
-        for level, values in counterfactual.scores.items():
+        for level, values in predictions.decide("cf_logits").scores.items():
             scores[f"cf_{level}"] = values
         scores["attention_distance"] = predictions.attention_distance
-    return Evaluation(main, counterfactual, scores)
+    return Evaluation(main, scores)
 
 
 def write_part(folder, part, evaluation, artists, records):
@@ -172,21 +145,12 @@ def write_part(folder, part, evaluation, artists, records):
     `predictions_PART_frame.csv` and `..._song.csv`, `artists_PART.txt` and
     `confusion_PART.png`; `records` are those of the feature store.
     """
-    for level, (columns, rows) in _tables(evaluation.main, artists, records).items():
-        path = folder / f"predictions_{part}_{level}.csv"
-        files.write_csv(path, columns, sorted(rows, key=lambda row: row[:3]))
-    table = artist_table(evaluation.main, artists)
-    (folder / f"artists_{part}.txt").write_text(table, encoding="utf-8")
-    main = evaluation.main
-    figure = confusion_figure(main.song_labels, main.votes, artists, f"{part}, songs")
-    plots.save_figure(figure, folder / f"confusion_{part}.png")
+    from sklearn.metrics import classification_report
 
-
-def _tables(decisions, artists, records):
-    """Columns and rows of the predictions' tables, by level."""
-    frame_rows, song_rows = [], []
+    decisions, frame_rows, song_rows = evaluation.main, [], []
+    labels, votes = decisions.song_labels, decisions.votes
     for row, (key, group) in enumerate(decisions.predictions.songs.items()):
-        record = records[key]
+        record, vote = records[key], votes[row]
         names = [record.artist, record.album, record.song]
         starts = decisions.predictions.starts[key]
         for clip, (start, index) in enumerate(zip(starts, group, strict=True)):
@@ -194,45 +158,27 @@ def _tables(decisions, artists, records):
             probability = f"{decisions.probabilities[index, best]:.6f}"
             said = [artists[best], probability, record.path]
             frame_rows.append([*names, clip, f"{start:.3f}", *said])
-        vote = decisions.votes[row]
-        correct = int(vote == decisions.song_labels[row])
-        probability = f"{decisions.means[row, vote]:.6f}"
-        song_rows.append([*names, artists[vote], probability, correct, record.path])
+        said = [artists[vote], f"{decisions.means[row, vote]:.6f}"]
+        song_rows.append([*names, *said, int(vote == labels[row]), record.path])
     song, said = ["artist", "album", "song"], ["predicted", "probability"]
-    return {
-        "frame": ([*song, "clip", "start", *said, "path"], frame_rows),
-        "song": ([*song, *said, "correct", "path"], song_rows),
-    }
-
-
-def artist_table(decisions, artists):
-    """Per-artist song-level table of `Decisions`, as text.
-
-    Precision, recall and F1 of every artist who sings a song or is taken for its
-    singer.
-    """
-    from sklearn.metrics import classification_report
-
-    labels, votes = decisions.song_labels, decisions.votes
+    for level, columns, rows in (
+        ("frame", [*song, "clip", "start", *said, "path"], frame_rows),
+        ("song", [*song, *said, "correct", "path"], song_rows),
+    ):
+        path = folder / f"predictions_{part}_{level}.csv"
+        files.write_csv(path, columns, sorted(rows, key=lambda row: row[:3]))
+    # Precision, recall, F1 of each artist who sings a song or is taken for its singer.
     present = np.union1d(labels, votes)
-    return classification_report(
-        labels,
-        votes,
-        labels=present,
-        target_names=[artists[index] for index in present],
-        zero_division=0,
-    )
+    named = {"labels": present, "target_names": [artists[index] for index in present]}
+    table = classification_report(labels, votes, **named, zero_division=0)
+    with files.atomic_path(folder / f"artists_{part}.txt") as temporary:
+        temporary.write_text(table, encoding="utf-8")
+    figure = confusion_figure(labels, votes, artists, f"{part}, songs")
+    plots.save_figure(figure, folder / f"confusion_{part}.png")
 
 
 def confusion_figure(labels, votes, artists, title):
-    """Confusion matrix of songs, a Matplotlib figure.
-
-    Args:
-        labels: Int array `(songs,)`, true artists.
-        votes: Int array `(songs,)`, decisions.
-        artists: List of class names.
-        title: String.
-    """
+    """Confusion matrix of songs, by the class indices of singers and decisions."""
     from sklearn.metrics import confusion_matrix
 
     matrix = confusion_matrix(labels, votes, labels=np.arange(len(artists)))
@@ -242,11 +188,9 @@ def confusion_figure(labels, votes, artists, title):
         axes = figure.subplots()
         axes.imshow(matrix, cmap="Blues")
         for row, column in np.argwhere(matrix):
-            dark = matrix[row, column] > matrix.max() / 2
-            color = "white" if dark else "black"
-            axes.text(
-                column, row, matrix[row, column], ha="center", va="center", c=color
-            )
+            count = matrix[row, column]
+            color = "white" if count > matrix.max() / 2 else "black"
+            axes.text(column, row, count, ha="center", va="center", c=color)
         ticks = range(len(artists))
         axes.set_xticks(ticks, artists, rotation=60, ha="right")
         axes.set_yticks(ticks, artists)

@@ -33,12 +33,9 @@ _COLORS = ("#2166ac", "#b2182b", "#bdbdbd")
 class Swap:
     """A song whose voice and accompaniment are of different artists, and its decision.
 
-    Attributes:
-        voice: Key of the song whose voice it has.
-        accompaniment: Key of the one whose accompaniment it has.
-        singer: Class index of the voice's artist.
-        band: Class index of the artist whose band plays, -1 for a stranger's.
-        decision: Class index that the model voted for.
+    Voice and accompaniment are the keys of the songs that they are of, the rest class
+    indices: of the voice's artist, of the one whose band plays (-1 for a stranger's),
+    and of the one that the model voted for.
     """
 
     voice: str
@@ -57,13 +54,10 @@ class Swap:
 class VoiceReport:
     """What a model listens to.
 
-    Attributes:
-        artists: List of class names.
-        scores: Dict from the names in `HEARINGS` to the F1 over clips and songs,
-            `"frame"` and `"song"`. Right is the singer, and for `"accompaniment"` and
-            `"other_voice"` the artist whose band plays.
-        swaps: List of `Swap`, two for each song: with another accompaniment, and with
-            another voice.
+    `scores` is from the names in `HEARINGS` to the F1 over clips and songs, `"frame"`
+    and `"song"`. Right is the singer, and for `"accompaniment"` and `"other_voice"` the
+    artist whose band plays. `swaps` has two of each song: with another accompaniment,
+    and with another voice.
     """
 
     artists: list[str]
@@ -99,11 +93,7 @@ def _shares(swaps):
 
 
 def followed(shares):
-    """What most decisions follow, of `FOLLOWED`; `"neither"` when two are equal.
-
-    Args:
-        shares: Dict, `VoiceReport.shares`.
-    """
+    """What most decisions follow, of `FOLLOWED`; `"neither"` when two are equal."""
     first = [name for name in FOLLOWED if shares[name] == max(shares.values())]
     return first[0] if len(first) == 1 else "neither"
 
@@ -123,15 +113,12 @@ def verdict(shares):
 
 
 def listen(model, source, artists):
-    """Lets a model hear songs in parts and remixed.
+    """Lets a model hear songs in parts and remixed; returns the `VoiceReport`.
 
     Args:
         model: `lca_keras.models.LCAModel` that was trained on mixtures.
         source: `lca_keras.data.clips.ClipSource` of the songs, of a store with stems.
         artists: List of class names.
-
-    Returns:
-        `VoiceReport`.
 
     Raises:
         UserError: The store has no stems, or all songs are by one artist.
@@ -143,27 +130,23 @@ def listen(model, source, artists):
         raise UserError("a voice report needs songs of at least two artists")
     keys = sorted(labels, key=lambda key: (labels[key], key))
     bands = {key: _band(store.records[key], labels[key], artists) for key in keys}
-    lent = _partners([labels[k] for k in keys], [bands[k] for k in keys])
-    sung = _partners([bands[k] for k in keys], [labels[k] for k in keys])
-    # Of each hearing the songs that lend voice and accompaniment, song by song, and
-    # whether it is to be named after the one or the other.
+    singers, players = [labels[key] for key in keys], [bands[key] for key in keys]
+    lent = [keys[index] for index in _partners(singers, players)]
+    sung = [keys[index] for index in _partners(players, singers)]
+    nothing = [None] * len(keys)
+    # For each hearing: the songs whose voices and whose bands are used, song by song,
+    # and whom the decisions are to name.
     heard = {
-        "mixture": ([(key, key) for key in keys], labels),
-        "vocals": ([(key, None) for key in keys], labels),
-        "accompaniment": ([(None, key) for key in keys], bands),
-        "other_accompaniment": (
-            [(key, keys[other]) for key, other in zip(keys, lent, strict=True)],
-            labels,
-        ),
-        "other_voice": (
-            [(keys[other], key) for key, other in zip(keys, sung, strict=True)],
-            bands,
-        ),
+        "mixture": (keys, keys, singers),
+        "vocals": (keys, nothing, singers),
+        "accompaniment": (nothing, keys, players),
+        "other_accompaniment": (keys, lent, singers),
+        "other_voice": (sung, keys, players),
     }
     reader = StemReader(source)
     scores, swaps = {}, []
-    for hearing, (parts, names) in heard.items():
-        right = [names[key] for key in keys]
+    for hearing, (voices, played, right) in heard.items():
+        parts = list(zip(voices, played, strict=True))
         decisions = _decide(model, reader, keys, parts, right)
         levels = {
             "frame": (decisions.predictions.labels, decisions.winners),
@@ -189,24 +172,14 @@ def _band(record, own, artists):
 
 
 def _partners(names, others):
-    """For each song another one that lends what it lacks.
+    """For each song another one that lends what it lacks: `names[i] != others[p[i]]`.
 
-    Which one is drawn, the same whenever it is, among those that have lent the least.
-
-    Args:
-        names: List of the class index that each song brings.
-        others: List of the class index that it would lend.
-
-    Returns:
-        List of indices `p` with `names[i] != others[p[i]]`.
-
-    Raises:
-        UserError: There is none for some song.
+    Lists are of class indices: what songs bring, what they would lend. Which one is
+    drawn, the same whenever it is, among those that have lent the least.
     """
     rng = np.random.default_rng(0)
     names, others = np.array(names), np.array(others)
-    used = np.zeros(len(names), int)
-    partners = np.zeros(len(names), int)
+    used, partners = np.zeros((2, len(names)), int)
     for index in rng.permutation(len(names)):
         allowed = np.flatnonzero(others != names[index])
         if not allowed.size:
@@ -218,11 +191,7 @@ def _partners(names, others):
 
 
 def _decide(model, reader, keys, parts, right):
-    """`lca_keras.evaluation.scoring.Decisions` of what pairs (voice, accompaniment)
-    give.
-
-    `keys` name the songs that they count for, `right` has their class indices.
-    """
+    """`Decisions` about `keys` of what pairs (voice, accompaniment) give."""
     import tensorflow as tf
 
     starts = [reader.times(*pair) for pair in parts]
@@ -230,23 +199,19 @@ def _decide(model, reader, keys, parts, right):
     ends = np.cumsum(counts)
     groups = np.split(np.arange(ends[-1]), ends[:-1])
     songs = dict(zip(keys, groups, strict=True))
-    truth = np.repeat(right, counts)
-
-    def clips():
-        for pair in parts:
-            yield reader.clips(*pair)
-
     specs = {
         name: tf.TensorSpec((None, *shape), tf.float32)
         for name, shape in reader.source.shapes.items()
     }
     spec = network_input(reader.source.streams, specs)
-    batches = tf.data.Dataset.from_generator(clips, output_signature=spec)
+    batches = tf.data.Dataset.from_generator(
+        lambda: (reader.clips(*pair) for pair in parts), output_signature=spec
+    )
     batches = batches.unbatch().batch(32)
     size = tf.data.experimental.assert_cardinality(-(-int(ends[-1]) // 32))
     outputs = model.predict(untuned(batches.apply(size)), verbose=0)
-    logits = {"logits": outputs["logits"]}
     starts = dict(zip(keys, starts, strict=True))
+    truth, logits = np.repeat(right, counts), {"logits": outputs["logits"]}
     return scoring.ClipPredictions(truth, songs, starts, logits).decide()
 
 

@@ -14,7 +14,6 @@ from lca_keras.data.catalogue import Song
 from lca_keras.data.extraction import Extractor, has_stem, hear
 from lca_keras.explanation import saliency
 from lca_keras.exports import versions
-from lca_keras.exports.versions import METADATA
 from lca_keras.features.front_end import STEMS, network_input
 
 _CLIPS_AT_ONCE = 32
@@ -25,24 +24,19 @@ class Explanation:
     """A song, the vote of its clips, and what speaks for whom in it.
 
     Attributes:
-        song: String, the audio file.
-        artists: List of class names.
         singer: Artist, by the vote of the clips.
         probabilities: Float array `(clips, classes)`, calibrated.
         starts: Float array `(clips,)`, seconds at which they begin.
-        clip_seconds: Float.
         second: Float, frames a second.
         mel: Float32 array `(bands, frames)` of the whole song, NaN in silence that is
             left out.
         maps: Dict from artist to the class activation in the song over its mean in each
             clip, an array like `mel`, NaN outside of clips.
-        counterfactual: The same of the counterfactual branch for the named singer, or
-            `None`.
-        attention: Float array `(clips, weights)`, or `None`.
-        cf_attention: That of the counterfactual branch, or `None`.
+        counterfactual: The same of the counterfactual branch for the named singer.
+        attention, cf_attention: Float arrays `(clips, weights)` of the two branches.
         voice_shares: Dict from artist to the share of the clips' map that lies on cells
             which the voice dominates, an array `(clips,)`; empty without stems.
-        voice_cells: Share of all the clips' cells that the voice dominates, or `None`.
+        voice_cells: Share of all the clips' cells that the voice dominates.
         centres: Float array `(mel_bins,)`, Hz.
         layer: Where maps are taken, one of the network's `map_layers`.
         notes: Sentences about sound that is missing, and silence.
@@ -93,19 +87,17 @@ class Explainer:
         network: `SingerNetwork` for inference.
         artists: List of class names.
         config: `lca_keras.base.config.Config` of its training.
-        layer: Optional, where maps are taken, one of the network's `map_layers`.
-        separator: Optional name or folder of an Open-Unmix model; makes the stems of
-            songs that have none, and vocals for a model that hears these alone.
-        own_separator: Optional folder of the one that the model was trained with.
-        model: Optional `lca_keras.models.LCAModel` of the network, for what its
-            counterfactual attends to.
-        listed: Optional dict from path to the `lca_keras.data.catalogue.Song`s that are
-            known, with their stems.
-        part_of: Optional dict from artist, album and song to the part of a song.
-        moved: Optional sentence, why the songs of the model's run are not listed.
-
-    Raises:
-        UserError: The network has no such layer.
+        layer: Where maps are taken, one of the network's `map_layers`; others are a
+            UserError. Default is the last.
+        separator: Name or folder of an Open-Unmix model; makes the stems of songs that
+            have none, and vocals for a model that hears these alone.
+        own_separator: Folder of the one that the model was trained with.
+        model: `lca_keras.models.LCAModel` of the network, for what its counterfactual
+            attends to.
+        listed: Dict from path to the `lca_keras.data.catalogue.Song`s that are known,
+            with their stems.
+        part_of: Dict from artist, album and song to the part of a song.
+        moved: Sentence, why the songs of the model's run are not listed.
     """
 
     def __init__(
@@ -125,24 +117,21 @@ class Explainer:
         self._model, self._moved = model, moved
         self._listed, self._part_of = listed or {}, part_of or {}
         config.front_end.require_frequencies("a picture of what speaks for an artist")
-        self._activation = saliency.ClassActivation(self._network, layer)
+        self._activation = saliency.ClassActivation(network, layer)
         self._counterfactual = None
-        self._learned = self._model is not None and self._model.method == "lca"
+        self._learned = model is not None and model.method == "lca"
         if self._learned and self._activation.layer == "fgnl":
             self._counterfactual = saliency.ClassActivation(
-                self._model.backbone, "fgnl", self._model.cf_attention
+                model.backbone, "fgnl", model.cf_attention
             )
-        self._extractor, self._stems = _extractors(
-            self._config, separator, own_separator
-        )
+        # A run's own separator makes what its network hears; to separate for the share
+        # of the voice alone takes minutes, and has to be asked for.
+        self._separates = separator is not None
+        self._extractor, self._stems = _extractors(config, separator or own_separator)
 
     @classmethod
     def of_export(cls, path, layer=None, separator=None):
-        """The same for an export, the folder of a model or of a version.
-
-        Raises:
-            UserError: There is none, or it has no such layer.
-        """
+        """The same for an export, the folder of a model or of a version."""
         from lca_keras.exports.savedmodel import read_network
 
         path = pathlib.Path(path)
@@ -152,22 +141,17 @@ class Explainer:
                 "saved_models/NAME"
             )
         folder = versions.find_version(path)
-        about = files.read_json(folder / METADATA)
+        about = files.read_json(folder / versions.METADATA)
         config = Config.from_dict(about["config"])
-        network = read_network(folder)
-        return cls(network, about["artists"], config, layer, separator)
+        return cls(read_network(folder), about["artists"], config, layer, separator)
 
     def explain(self, path, artists=(), vocals=None, accompaniment=None):
-        """Explains the decision about a song.
+        """The `Explanation` of the decision about an audio file.
 
         Args:
             path: Audio file.
             artists: Names of artists whose maps are wanted beside that of the singer.
-            vocals: Optional file of the voice alone.
-            accompaniment: Optional file of everything else.
-
-        Returns:
-            `Explanation`.
+            vocals, accompaniment: Optional files of the voice alone, and of the rest.
 
         Raises:
             lca_keras.audio.decode.AudioError: The song cannot be used.
@@ -186,17 +170,17 @@ class Explainer:
         probabilities = self._network.predict(clips, _CLIPS_AT_ONCE, verbose=0)
         singer = self.artists[metrics.vote(probabilities)]
         centres = heard.front_end.frequencies
-        clip_maps = {}
-        for name in dict.fromkeys([singer, *artists]):
+
+        def maps_of(activation, name):
             classes = np.full(len(heard.starts), self.artists.index(name))
-            maps = self._activation(clips, classes)
-            clip_maps[name] = saliency.upsample(maps, len(centres), config.clip_frames)
+            maps = activation(clips, classes)
+            return saliency.upsample(maps, len(centres), config.clip_frames)
+
+        names = dict.fromkeys([singer, *artists])
+        clip_maps = {name: maps_of(self._activation, name) for name in names}
         counterfactual, attention = None, {}
         if self._counterfactual is not None:
-            classes = np.full(len(heard.starts), self.artists.index(singer))
-            maps = self._counterfactual(clips, classes)
-            maps = saliency.upsample(maps, len(centres), config.clip_frames)
-            counterfactual = self._in_song(heard, maps)
+            counterfactual = _in_song(heard, maps_of(self._counterfactual, singer))
         if self._learned:
             attention = self._model.predict(clips, _CLIPS_AT_ONCE, verbose=0)
         shares, voice_cells = self._voice(song, heard, clip_maps)
@@ -210,7 +194,7 @@ class Explainer:
             clip_seconds=config.clip_frames / heard.front_end.frame_rate,
             second=heard.front_end.frame_rate,
             mel=heard.in_song(whole)[..., 0],
-            maps={n: self._in_song(heard, maps) for n, maps in clip_maps.items()},
+            maps={name: _in_song(heard, maps) for name, maps in clip_maps.items()},
             counterfactual=counterfactual,
             attention=attention.get("attention"),
             cf_attention=attention.get("cf_attention"),
@@ -223,12 +207,12 @@ class Explainer:
 
     def _remarks(self, song):
         """What of the song a reader of its explanation should know."""
-        notes = []
+        told = {
+            "train": ["the model was trained on this song"],
+            "validation": ["the model's best epoch was chosen by this song"],
+        }
         part = self._part_of.get((song.artist, song.album, song.song))
-        if part == "train":
-            notes.append("the model was trained on this song")
-        elif part == "validation":
-            notes.append("the model's best epoch was chosen by this song")
+        notes = told.get(part, [])
         if self._moved and not has_stem(song):
             notes.append(
                 "stems of the run's songs are not found, so no share of the voice "
@@ -248,26 +232,11 @@ class Explainer:
             )
         return song
 
-    def _in_song(self, heard, maps):
-        """Maps of clips `(clips, bands, frames)` at their places in a song.
-
-        Each over its mean: how strongly a clip speaks for an artist says its vote, and
-        gradients of one clip are not to be compared with those of another.
-        """
-        means = maps.mean(axis=(1, 2), keepdims=True)
-        maps = np.divide(maps, means, out=np.zeros_like(maps), where=means > 0)
-        whole = heard.arrays[heard.front_end.main.name]
-        placed = np.full(whole.shape, np.nan, "float32")
-        starts = np.round(heard.starts * heard.front_end.frame_rate).astype(int)
-        for start, clip in zip(starts, maps, strict=True):
-            placed[:, start : start + clip.shape[1], 0] = clip
-        return heard.in_song(placed)[..., 0]
-
     def _voice(self, song, heard, clip_maps):
         """Share of the voice in each clip's maps, and of all cells."""
-        if self._stems is None or not (has_stem(song) or self._stems.separates):
+        if self._stems is None or not (has_stem(song) or self._separates):
             return {}, None
-        arrays = self._stems.extractor.extract(song).arrays
+        arrays = self._stems.extract(song).arrays
         stems = {name: arrays[name] for name in STEMS}
         clips = heard.front_end.cut(stems, heard.starts, heard.clip_frames)
         cells = saliency.voice_cells(*(clips[name][..., 0] for name in STEMS))
@@ -275,23 +244,27 @@ class Explainer:
         return shares, float(np.mean(cells))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Stems:
-    """What computes stems, and whether a separator makes missing ones."""
+def _in_song(heard, maps):
+    """Maps of clips `(clips, bands, frames)` at their places in a song.
 
-    extractor: Extractor
-    separates: bool
-
-
-def _extractors(config, asked, own):
-    """The extractor of what the network is served, and `_Stems` or `None`.
-
-    A run's own separator makes what its network hears; to separate for the voice's
-    share alone takes minutes, and has to be asked for.
+    Each over its mean: how strongly a clip speaks for an artist says its vote, and
+    gradients of one clip are not to be compared with those of another.
     """
+    means = maps.mean(axis=(1, 2), keepdims=True)
+    maps = np.divide(maps, means, out=np.zeros_like(maps), where=means > 0)
+    whole = heard.arrays[heard.front_end.main.name]
+    placed = np.full(whole.shape, np.nan, "float32")
+    starts = np.round(heard.starts * heard.front_end.frame_rate).astype(int)
+    for start, clip in zip(starts, maps, strict=True):
+        placed[:, start : start + clip.shape[1], 0] = clip
+    return heard.in_song(placed)[..., 0]
+
+
+def _extractors(config, separator):
+    """The extractors of what the network is served, and of stems if it has a band."""
     from lca_keras.audio import separation
 
-    served, separator = config.served_features, asked or own
+    served = config.served_features
     if served.source == "vocals":
         # It hears the voice alone: no band whose share could be asked for.
         return Extractor(served, separator, threads=None), None
@@ -300,5 +273,4 @@ def _extractors(config, asked, own):
         wanted = separation.separator_id(separator)
     stems = dataclasses.replace(served, source="stems", separator=wanted, melody="none")
     folder = separator if separator not in separation.PRETRAINED else None
-    extractor = Extractor(stems, folder, threads=None)
-    return Extractor(served, threads=None), _Stems(extractor, asked is not None)
+    return Extractor(served, threads=None), Extractor(stems, folder, threads=None)

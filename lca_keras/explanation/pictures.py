@@ -7,21 +7,17 @@ import numpy as np
 
 from lca_keras.drawing import plots
 
-# Decibels below a song's maximum that are shown.
-_DEPTH = 80
-
 
 def figure(found):
-    """Draws the vote, maps over the spectrogram, attention and the voice's share.
-
-    Args:
-        found: `Explanation`.
-
-    Returns:
-        `matplotlib.figure.Figure`.
-    """
+    """Draws the vote, maps over the spectrogram, attention and the voice's share."""
     panels = [(1.0 + 0.16 * len(found.artists), _draw_vote)]
-    maps = {f"{name}{_voice_share(found, name)}": m for name, m in found.maps.items()}
+    maps = {}
+    for name, cam in found.maps.items():
+        if name in found.voice_shares:
+            share = np.nanmean(found.voice_shares[name])
+            name += f" ({share:.0%} on cells that the voice dominates; "
+            name += f"{found.voice_cells:.0%} if spread evenly)"
+        maps[name] = cam
     if found.counterfactual is not None:
         maps[f"{found.singer} in the counterfactual branch"] = found.counterfactual
     for whom, cam in maps.items():
@@ -46,15 +42,8 @@ def figure(found):
 
 
 def _draw_vote(drawn, axes, found):
-    plots.draw_vote(
-        drawn,
-        axes,
-        found.starts,
-        found.clip_seconds,
-        found.artists,
-        found.probabilities,
-        found.probabilities.argmax(axis=1),
-    )
+    spans, votes = (found.starts, found.clip_seconds), found.probabilities.argmax(1)
+    plots.draw_vote(drawn, axes, *spans, found.artists, found.probabilities, votes)
     axes.set_title("the vote of each clip (dot) and its probabilities", loc="left")
 
 
@@ -69,17 +58,6 @@ def _draw_attention(drawn, axes, found, main):
     axes.set_title(f"attention over shifts, {which}", loc="left")
 
 
-def _voice_share(found, name):
-    """What share of an artist's map the voice has, in words."""
-    if name not in found.voice_shares:
-        return ""
-    share = np.nanmean(found.voice_shares[name])
-    return (
-        f" ({share:.0%} on cells that the voice dominates; {found.voice_cells:.0%} if "
-        "spread evenly)"
-    )
-
-
 def _draw_map(drawn, axes, found, whom, cam):
     title = f"what speaks for {whom}"
     if empty := found.empty_clips(cam):
@@ -87,7 +65,7 @@ def _draw_map(drawn, axes, found, whom, cam):
     loudest = np.nanmax(found.mel)
     extent = (0, found.seconds, -0.5, len(found.centres) - 0.5)
     how = {"aspect": "auto", "origin": "lower", "extent": extent}
-    levels = {"vmin": loudest - _DEPTH, "vmax": loudest, "cmap": "gray_r"}
+    levels = {"vmin": loudest - 80, "vmax": loudest, "cmap": "gray_r"}
     spectrum = axes.imshow(found.mel, **levels, **how)
     axes.imshow(plots.heat(cam, found.top), **how)
     plots.mel_axis(axes, found.centres)

@@ -17,8 +17,12 @@ _TICKS_HZ = {"close": (250, 500, 1000, 2000, 4000, 8000), "whole": (500, 2000, 8
 
 def write(found, path):
     """Writes the page of an `lca_keras.explanation.explainer.Explanation`."""
-    layers = _images(found)
-    sound = pages.data_uri(_mp3(found.song), "audio/mpeg")
+    import soundfile
+
+    layers, mono = _images(found), io.BytesIO()
+    samples = decode(found.song, _RATE).samples
+    soundfile.write(mono, samples, _RATE, format="MP3")
+    sound = pages.data_uri(mono.getvalue(), "audio/mpeg")
     chosen = [
         f'<label><input type="radio" name="map" value="{number}"'
         f"{' checked' if number == 0 else ''}> {pages.escape(title)}</label>"
@@ -162,13 +166,3 @@ def _ticks(found):
         for time in range(0, int(found.seconds) + 1, step)
     ]
     return f'<div class="ticks">{"".join(marks)}</div>'
-
-
-def _mp3(path):
-    """The song in mono as MP3."""
-    import soundfile
-
-    buffer = io.BytesIO()
-    samples = decode(path, _RATE).samples
-    soundfile.write(buffer, samples, _RATE, format="MP3")
-    return buffer.getvalue()

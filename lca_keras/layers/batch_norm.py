@@ -15,16 +15,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     the statistics in float32. On other backends the inherited layer runs, and where a
     batch is spread over replicas, whose statistics are taken together.
 
-    Args:
-        **kwargs: As for `keras.layers.BatchNormalization`, always with scale and
-            centre.
-
-    Call arguments:
-        inputs: Float tensor of rank 4.
-        training: Whether to normalise with the batch's statistics.
-
-    Returns:
-        Tensor with the shape and dtype of `inputs`.
+    Arguments are those of `keras.layers.BatchNormalization`; it always scales and
+    centres, or raises a ValueError.
     """
 
     def __init__(self, **kwargs):

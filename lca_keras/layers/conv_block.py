@@ -18,7 +18,6 @@ class ConvBlock(layers.Layer):
 
     Call arguments:
         inputs: Float tensor, `(batch, mel_bins, frames, channels)`.
-        training: Whether to use batch statistics and dropout.
 
     Returns:
         Tensor `(batch, mel_bins // pool, frames // pool, filters)`.

@@ -35,9 +35,7 @@ class MoSE(layers.Layer):
         self.input_spec = layers.InputSpec(ndim=4)
         # A handful of numbers a clip: full precision costs nothing, and the
         # attention distance of LCA is a small difference of these.
-        self.excite = layers.Dense(
-            units, activation="relu", dtype="float32", name="excite"
-        )
+        self.excite = layers.Dense(units, "relu", dtype="float32", name="excite")
         self.score = layers.Dense(1, dtype="float32", name="score")
 
     def build(self, input_shape):

@@ -10,18 +10,9 @@ class ShortDropout(keras.layers.Dropout):
     On the large maps of the first blocks, drawing a float for every value is the most
     expensive part of a training step that is not a convolution. Sixteen bits decide
     as well: the rate is rounded to a multiple of 1 / 65536, and the scaling is that
-    of the rounded rate. On other backends the inherited layer runs.
-
-    Args:
-        rate: Float in [0, 1).
-        **kwargs: As for `keras.layers.Dropout`, without `noise_shape`.
-
-    Call arguments:
-        inputs: Float tensor with an even last dimension (others: as inherited).
-        training: Whether to drop values.
-
-    Returns:
-        Tensor with the shape and dtype of `inputs`.
+    of the rounded rate. On other backends, and where the last dimension is odd, the
+    inherited layer runs. Arguments are those of `keras.layers.Dropout`, without
+    `noise_shape`.
     """
 
     def call(self, inputs, training=False):

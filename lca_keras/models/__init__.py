@@ -4,9 +4,7 @@ Imports `layers` and `base`; of use alone to whoever trains in a loop of their o
 """
 
 from lca_keras.models.backbone import Backbone
-from lca_keras.models.crnn import CRNN
-from lca_keras.models.crnn_fgnl import CRNNFGNL
-from lca_keras.models.crnnm import CRNNM
+from lca_keras.models.crnn import CRNN, CRNNFGNL, CRNNM
 from lca_keras.models.lca import LCAModel
 
 __all__ = ["CRNN", "CRNNFGNL", "CRNNM", "Backbone", "LCAModel"]

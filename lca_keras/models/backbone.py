@@ -22,11 +22,9 @@ class Backbone(typing.Protocol):
     classifier: typing.Any
 
     def encode(self, inputs, training=None):
-        """Computes everything up to the attention.
+        """Computes everything up to the attention, of what the network takes.
 
-        Args:
-            inputs: What the network takes.
-            training: Whether to use batch statistics and dropout.
+        With batch statistics and dropout in training.
 
         Returns:
             Dict of tensors: `"features"` and `"attended"`, as `fuse` takes them;
@@ -35,37 +33,23 @@ class Backbone(typing.Protocol):
         """
 
     def new_attention(self, name):
-        """Makes the layer that learns the counterfactual attention.
+        """Makes the layer of this name that learns the counterfactual attention.
 
-        Args:
-            name: String, name of the layer.
-
-        Returns:
-            A built layer from `"attended"` to an attention, usually an untrained one
-            of the network's own kind.
+        It is built, from `"attended"` to an attention, and usually an untrained one of
+        the network's own kind.
         """
 
     def fuse(self, features, attended, attention):
-        """Applies an attention.
+        """Applies an attention `(batch, weights)`; returns maps, as `embed` takes them.
 
-        Args:
-            features: `"features"` of `encode`.
-            attended: `"attended"` of `encode`.
-            attention: Tensor `(batch, weights)`.
-
-        Returns:
-            Maps, as `embed` takes them.
+        `features` and `attended` are those of `encode`.
         """
 
     def embed(self, maps):
-        """Computes what the classifier sees.
+        """Computes what the classifier sees, `(batch, units)`.
 
-        Args:
-            maps: `"maps"` of `encode`, or what `fuse` gave; the branches' may come
-                together in one batch.
-
-        Returns:
-            Tensor `(batch, units)`.
+        The maps are those of `encode`, or what `fuse` gave; the branches' may come
+        together in one batch.
         """
 
 
@@ -87,10 +71,7 @@ class ServedBackbone(Backbone, typing.Protocol):
     voiceprint_size: int
 
     def describe(self, maps):
-        """What is told of maps beside the singer.
-
-        Args:
-            maps: `"maps"` of `encode`.
+        """What is told of the `"maps"` of `encode` beside the singer.
 
         Returns:
             Dict of float32 tensors: `"embedding"` `(batch, embedding_size)` as `embed`
@@ -121,13 +102,7 @@ _SERVED |= {"describe", "for_inference", "unrolled", "map_layers"}
 
 
 def missing_members(network, with_attention=False, served=False):
-    """Returns the members of the protocols that a network lacks, sorted.
-
-    Args:
-        network: Keras model.
-        with_attention: Whether it is trained against a counterfactual.
-        served: Whether it is to be a `ServedBackbone`.
-    """
+    """Returns the members of the protocols that a network lacks, sorted."""
     needed = _TRAINED | (_COUNTERFACTUAL if with_attention else set())
     needed |= _SERVED if served else set()
     return sorted(name for name in needed if not hasattr(network, name))

@@ -13,9 +13,6 @@ class WarmUp(keras.callbacks.Callback):
 
     The gate is set from the epoch's number, so a resumed run opens it when the
     uninterrupted one would have.
-
-    Args:
-        epochs: Int, number of warm-up epochs.
     """
 
     def __init__(self, epochs):
@@ -32,9 +29,6 @@ class EpochSeed(keras.callbacks.Callback):
 
     Keras does not restore its seed generators from a checkpoint; with this a resumed
     run draws what the uninterrupted one would have drawn.
-
-    Args:
-        seed: Int.
     """
 
     def __init__(self, seed):

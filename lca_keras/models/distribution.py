@@ -1,11 +1,10 @@
-"""Training on several devices of a machine, or on several machines.
+"""The devices to train on: one, several of a machine, or several machines.
 
 Every replica takes its share of each batch: the batch size of a configuration is that
 of all together, and the loss, and what a batch's statistics normalise, are those of one
 process with that batch.
 """
 
-import contextlib
 import json
 import os
 import socket
@@ -15,21 +14,22 @@ from keras import ops
 
 from lca_keras.base.errors import UserError
 
-_EXAMPLE = (
-    'TF_CONFIG=\'{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": '
-    '{"type": "worker", "index": 0}}\''
-)
+
+def has_gpu():
+    """Whether the backend sees a GPU."""
+    if keras.backend.backend() != "tensorflow":
+        return any("gpu" in name for name in keras.distribution.list_devices())
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def start(kind):
-    """The `tf.distribute.Strategy` of a kind of `config.STRATEGIES`, or `None`.
+    """The `tf.distribute.Strategy` of a kind of `sections.STRATEGIES`, or `None`.
 
     To be called before anything else of TensorFlow. Of `multiworker` every process is
     started by itself, with the environment variable `TF_CONFIG` that says which it is;
-    it waits for the others.
-
-    Raises:
-        UserError: There is no `TF_CONFIG`, or none that says so.
+    it waits for the others. Without such a `TF_CONFIG` that is a `UserError`.
     """
     if kind is None:
         return None
@@ -45,7 +45,9 @@ def start(kind):
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise UserError(
             "--strategy multiworker: the environment variable TF_CONFIG has to say "
-            f"which of the processes this is ({error!r}), for example {_EXAMPLE}"
+            f"which of the processes this is ({error!r}), for example "
+            'TF_CONFIG=\'{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": '
+            '{"type": "worker", "index": 0}}\''
         ) from error
     return tf.distribute.MultiWorkerMirroredStrategy()
 
@@ -65,13 +67,6 @@ def reaches_first():
             return True
     except OSError:
         return False
-
-
-def is_spread(model):
-    """Whether a model's variables lie on several replicas."""
-    if keras.backend.backend() != "tensorflow":
-        return False
-    return model.distribute_strategy.num_replicas_in_sync > 1
 
 
 # === Arithmetic inside of a replica's step ===
@@ -125,8 +120,7 @@ def fit(strategy, model, batches, steps, first_epoch, epochs, class_weight, call
         model: Compiled `keras.Model` whose `train_step` weighs the replicas' losses.
         batches: `tf.data.Dataset` of clips and labels, the same in every process.
         steps: Int, batches an epoch.
-        first_epoch: Int.
-        epochs: Int, epoch to end before.
+        first_epoch, epochs: Ints, from and before which to train.
         class_weight: Dict from class to weight, or `None`.
         callbacks: Keras callbacks; their logs are those of all replicas.
 
@@ -166,7 +160,7 @@ def fit(strategy, model, batches, steps, first_epoch, epochs, class_weight, call
         callbacks, model=model, epochs=epochs, steps=steps, verbose=0
     )
     iterator, logs = iter(dataset), {"loss": 0.0}
-    with _watched(strategy):
+    try:
         called.on_train_begin()
         for epoch in range(first_epoch, epochs):
             model.reset_metrics()
@@ -184,20 +178,7 @@ def fit(strategy, model, batches, steps, first_epoch, epochs, class_weight, call
             if model.stop_training:
                 break
         called.on_train_end(logs)
-
-
-class WorkerGoneError(UserError):
-    """Another process of a training on several has ended."""
-
-
-@contextlib.contextmanager
-def _watched(strategy):
-    """Turns what TensorFlow says when a worker is gone into one error."""
-    import tensorflow as tf
-
-    try:
-        yield
-    except (
+    except (  # What TensorFlow says when a worker is gone.
         tf.errors.UnavailableError,
         tf.errors.AbortedError,
         tf.errors.CancelledError,
@@ -208,16 +189,15 @@ def _watched(strategy):
         raise WorkerGoneError(f"a worker is gone ({error.message})") from error
 
 
+class WorkerGoneError(UserError):
+    """Another process of a training on several has ended."""
+
+
 def predict(model, batches):
-    """`keras.Model.predict` of a model on several replicas: each process does all.
-
-    Args:
-        model: `keras.Model`.
-        batches: `tf.data.Dataset` of inputs.
-
-    Returns:
-        The model's outputs as arrays.
-    """
+    """`keras.Model.predict`; of a model on several replicas each process does all."""
+    spread = keras.backend.backend() == "tensorflow"
+    if not spread or model.distribute_strategy.num_replicas_in_sync == 1:
+        return model.predict(batches, verbose=0)
     import tensorflow as tf
 
     @tf.function(reduce_retracing=True)

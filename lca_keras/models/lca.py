@@ -4,13 +4,40 @@ import contextlib
 import dataclasses
 
 import keras
+import numpy as np
 from keras import ops
 
 from lca_keras.base.sections import EFFECTS, EMBEDDING_LOSSES, METHODS, LossWeights
 from lca_keras.models import distribution, losses
 from lca_keras.models.backbone import missing_members
-from lca_keras.models.device import has_gpu
-from lca_keras.models.settings import Setting
+from lca_keras.models.distribution import has_gpu
+
+
+class Setting(keras.metrics.Metric):
+    """Numbers that a callback sets and a compiled step reads, without a new trace.
+
+    They are kept as a metric because then they are part of the step's state on every
+    backend, and are not counted among the model's weights. They begin as zeros; a
+    single one is logged.
+    """
+
+    def __init__(self, name, shape=()):
+        super().__init__(name=name)
+        # The same in all replicas; what metrics count is summed over them.
+        self.value = self.add_variable(
+            shape, "zeros", aggregation="only_first_replica", name="value"
+        )
+
+    def update_state(self, value):
+        """Sets the numbers."""
+        self.value.assign(np.asarray(value, "float32"))
+
+    def reset_state(self):
+        """Does nothing: epochs end, the setting stays."""
+
+    def result(self):
+        """Returns what is logged."""
+        return {} if len(self.value.shape) else ops.convert_to_tensor(self.value)
 
 
 def _constant(network):
@@ -62,15 +89,13 @@ class LCAModel(keras.Model):
             `"aam"` or `"none"`; see `lca_keras.models.losses`. It acts in the warm-up
             too. For `"aam"` the classifier has to be a `Dense` layer, and the vectors
             of the artists are the training model's, not the network's.
-        embedding_weight: Float, its weight.
+        embedding_weight: Float.
         temperature: Float, softmax temperature of `main_branch()`.
         seed: Optional int, seed of the counterfactual's dropout and random attention.
-        **kwargs: As for `keras.Model`.
 
     Call arguments:
         inputs: What the backbone takes, usually a float tensor of decibels,
             `(batch, mel_bins, frames, 1)`.
-        training: Whether to use batch statistics and dropout.
 
     Returns:
         Dict of float32 tensors: `"logits"` `(batch, classes)` and `"embedding"`, and
@@ -127,7 +152,8 @@ class LCAModel(keras.Model):
         self.temperature = float(temperature)
         self.seed = seed
         self.gate = Setting("gate")
-        self.loss_tracker = keras.metrics.Mean(name="loss")
+        if keras.backend.backend() == "tensorflow":  # Elsewhere Keras has its own.
+            self.loss_tracker = keras.metrics.Mean(name="loss")
         self.f1 = self._f1_metric("f1")
         if method != "none":
             self.cf_f1 = self._f1_metric("cf_f1")
@@ -172,13 +198,10 @@ class LCAModel(keras.Model):
         return metric
 
     def compile(self, optimizer="auto", jit_compile=None, **kwargs):
-        """Configures training; see `keras.Model.compile`.
+        """As `keras.Model.compile`; the loss is the model's own.
 
-        Args:
-            optimizer: Default is Adam with the papers' rate, 1e-4.
-            jit_compile: Whether XLA compiles the step. Default is what is fastest: on
-                a GPU it does, on a CPU that would take five times as long.
-            **kwargs: As for `keras.Model.compile`. The loss is the model's own.
+        The default optimizer is Adam with the papers' rate, 1e-4. By default XLA
+        compiles the step on a GPU; on a CPU that would take five times as long.
         """
         if optimizer == "auto":
             optimizer = keras.optimizers.Adam(1e-4)
@@ -223,8 +246,8 @@ class LCAModel(keras.Model):
             embedding, cf_embedding = ops.split(both, 2, axis=0)
         hidden = network.dropout(embedding, training=training)
         cf_hidden = self.cf_head_dropout(cf_embedding, training=training)
-        detached = self.detach_counterfactual
-        with _constant(network) if detached else contextlib.nullcontext():
+        scope = _constant if self.detach_counterfactual else contextlib.nullcontext
+        with scope(network):
             # `call` shares the weights without a second activity penalty, so that
             # warm-up trains exactly what `method="none"` trains.
             cf_logits = network.classifier.call(cf_hidden)
@@ -239,18 +262,7 @@ class LCAModel(keras.Model):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        """The loss of a batch, penalties included.
-
-        Args:
-            x: Ignored.
-            y: Int tensor, `(batch,)`, artists.
-            y_pred: What `call` returned.
-            sample_weight: Optional float tensor, `(batch,)`.
-            training: Ignored; the loss of validation is the training loss.
-
-        Returns:
-            Float scalar.
-        """
+        """The loss of a batch, penalties included; `x` and `training` are ignored."""
         return self._loss(y, y_pred, sample_weight, self.losses)
 
     def _loss(self, y, y_pred, sample_weight, penalties):
@@ -262,7 +274,13 @@ class LCAModel(keras.Model):
                 self.term_trackers[name].update_state(value, share)
         loss = self.weigh(terms)
         if self.embedding_loss != "none":
-            term = self._embedding_term(y, y_pred["embedding"], sample_weight)
+            embedding = y_pred["embedding"]
+            if self.embedding_loss == "supcon":
+                values = losses.supervised_contrastive(y, embedding)
+            else:
+                vectors = self.artist_vectors
+                values = losses.additive_angular_margin(y, embedding, vectors)
+            term = distribution.mean(values, sample_weight)
             share = distribution.share(sample_weight)
             self.embedding_tracker.update_state(term, share)
             loss += self.embedding_weight * term
@@ -290,22 +308,8 @@ class LCAModel(keras.Model):
             for name, values in terms.items()
         }
 
-    def _embedding_term(self, y, embedding, sample_weight):
-        if self.embedding_loss == "supcon":
-            values = losses.supervised_contrastive(y, embedding)
-        else:
-            values = losses.additive_angular_margin(y, embedding, self.artist_vectors)
-        return distribution.mean(values, sample_weight)
-
     def weigh(self, terms):
-        """The loss without penalties: the weighted terms, or `main` in the warm-up.
-
-        Args:
-            terms: What `loss_terms` returned.
-
-        Returns:
-            Float scalar.
-        """
+        """The loss without penalties: the weighted terms, or `main` in the warm-up."""
         if self.method == "none":
             return terms["main"]
         weights = ops.convert_to_tensor(self.weighing.value)
@@ -370,26 +374,20 @@ class LCAModel(keras.Model):
     def main_branch(self):
         """Returns the plain inference model, without the counterfactual branch.
 
-        Returns:
-            A copy of the backbone with the trained weights and the temperature, in
-            float32 whatever precision it was trained in.
+        It is a copy of the backbone with the trained weights and the temperature, in
+        float32 whatever precision it was trained in.
         """
         return self.backbone.for_inference(self.temperature)
 
     def get_config(self):
         """Returns the constructor's arguments."""
+        names = ("method", "cf_dropout", "effect", "detach_counterfactual", "seed")
+        names += ("embedding_loss", "embedding_weight", "temperature")
         return {
             **super().get_config(),
+            **{name: getattr(self, name) for name in names},
             "backbone": keras.saving.serialize_keras_object(self.backbone),
-            "method": self.method,
             "loss_weights": dataclasses.asdict(self.loss_weights),
-            "cf_dropout": self.cf_dropout,
-            "effect": self.effect,
-            "detach_counterfactual": self.detach_counterfactual,
-            "embedding_loss": self.embedding_loss,
-            "embedding_weight": self.embedding_weight,
-            "temperature": self.temperature,
-            "seed": self.seed,
         }
 
     @classmethod

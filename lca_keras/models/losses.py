@@ -23,14 +23,9 @@ TERMS = tuple(SIGNS)
 
 
 def cross_entropy(labels, logits):
-    """Cross-entropy of each example.
+    """Cross-entropy of each example, `(batch,)`, in nats.
 
-    Args:
-        labels: Int tensor, `(batch,)`.
-        logits: Float tensor, `(batch, classes)`.
-
-    Returns:
-        Float tensor, `(batch,)`, in nats.
+    Labels are ints `(batch,)`, logits floats `(batch, classes)`.
     """
     target = ops.one_hot(labels, ops.shape(logits)[-1], dtype=logits.dtype)
     return -ops.sum(target * ops.log_softmax(logits, axis=-1), axis=-1)
@@ -48,7 +43,7 @@ def attention_distance(attention, cf_attention):
 
 
 def effect_logits(logits, cf_logits, form="probability"):
-    """The effect as logits, whose cross-entropy is the effect term.
+    """The effect as logits `(batch, classes)`, whose cross-entropy is the effect term.
 
     With t the artist, p the softmax of what is returned, and z, z~ the logits of the
     two branches, the gradients on the main branch differ in what they make of y~:
@@ -63,15 +58,8 @@ def effect_logits(logits, cf_logits, form="probability"):
       -0.01: what misleads may explain these clips, the main branch learns the others.
 
     Args:
-        logits: Main branch, `(batch, classes)`.
-        cf_logits: Counterfactual branch, `(batch, classes)`.
-        form: One of `lca_keras.base.sections.EFFECTS`.
-
-    Returns:
-        Float tensor, `(batch, classes)`.
-
-    Raises:
-        ValueError: Unknown form.
+        logits, cf_logits: Of the two branches, `(batch, classes)`.
+        form: One of `lca_keras.base.sections.EFFECTS`; others are a ValueError.
 
     References:
         - Rao et al., 2021, https://arxiv.org/abs/2108.08728 (difference of logits)
@@ -96,10 +84,8 @@ def counterfactual_terms(
 
     Args:
         labels: Int tensor, `(batch,)`.
-        logits: Main branch, `(batch, classes)`.
-        cf_logits: Counterfactual branch, `(batch, classes)`.
-        attention: A, `(batch, shifts)`.
-        cf_attention: A~, `(batch, shifts)`.
+        logits, cf_logits: Of the two branches, `(batch, classes)`.
+        attention, cf_attention: A and A~, `(batch, shifts)`.
         effect: Form of the effect, see `effect_logits`.
 
     Returns:
@@ -127,15 +113,8 @@ def supervised_contrastive(labels, embedding, temperature=0.1):
         - mean over p in P(i) of log( exp(z_i z_p / tau) / sum over a != i of
                                       exp(z_i z_a / tau) )
 
-    and zero where P(i) is empty.
-
-    Args:
-        labels: Int tensor, `(batch,)`.
-        embedding: Float tensor, `(batch, units)`.
-        temperature: Float, tau.
-
-    Returns:
-        Float tensor, `(batch,)`.
+    and zero where P(i) is empty. Labels are ints `(batch,)`, the embedding is
+    `(batch, units)`, what is returned `(batch,)`.
 
     References:
         - Khosla et al., 2020, https://arxiv.org/abs/2004.11362 (equation 2, tau 0.1)
@@ -164,7 +143,6 @@ def additive_angular_margin(labels, embedding, classes, margin=0.2, scale=30.0):
         embedding: Float tensor, `(batch, units)`.
         classes: Float tensor, `(units, classes)`; columns of any length.
         margin: Float, radians.
-        scale: Float.
 
     Returns:
         Float tensor, `(batch,)`.

@@ -7,30 +7,22 @@ from lca_keras.layers import CalibratedSoftmax, ConvBlock, FusedBatchNormalizati
 
 
 def conv_trunk(inputs, filters, pool_sizes, dropout, dtype, prefix=""):
-    """Normalises each mel bin, then stacks convolution blocks.
+    """Normalises each mel bin, then stacks convolution blocks; returns their outputs.
 
     Args:
         inputs: `KerasTensor`, `(batch, mel_bins, frames, 1)`, decibels.
-        filters: Channels of each block.
-        pool_sizes: Pooling of each block, a pair or `None`.
-        dropout: Dropout rate of the blocks.
-        dtype: Dtype policy of the blocks.
+        filters, pool_sizes: Channels and pooling (a pair or `None`) of each block.
+        dropout, dtype: Dropout rate and dtype policy of the blocks.
         prefix: Put before the layers' names, where a network has several trunks.
-
-    Returns:
-        List with the output of every block.
     """
     # In full precision whatever the policy: decibels reach -100, where bfloat16
     # steps by half a decibel.
     norm = FusedBatchNormalization(axis=1, dtype="float32", name=f"{prefix}mel_norm")
-    x = norm(inputs)
-    outputs = []
-    for number, (width, pool_size) in enumerate(
-        zip(filters, pool_sizes, strict=True), start=1
-    ):
+    x, outputs = norm(inputs), []
+    sizes = zip(filters, pool_sizes, strict=True)
+    for number, (width, pool_size) in enumerate(sizes, start=1):
         name = f"{prefix}block{number}"
-        block = ConvBlock(width, pool_size, dropout, dtype=dtype, name=name)
-        x = block(x)
+        x = ConvBlock(width, pool_size, dropout, dtype=dtype, name=name)(x)
         outputs.append(x)
     return outputs
 
@@ -54,22 +46,24 @@ class SingerNetwork(keras.Model):
         temperature: Float, softmax temperature.
         dtype: Dtype policy of the encoder's layers; default is Keras's global one.
             Input normalisation, recurrent layers and classifier stay in float32.
-        name: Optional string, the model's name.
-        trainable: Whether the weights can be trained.
-        **encoder_options: What a subclass has of its own, for `build_encoder`.
+        **encoder_options: The subclass's `own_options`, for `build_encoder`.
 
     Attributes:
         encoder: `keras.Model` from `(batch, mel_bins, clip_frames, 1)` decibels, or a
             dict of several inputs, to a dict with at least `"maps"`,
             `(batch, mel, time, channels)`.
         embedder: `keras.Model` from maps to the embedding `(batch, gru_units)`.
-        dropout: The dropout layer between embedding and classifier.
-        classifier: `Dense` layer, embedding to logits.
-        probabilities: `CalibratedSoftmax` layer.
+        dropout, classifier, probabilities: `Dropout`, `Dense` and `CalibratedSoftmax`
+            behind it.
+
+    Returns:
+        Probabilities, `(batch, num_classes)`, float32.
     """
 
     # Fields of a `ModelConfig` that a subclass has beside those of all.
     own_options = ()
+    # Of the encoder: the last convolution, and what leads on beside it.
+    trunk_ends = ("block4",)
     # Whether the classifier carries the penalties of CRNN_FGNL, L2 on its kernel and L1
     # on its logits (0.01 each; Keras divides the latter by the batch size).
     penalized = False
@@ -149,30 +143,16 @@ class SingerNetwork(keras.Model):
         self.head_dropout = head_dropout
         self.temperature = temperature
         self.encoder_policy = policy
+        for option, value in encoder_options.items():
+            setattr(self, option, value)
 
     @classmethod
     def of_config(cls, model, num_classes, shapes, dtype=None):
-        """Builds the network that a configuration asks for.
-
-        Args:
-            model: `lca_keras.base.config.ModelConfig`.
-            num_classes: Int, number of artists.
-            shapes: Dict from stream to the shape of a clip.
-            dtype: Dtype policy; default is Keras's global one.
-        """
+        """Builds what a `ModelConfig` asks for; `shapes` are a clip's, by stream."""
         mel_bins, clip_frames, _ = next(iter(shapes.values()))
-        own = {name: getattr(model, name) for name in cls.own_options}
-        return cls(
-            num_classes,
-            clip_frames,
-            mel_bins,
-            model.filters,
-            model.gru_units,
-            model.block_dropout,
-            model.head_dropout,
-            dtype=dtype,
-            **own,
-        )
+        names = ("filters", "gru_units", "block_dropout", "head_dropout")
+        options = {name: getattr(model, name) for name in (*names, *cls.own_options)}
+        return cls(num_classes, clip_frames, mel_bins, dtype=dtype, **options)
 
     # === What training and serving ask of it; see `lca_keras.models.backbone` ===
 
@@ -204,30 +184,24 @@ class SingerNetwork(keras.Model):
         states = maps
         for name in ("time_major", "flatten_mel", "gru1"):
             states = self.embedder.get_layer(name)(states)
-        means, largest = ops.mean(maps, axis=(1, 2)), ops.max(maps, axis=(1, 2))
-        both = [ops.cast(x, "float32") for x in (means, largest)]
-        both.append(ops.mean(states, axis=1))
+        pooled = [ops.mean(maps, axis=(1, 2)), ops.max(maps, axis=(1, 2))]
+        pooled = [ops.cast(x, "float32") for x in pooled]
+        pooled.append(ops.mean(states, axis=1))
         return {
             "embedding": self.embedder.get_layer("gru2")(states),
-            "voiceprint": ops.concatenate(both, axis=-1),
+            "voiceprint": ops.concatenate(pooled, axis=-1),
         }
 
     def map_layers(self):
-        """The last convolution's maps; with an attention, also what it makes of them.
-
-        See `ServedBackbone`.
-        """
-        trunk = keras.Model(self.encoder.input, self.trunk_ends())
+        """The last convolution's maps; see `ServedBackbone`."""
+        ends = [self.encoder.get_layer(name).output for name in self.trunk_ends]
+        trunk = keras.Model(self.encoder.input, ends)
 
         def convolved(inputs):
             maps, *beside = keras.tree.flatten(trunk(inputs, training=False))
             return maps, beside
 
         return {"convolution": (convolved, self.maps_of)}
-
-    def trunk_ends(self):
-        """Tensors of the encoder: the last convolution's, and what leads on beside."""
-        return [self.encoder.get_layer("block4").output]
 
     def maps_of(self, convolved, beside):
         """The `"maps"` of `encode`, of the `trunk_ends`."""
@@ -257,16 +231,8 @@ class SingerNetwork(keras.Model):
     def get_config(self):
         """Returns the constructor's arguments."""
         # Not chained to `keras.Model`: for a graph that is the graph, layer by layer.
-        return {
-            "name": self.name,
-            "trainable": self.trainable,
-            "num_classes": self.num_classes,
-            "clip_frames": self.clip_frames,
-            "mel_bins": self.mel_bins,
-            "filters": self.filters,
-            "gru_units": self.gru_units,
-            "block_dropout": self.block_dropout,
-            "head_dropout": self.head_dropout,
-            "temperature": self.temperature,
-            "dtype": self.encoder_policy.name,
-        }
+        names = ("name", "trainable", "num_classes", "clip_frames", "mel_bins")
+        names += ("filters", "gru_units", "block_dropout", "head_dropout")
+        names += ("temperature", *self.own_options)
+        config = {name: getattr(self, name) for name in names}
+        return {**config, "dtype": self.encoder_policy.name}

@@ -18,7 +18,7 @@ from lca_keras.data.clips import ClipSource
 from lca_keras.data.corpus import Corpus, Division
 from lca_keras.drawing import plots
 from lca_keras.evaluation import scoring
-from lca_keras.explanation.activation_log import ActivationLog
+from lca_keras.explanation.saliency import ActivationLog
 from lca_keras.exports import versions
 from lca_keras.exports.export import export_model
 from lca_keras.models.factory import build_training_model

@@ -63,7 +63,7 @@ def test_attention_distance_is_the_mean_of_absolute_differences(predictions):
 def test_what_is_written_names_clips_and_songs(predictions, tmp_path):
     records = {key: Record("A", "B", key, "", 0, 0.0, "", ()) for key in SONGS}
     decisions = predictions.decide()
-    part = scoring.Evaluation(decisions, None, decisions.scores)
+    part = scoring.Evaluation(decisions, decisions.scores)
     scoring.write_part(tmp_path, "test", part, list("vwxyz"), records)
     rows = files.read_csv(tmp_path / "predictions_test_frame.csv")
     assert [(row["song"], int(row["clip"])) for row in rows] == [

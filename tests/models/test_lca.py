@@ -324,7 +324,8 @@ def test_trains_on_jax():
         for detach in (False, True):
             model = compiled(dropout=0.1, detach_counterfactual=detach)
             x, y = data()
-            model.train_on_batch(x, y)
+            logs = model.train_on_batch(x, y, return_dict=True)
+            assert logs["loss"] >= logs["main_term"] > 0, "the loss is not told"
             closed = [w.numpy().copy() for w in model.cf_attention.weights]
             model.gate.update_state(1)
             logs = model.train_on_batch(x, y, return_dict=True)
