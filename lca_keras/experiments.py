@@ -27,10 +27,10 @@ _EXPERIMENTS = {
     "figure1": "noise on one artist's recordings: do maps and scores fall for it?",
     "figure4": "test clips in the plane (t-SNE), without and with LCA",
     "confounding": "bands that tell the singer, more or less: who hears the voice?",
-    "openset": "singers who are not known: rejected, enrolled, told in duets",
+    "strangers": "singers who are not known: rejected, enrolled, told in duets",
 }
 # Experiments that make their own corpora.
-_OWN_CORPUS = ("confounding", "openset")
+_OWN_CORPUS = ("confounding", "strangers")
 
 
 def main(argv=None):

@@ -28,7 +28,7 @@ _TRAINING = (
     *("train.batch_size", "train.learning_rate", "train.objective", "train.seed"),
     *("train.precision", "train.deterministic"),
 )
-_STRANGERS = ("open_set.left_out", "open_set.false_alarm")
+_STRANGERS = ("gallery.left_out", "gallery.false_alarm")
 
 
 def parse_args(argv=None):

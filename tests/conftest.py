@@ -37,7 +37,7 @@ def tiny_config():
     return get_preset("demo").replace(
         model={"filters": (4, 8, 8, 8), "reduction": 4, "gru_units": 8},
         train={"epochs": 2, "warmup_epochs": 1, "precision": "float32"},
-        open_set={"left_out": 0.0},
+        gallery={"left_out": 0.0},
     )
 
 

@@ -10,9 +10,9 @@ from lca_keras.base.fields import ConfigError, build, require
 from lca_keras.base.sections import (
     AugmentConfig,
     FeatureConfig,
+    GalleryConfig,
     LossWeights,
     ModelConfig,
-    OpenSetConfig,
     SplitConfig,
     TrainConfig,
 )
@@ -31,7 +31,7 @@ class Config:
     loss: LossWeights = dataclasses.field(default_factory=LossWeights)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
-    open_set: OpenSetConfig = dataclasses.field(default_factory=OpenSetConfig)
+    gallery: GalleryConfig = dataclasses.field(default_factory=GalleryConfig)
 
     def __post_init__(self):
         require(

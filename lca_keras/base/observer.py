@@ -38,6 +38,6 @@ class Observer:
         and the artists that are `lacking`); `"train"` (`epochs`, `best_epoch`,
         `objective`); `"calibrate"` (`temperature`, `parameters`); `"evaluate"` (scores
         by part); `"voice_report"` (`songs`, `scores`, `shares`); `"gallery"`
-        (`open_set` of `metrics.json`, and as `unmeasured` why nothing is known of
+        (`gallery` of `metrics.json`, and as `unmeasured` why nothing is known of
         strangers, or `None`); `"export"` (`folder`).
         """

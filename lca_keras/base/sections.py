@@ -276,7 +276,7 @@ class TrainConfig(Section, name="train"):
 
 
 @dataclasses.dataclass(frozen=True)
-class OpenSetConfig(Section, name="open_set"):
+class GalleryConfig(Section, name="gallery"):
     """When a song is by nobody of the singers, and how well that is known."""
 
     # Fitted on validation songs.

@@ -112,7 +112,7 @@ def verdict(shares):
     )
 
 
-def listen(model, source, artists):
+def report(model, source, artists):
     """Lets a model hear songs in parts and remixed; returns the `VoiceReport`.
 
     Args:

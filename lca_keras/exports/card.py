@@ -143,7 +143,7 @@ def model_card(metadata):
         *_scores(metrics.get("test", {})),
     ]
     if gallery:
-        blocks += _nobody(gallery, metrics.get("open_set") or {})
+        blocks += _nobody(gallery, metrics.get("gallery") or {})
     if report:
         blocks += _hearings(report["scores"])
     settings = json.dumps(metadata["config"], indent=2, ensure_ascii=False)

@@ -73,6 +73,10 @@ class FrontEnd(abc.ABC):
     signature = "frames"
     unit = "values of the front end"
 
+    def prepare(self):
+        """Loads what the first song would wait for."""
+        return None
+
     @abc.abstractmethod
     def frames(self, sound, stems=None, threads=None):
         """What is heard of a whole song.
@@ -104,6 +108,7 @@ class FrontEnd(abc.ABC):
             UserError: `mixes_powers` is false.
         """
         self.require_mixing("mixing")
+        raise NotImplementedError
 
     def mixed_clips(self, power, loudest):
         """The same of float32 clips `(clips, …)`, inside a graph.
@@ -111,6 +116,7 @@ class FrontEnd(abc.ABC):
         `loudest`, float32 `(clips,)`, is the highest power of each clip's song.
         """
         self.require_mixing("mixing")
+        raise NotImplementedError
 
     # === Clips ===
 

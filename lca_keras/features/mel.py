@@ -1,6 +1,8 @@
 """The published front end: a log mel-spectrogram, and one with the melody beside it."""
 
 import functools
+import importlib
+import threading
 
 import numpy as np
 
@@ -35,6 +37,12 @@ class MelFrontEnd(FrontEnd):
     def frequencies(self):
         """Centre frequency of each mel bin, Hz."""
         return spectrogram.hertz_at(1 + np.arange(self.config.mel_bins), self.config)
+
+    def prepare(self):
+        """See `FrontEnd`."""
+        # SciPy comes while a decoder starts and works.
+        threading.Thread(target=importlib.import_module, args=("scipy.fft",)).start()
+        spectrogram.mel_filters(self.config)
 
     def frames(self, sound, stems=None, threads=None):
         """See `FrontEnd`; stems are kept as `spectrogram.stem_levels`."""

@@ -46,7 +46,8 @@ def enroll(identifier, folder, artist, paths, vocals, progress):
     for done, path in enumerate(paths):
         progress(done, len(paths))
         try:
-            clips = identifier.sung(identifier.hear(path, path if vocals else None))[0]
+            heard = identifier.hear(path, path if vocals else None)
+            clips, _ = identifier.voiceprints(heard)
             prints[str(path)] = clips.mean(axis=0)
         except AudioError as error:
             skipped[str(path)] = str(error)

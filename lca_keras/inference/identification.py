@@ -3,10 +3,8 @@
 import collections
 import dataclasses
 import hashlib
-import importlib
 import json
 import pathlib
-import threading
 
 import numpy as np
 
@@ -19,7 +17,6 @@ from lca_keras.data.catalogue import Song
 from lca_keras.data.extraction import Extractor, hear
 from lca_keras.exports import integrity, tflite_file, versions
 from lca_keras.exports.versions import METADATA
-from lca_keras.features import spectrogram
 from lca_keras.inference import runtimes
 from lca_keras.voices.detector import VOICED
 from lca_keras.voices.gallery import OK, UNKNOWN, Gallery, judge_closed_set
@@ -27,8 +24,6 @@ from lca_keras.voices.gallery import OK, UNKNOWN, Gallery, judge_closed_set
 # Clips that are cut out together; bounds memory for long songs.
 _CLIPS_AT_ONCE = 256
 _UNSURE = "not sure"
-# Seconds of silence that are told; songs fade in and out.
-_WORTH_A_WORD = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +127,6 @@ class Identifier:
         decode.prepare()
         import soxr  # noqa: F401
 
-        threading.Thread(target=importlib.import_module, args=("scipy.fft",)).start()
         config = Config.from_dict(metadata["config"])
         self.runtime, self.metadata = runtime, metadata
         self.artists, self.gallery = list(metadata["artists"]), None
@@ -145,11 +139,11 @@ class Identifier:
         self._config = config
         served = config.served_features
         self._extractor = Extractor(served, separator, threads=threads)
-        spectrogram.mel_filters(served)
+        self._extractor.front_end.prepare()
         shapes = config.clip_shapes.items()
         runtime.warm_up({n: np.zeros((1, *shape), "float32") for n, shape in shapes})
 
-    def listen(self, song):
+    def answers(self, song):
         """What the network tells of the clips of a `HeardSong`.
 
         Returns:
@@ -166,7 +160,7 @@ class Identifier:
         told.setdefault("voice", np.ones(count, "float32"))
         return told
 
-    def sung(self, song):
+    def voiceprints(self, song):
         """Voiceprints of the clips of a `HeardSong` that have a voice.
 
         Returns:
@@ -176,7 +170,7 @@ class Identifier:
         Raises:
             AudioError: None has.
         """
-        told = self.listen(song)
+        told = self.answers(song)
         voiced = told["voice"] >= VOICED
         if not voiced.any():
             raise AudioError("no voice is heard in it")
@@ -225,7 +219,7 @@ class Identifier:
             UserError: The vocals have to be separated and cannot be.
         """
         heard = self.hear(path, vocals_path, overlap)
-        told = self.listen(heard)
+        told = self.answers(heard)
         voice, gallery = told["voice"], self.gallery
         if gallery is None or closed_set:
             verdict = judge_closed_set(told, gallery)

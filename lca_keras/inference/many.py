@@ -56,6 +56,6 @@ def identified(identifier, song, vocals=False, **how):
 def voice_of(identifier, song, vocals=False):
     """The `lca_keras.voices.index.SongVoice` of a song, or why there is none."""
     try:
-        return index.listen(identifier, song, song if vocals else None)
+        return index.song_voice(identifier, song, song if vocals else None)
     except AudioError as error:
         return str(error)

@@ -7,8 +7,8 @@ from lca_keras.studies.schedule import Crew
 from lca_keras.studies.subjects.confounding import Confounding
 from lca_keras.studies.subjects.figure1 import Figure1
 from lca_keras.studies.subjects.figure4 import Figure4
-from lca_keras.studies.subjects.openset import OpenSet
 from lca_keras.studies.subjects.papers import TABLES, PaperTable
+from lca_keras.studies.subjects.strangers import Strangers
 from lca_keras.studies.subjects.variants import Variants
 
 STUDIES = {
@@ -17,7 +17,7 @@ STUDIES = {
     "figure1": Figure1,
     "figure4": Figure4,
     "confounding": Confounding,
-    "openset": OpenSet,
+    "strangers": Strangers,
 }
 
 

@@ -29,7 +29,7 @@ class Study(abc.ABC):
     """
 
     title = ""  # Of the result.
-    listening = None  # A `Listening` that all trainings do.
+    hearings = None  # A `Hearings` that all trainings do.
     measuring = "Listening"  # What goes on once all is trained.
 
     def __init__(self, args, crew):
@@ -42,9 +42,9 @@ class Study(abc.ABC):
 
     def measurements(self, trained):
         """Dict from a name to the arguments of a cell that follows from trainings."""
-        if self.listening is None:
+        if self.hearings is None:
             return {}
-        return {name: self.listening.cell(each) for name, each in trained.items()}
+        return {name: self.hearings.cell(each) for name, each in trained.items()}
 
     @abc.abstractmethod
     def show(self, trained, found):

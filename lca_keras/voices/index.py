@@ -32,7 +32,7 @@ class Likeness:
     passages: list[dict]  # See `alike`.
 
 
-def listen(identifier, path, vocals_path=None):
+def song_voice(identifier, path, vocals_path=None):
     """The `SongVoice` of an audio file, and optionally one of its voice alone.
 
     `identifier` is an `lca_keras.inference.identification.Identifier` with a gallery.
@@ -41,7 +41,7 @@ def listen(identifier, path, vocals_path=None):
         AudioError: It cannot be decoded, is silent, too short, or has no voice.
     """
     heard = identifier.hear(path, vocals_path)
-    prints, voiced = identifier.sung(heard)
+    prints, voiced = identifier.voiceprints(heard)
     directions = identifier.gallery.directions
     starts = heard.times[voiced]
     return SongVoice(directions(prints.mean(axis=0)), directions(prints), starts)

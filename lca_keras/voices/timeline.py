@@ -46,7 +46,7 @@ def timeline(identifier, path, vocals_path=None, overlap=OVERLAP):
     """
     gallery = gallery_of(identifier)
     heard = identifier.hear(path, vocals_path, overlap)
-    told = identifier.listen(heard)
+    told = identifier.answers(heard)
     evidence = clip_evidence(
         gallery, told["probabilities"], told["voiceprint"], told["voice"]
     )

@@ -26,7 +26,7 @@ from lca_keras.voices import strangers
 from lca_keras.workflow import advice, judgement, records, training
 
 # Entries of `metrics.json`.
-_ON_CARD = ("validation", "test", "voice_report", "open_set")
+_ON_CARD = ("validation", "test", "voice_report", "gallery")
 
 
 @dataclasses.dataclass
@@ -158,7 +158,7 @@ class Course:
     def set_up_gallery(self):
         """Sets up who is nobody of the artists, unless one has no training clips.
 
-        Leaves `gallery.json`, and `open_set` in `metrics.json`.
+        Leaves `gallery.json`, and `gallery` in `metrics.json`.
         """
         parts = count_parts(self.division, {"train": self.sources["train"]})
         if lacking := parts["train"]["lacking"]:  # The model is there all the same.
@@ -168,7 +168,7 @@ class Course:
             )
             return
         job, network = self.job, self.model.backbone
-        false_alarm, seed = job.config.open_set.false_alarm, job.config.train.seed
+        false_alarm, seed = job.config.gallery.false_alarm, job.config.train.seed
         with self.observer.working("Comparing voiceprints"):
             how = false_alarm, seed
             gallery, known, accuracy = strangers.fit(network, self.sources, *how)
@@ -181,14 +181,14 @@ class Course:
                 verdicts = strangers.verdicts(gallery, heard, self.model.temperature)
                 told["test"] = strangers.shares(verdicts)
         self.gallery = gallery, known
-        records.add_open_set(job.folder, told)
+        records.add_gallery(job.folder, told)
 
     def measure_strangers(self):
         """Measures what a run makes of singers whom it does not know.
 
         These are songs that were given, or artists whom a side training leaves out; its
         result is kept, since it depends on the configuration alone. Leaves `strangers`
-        in `open_set` of `metrics.json`.
+        in `gallery` of `metrics.json`.
         """
         if self.gallery is None:
             return
@@ -201,10 +201,10 @@ class Course:
                 heard = gallery, known, strangers.describe_clips(*about)
                 found = strangers.measure(*heard, self.model.temperature)
                 told = {"given": True, **found}
-            records.add_open_set(self.job.folder, {"strangers": told} if told else {})
+            records.add_gallery(self.job.folder, {"strangers": told} if told else {})
         except UserError as error:
             why = f"the side training has failed. {error}"
-        told = records.results(self.job.folder)["open_set"]
+        told = records.results(self.job.folder)["gallery"]
         self.observer.told("gallery", {**told, "unmeasured": why})
 
     def _side_training(self):
@@ -212,7 +212,7 @@ class Course:
         config, folder = self.job.config, self.job.folder / "side-training"
         chosen = training.left_out(self.artists, config)
         epochs = config.side_epochs
-        before = records.results(self.job.folder)["open_set"].get("strangers")
+        before = records.results(self.job.folder)["gallery"].get("strangers")
         asked = {"artists": chosen, "epochs": epochs}
         if not chosen or asked.items() <= (before or {}).items():
             return before
@@ -266,7 +266,7 @@ class Result:
         songs: Dict from part to its number of songs.
         scores: Dict from part to scores, of `lca_keras.evaluation.scoring.Evaluation`.
         told: Dict of what else the steps found, as `metrics.json` has it: `artists`,
-            `best_epoch`, `temperature`, `parameters`, `voice_report`, and as `open_set`
+            `best_epoch`, `temperature`, `parameters`, `voice_report`, and as `gallery`
             what the gallery is worth.
         evaluations: Dict from part to `Evaluation`; empty if nothing was evaluated now.
     """

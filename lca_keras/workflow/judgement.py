@@ -87,7 +87,7 @@ def voice_report(
         labels = {k: v for k, v in clips.labels.items() if k in store.records}
         clips = dataclasses.replace(clips, store=store, labels=labels)
     with observer.working("Listening for voices and bands"):
-        report = voice_report.listen(model, clips, artists)
+        report = voice_report.report(model, clips, artists)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     voice_report.write(folder, report, clips.store.records)

@@ -58,9 +58,9 @@ def drop_result(folder, name):
         files.write_json(pathlib.Path(folder, "metrics.json"), found)
 
 
-def add_open_set(folder, found):
-    """Adds entries to `open_set` in `metrics.json` of a folder."""
-    add_results(folder, {"open_set": {**results(folder).get("open_set", {}), **found}})
+def add_gallery(folder, found):
+    """Adds entries to `gallery` in `metrics.json` of a folder."""
+    add_results(folder, {"gallery": {**results(folder).get("gallery", {}), **found}})
 
 
 def write_spectrograms(folder, source, count=4):

@@ -309,7 +309,7 @@ def left_out(artists, config):
 
     Three at least stay. The seed of a `lca_keras.base.config.Config` draws them.
     """
-    share, seed = config.open_set.left_out, config.train.seed
+    share, seed = config.gallery.left_out, config.train.seed
     count = min(max(1, round(share * len(artists))), len(artists) - 3)
     if share == 0 or count < 1:
         return []
@@ -341,7 +341,7 @@ def side_training(config, sources, artists, folder, callbacks=()):
         raise UserError("there are validation songs of those alone who are left out")
     train(short, few, len(kept), folder, callbacks)
     model = best_model(short, len(kept), folder)
-    false_alarm, seed = config.open_set.false_alarm, config.train.seed
+    false_alarm, seed = config.gallery.false_alarm, config.train.seed
     gallery, known, _ = strangers.fit(model.backbone, few, false_alarm, seed)
     others = dataclasses.replace(sources["validation"], labels=others)
     heard = strangers.describe_clips(model.backbone, others, gallery.detector)

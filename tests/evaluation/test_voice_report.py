@@ -96,7 +96,7 @@ def source(tmp_path_factory):
 @pytest.mark.parametrize(("first", "followed"), [(0, "voice"), (64, "band")])
 def test_what_is_followed_is_found(source, first, followed):
     listener = Listener(first)
-    report = voice_report.listen(listener, source, ARTISTS)
+    report = voice_report.report(listener, source, ARTISTS)
     assert report.shares == {**dict.fromkeys(voice_report.FOLLOWED, 0), followed: 1}
     assert voice_report.followed(report.shares) == followed
     assert report.by_artist == dict.fromkeys(ARTISTS, report.shares)
@@ -122,11 +122,11 @@ def test_what_is_followed_is_found(source, first, followed):
 def test_bands_that_are_not_the_artists_own(tmp_path):
     """A cover band is followed by its own name, not by that of who sings to it."""
     source = planted(tmp_path, ["Bo", "Cy", "Di", "Ann"])
-    report = voice_report.listen(Listener(64), source, ARTISTS)
+    report = voice_report.report(Listener(64), source, ARTISTS)
     assert report.shares == {"voice": 0, "band": 1, "neither": 0}
     assert report.scores["accompaniment"]["song"] == 1
     assert report.scores["mixture"]["song"] == pytest.approx(0.5)
-    voice = voice_report.listen(Listener(0), source, ARTISTS)
+    voice = voice_report.report(Listener(0), source, ARTISTS)
     assert voice.shares == {"voice": 1, "band": 0, "neither": 0}
     # And an index is brought up to date without computing anything again.
     record = next(iter(source.store.records.values()))
@@ -138,7 +138,7 @@ def test_bands_that_are_not_the_artists_own(tmp_path):
 
 
 def test_every_song_is_heard_with_another_band_and_another_voice(source):
-    swaps = voice_report.listen(Listener(0), source, ARTISTS).swaps
+    swaps = voice_report.report(Listener(0), source, ARTISTS).swaps
     keys = sorted(source.labels)
     assert sorted(swap.voice for swap in swaps[:8]) == keys
     assert sorted(swap.accompaniment for swap in swaps[8:]) == keys
@@ -161,7 +161,7 @@ def test_partners_are_of_others_and_take_turns(count):
 
 
 def test_what_is_written(source, tmp_path):
-    report = voice_report.listen(Listener(64), source, ARTISTS)
+    report = voice_report.report(Listener(64), source, ARTISTS)
     voice_report.write(tmp_path, report, source.store.records)
     with open(tmp_path / "voice_report.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -175,12 +175,12 @@ def test_what_is_written(source, tmp_path):
 def test_needs_stems_and_two_artists(source, tmp_path):
     one = {key: label for key, label in source.labels.items() if label == 0}
     with pytest.raises(UserError, match="at least two artists"):
-        voice_report.listen(
+        voice_report.report(
             Listener(0), dataclasses.replace(source, labels=one), ARTISTS
         )
     plain = dataclasses.replace(source, store=WritableStore(tmp_path / "s"))
     with pytest.raises(UserError, match="has no stems"):
-        voice_report.listen(Listener(0), plain, ARTISTS)
+        voice_report.report(Listener(0), plain, ARTISTS)
 
 
 def test_equal_shares_are_neither():
@@ -238,7 +238,7 @@ def test_trained_models_are_found_out(planted, voice_db, tmp_path):
     model = training.build_training_model(config, len(artists))
     model.load_weights(checkpoints / state.last)
     source = ClipSource(stems, parts["train"], CLIP)
-    report = voice_report.listen(model, source, artists)
+    report = voice_report.report(model, source, artists)
     assert voice_report.followed(report.shares) == planted
     if planted != "neither":
         assert report.shares[planted] >= 0.9

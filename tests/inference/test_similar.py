@@ -69,9 +69,9 @@ def test_an_index_is_extended_and_asked(
     # One has changed, one is new: those are heard, and no other.
     soundfile.write(music / "02.wav", song(8.0, 3), 16000, "FLOAT")
     soundfile.write(music / "99.wav", song(7.0, 1), 16000, "FLOAT")
-    heard, listen = [], voices.listen
+    heard, ask = [], voices.song_voice
     monkeypatch.setattr(
-        voices, "listen", lambda i, p, v=None: heard.append(p) or listen(i, p, v)
+        voices, "song_voice", lambda i, p, v=None: heard.append(p) or ask(i, p, v)
     )
     more = [*model, "--among", str(music), *index, "--workers", "1"]
     assert similar.main(more) == 0
@@ -109,7 +109,7 @@ def test_an_index_of_another_model(
     index = voices.VoiceIndex(
         voices.model_of(Identifier(model / "1")), tmp_path / "i.npz"
     )
-    voice = voices.listen(Identifier(model / "1"), song_path)
+    voice = voices.song_voice(Identifier(model / "1"), song_path)
     index.add(song_path, voice)
     index.save()
     again = voices.VoiceIndex(index.model, tmp_path / "i.npz")

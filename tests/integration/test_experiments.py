@@ -166,7 +166,7 @@ def test_terms_variants_noise_and_confounding(here, tiny_corpus):
     curves = files.read_csv(pathlib.Path("x", "confounding_curves.csv"))
     assert {row["test_bands"] for row in curves} == {"own", "any", "other"}
     size = ["--artists", "8", "--albums", "3", "--songs", "2", "--seconds", "7"]
-    found = run("openset", None, "--values", "0.5", "--variants", "remix+aam", *size)
+    found = run("strangers", None, "--values", "0.5", "--variants", "remix+aam", *size)
     (record,) = found["tables"][0]["records"]
     assert 0 <= record["auroc_songs_mean"] <= 1
     assert record["not named: silence_mean"] == 1

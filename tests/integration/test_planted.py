@@ -107,7 +107,7 @@ def test_a_foreign_network(place, tiny_corpus, tiny_config, capsys):
     model = trained(config, tiny_corpus / "manifest.csv", "foreign")
     told = files.read_json("runs/foreign/metrics.json")
     assert set(told["voice_report"]["shares"]) == {"voice", "band", "neither"}
-    assert told["open_set"]["detector"]["heard"].startswith("bands")
+    assert told["gallery"]["detector"]["heard"].startswith("bands")
     assert (place / model / "1" / "lca_keras.json").exists()
     song = tiny_corpus / "Ada Quill" / "Album 01" / "Song 01.flac"
     by_all_runtimes(model, song, capsys)

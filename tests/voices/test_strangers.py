@@ -129,7 +129,7 @@ def test_whom_a_side_training_leaves_out():
     names = [f"{n:02d}" for n in range(20)]
 
     def left_out(names, share, seed):
-        config = Config().replace(open_set={"left_out": share}, train={"seed": seed})
+        config = Config().replace(gallery={"left_out": share}, train={"seed": seed})
         return training.left_out(names, config)
 
     assert len(left_out(names, 0.2, 0)) == 4
@@ -150,7 +150,7 @@ def test_a_side_training_never_hears_whom_it_leaves_out(
         return train(config, few, classes, folder, callbacks)
 
     monkeypatch.setattr(training, "train", watched)
-    side = config.replace(open_set={"left_out": 0.4}, train={"epochs": 9})
+    side = config.replace(gallery={"left_out": 0.4}, train={"epochs": 9})
     told = training.side_training(side, *sources, tmp_path)
     ((few, classes, epochs),) = heard
     artists = sources[1]
@@ -189,7 +189,7 @@ def test_songs_of_strangers_are_given(place, config, sources, monkeypatch, capsy
     assert fit.main(command) == 0
     said = capsys.readouterr().out
     assert "3 songs of 1 strangers" in said
-    told = json.loads((place / "runs/given/metrics.json").read_text())["open_set"]
+    told = json.loads((place / "runs/given/metrics.json").read_text())["gallery"]
     assert told["strangers"]["given"]
     assert told["strangers"]["songs"] == 3
     assert told["test"]["songs"] == 5
@@ -239,7 +239,7 @@ def test_a_run_measures_strangers_once_and_never_keeps_another_gallery(
     place, config, sources, network, tmp_path, monkeypatch
 ):
     clips, artists = sources
-    settings = config.replace(open_set={"left_out": 0.4})
+    settings = config.replace(gallery={"left_out": 0.4})
     job = Run(
         folder=tmp_path / "r", config=settings, source=corpus.DataSource(data="x")
     )
@@ -261,7 +261,7 @@ def test_a_run_measures_strangers_once_and_never_keeps_another_gallery(
         way.measure_strangers()
     assert len(calls) == 1
     assert not (job.folder / "side-training").exists()
-    told = json.loads((job.folder / "metrics.json").read_text())["open_set"]
+    told = json.loads((job.folder / "metrics.json").read_text())["gallery"]
     assert len(told["strangers"]["artists"]) == 2
     assert told["test"]["songs"] == 5
     # An artist whose songs are gone has no voiceprint: that is said, and no other's

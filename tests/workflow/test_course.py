@@ -68,12 +68,12 @@ def test_a_run_is_completed_once_and_in_silence(asked, trainings, capsys):
     assert result.songs == {"train": 6, "validation": 6, "test": 6}
     assert result.scores["test"]["song"]["count"] == 6
     assert result.told["best_epoch"] == 2
-    assert result.told["open_set"]["test"]["songs"] == 6
+    assert result.told["gallery"]["test"]["songs"] == 6
     assert set(result.evaluations) == {"validation", "test"}
     assert again.evaluations == {}
     # What is heard of somebody else is unknown: the export has a gallery.
     told = files.read_json(result.export / versions.METADATA)["gallery"]
-    assert told["threshold"] == result.told["open_set"]["threshold"]
+    assert told["threshold"] == result.told["gallery"]["threshold"]
 
 
 def test_a_killed_run_goes_on_where_it_was(asked, trainings, monkeypatch):

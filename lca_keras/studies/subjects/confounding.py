@@ -11,7 +11,7 @@ import numpy as np
 from lca_keras.corpora import synthesis
 from lca_keras.evaluation import voice_report
 from lca_keras.explanation import saliency
-from lca_keras.studies import listening, pictures, scores
+from lca_keras.studies import hearings, pictures, scores
 from lca_keras.studies.results import Column, Picture, Table
 from lca_keras.studies.study import OwnCorpora
 
@@ -39,7 +39,7 @@ class Confounding(OwnCorpora):
         """Each variant with each seed on each corpus."""
         made, tested = self.write_corpora(BANDS)
         laboratories = {name: self.laboratory_of(path) for name, path in tested.items()}
-        self.listening = Listening("confounding", laboratories)
+        self.hearings = Hearings("confounding", laboratories)
         there = {value: self.laboratory_of(path) for value, path in made.items()}
         return {
             (value, name, seed): self.training(
@@ -54,7 +54,7 @@ class Confounding(OwnCorpora):
         """The table, and curves over confounding."""
         scored = {}
         for group in itertools.product(self.values, self.variants):
-            scored[group] = self.listening.scores(self.of_seeds(trained, *group))
+            scored[group] = self.hearings.scores(self.of_seeds(trained, *group))
         return {
             "tables": [self._table(scored, trained, found)],
             "pictures": [self._draw(scored)],
@@ -77,7 +77,7 @@ class Confounding(OwnCorpora):
             Column("follows voice / band", "follows_voice", "follows_band"),
             Column(
                 "CAM on the voice, convolution / FGNL",
-                *(f"cam_on_voice_{layer}" for layer in listening.LAYERS),
+                *(f"cam_on_voice_{layer}" for layer in hearings.LAYERS),
             ),
             Column(
                 "validation clips, counterfactual minus main; mean |A − A~|",
@@ -115,7 +115,7 @@ class Confounding(OwnCorpora):
             f"{scores.READING_PLAIN} follows: share of songs put together from two "
             "artists that are named after the voice, after the band. CAM: share of the "
             "class activation that lies on cells which the voice dominates; spread "
-            f"evenly, {cells}. {listening.without_map(reports)} "
+            f"evenly, {cells}. {hearings.without_map(reports)} "
             "`vocals` hears the voice alone."
         )
         return Table.of("confounding", self.title, columns, rows, note)
@@ -152,23 +152,23 @@ class _Gap(scores.Plain):
         return f"{super().describe()}, below in {below} of {len(self.values)}"
 
 
-class Listening(listening.Listening):
+class Hearings(hearings.Hearings):
     """What a training makes of test songs with these bands and those: `BANDS`."""
 
     def measure(self, trained):
         """A voice report and maps, of songs with anybody's band."""
         model, config = trained.model(), trained.config
-        self.hear(model, trained)
+        self.predict(model, trained)
         if config.features.source != "stems":
             return {}
         source = self.source("any", trained)
-        report = voice_report.listen(model, source, trained.artists)
+        report = voice_report.report(model, source, trained.artists)
         stems, names = list(source.ordered_stems(64)), ("vocals", "accompaniment")
         both = [np.concatenate([s[name][..., 0] for s in stems]) for name in names]
         cells = saliency.voice_cells(*both)
         clips = self.clips("any", trained)
-        maps = listening.activations(model.backbone, clips, source.clip_labels)
-        means, empty = listening.shares_on(maps, cells)
+        maps = hearings.activations(model.backbone, clips, source.clip_labels)
+        means, empty = hearings.shares_on(maps, cells)
         return {
             "shares": report.shares,
             "cam_on_voice": means,

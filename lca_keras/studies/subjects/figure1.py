@@ -18,7 +18,7 @@ from lca_keras.corpora import bias, synthesis
 from lca_keras.data import catalogue, split
 from lca_keras.data.corpus import DataSource
 from lca_keras.explanation import saliency
-from lca_keras.studies import listening, pictures, scores
+from lca_keras.studies import hearings, pictures, scores
 from lca_keras.studies.results import Column, Picture, Table
 from lca_keras.studies.study import Study, check_variants, has_vocals, list_songs
 
@@ -114,7 +114,7 @@ class Figure1(Study):
 
         sources = (copy("biased"), self.source, copy("noised"))
         laboratories = dict(zip(HEARINGS, map(self.laboratory, sources), strict=True))
-        self.listening = Listening(laboratories, self.artist, self.band)
+        self.hearings = Hearings(laboratories, self.artist, self.band)
         return self.by_seed(laboratories["as in training"], self.variants)
 
     def show(self, trained, found):
@@ -135,7 +135,7 @@ class Figure1(Study):
         columns += [
             Column("noised songs: minus the first row", "noised_songs_minus_first"),
             Column("taken for the noisy artist", "taken_for_the_artist"),
-            Column(title, *(f"cam_in_band_{name}" for name in listening.LAYERS)),
+            Column(title, *(f"cam_in_band_{name}" for name in hearings.LAYERS)),
             Column(
                 "silhouette, clean / noised", "silhouette_clean", "silhouette_noised"
             ),
@@ -143,7 +143,7 @@ class Figure1(Study):
         rows = []
         for variant in self.variants:
             row = {"variant": variant}
-            scored = self.listening.scores(self.of_seeds(trained, variant))
+            scored = self.hearings.scores(self.of_seeds(trained, variant))
             for name, levels in scored.items():
                 row |= scores.prefixed(name.replace(" ", "_"), levels)
             if rows:
@@ -161,7 +161,7 @@ class Figure1(Study):
             f"{scores.number_of(self.seeds)}. {scores.READING} Other columns: "
             f"{scores.READING_PLAIN} CAM: share of the class activation that lies in "
             f"the band; spread evenly, {even:.3f}. "
-            f"{listening.without_map(found.values())}"
+            f"{hearings.without_map(found.values())}"
         )
         return Table.of("figure1", "Noise as a cue", columns, rows, note)
 
@@ -169,10 +169,10 @@ class Figure1(Study):
         """Writes the maps of the first seed; the `Picture`."""
         seed, shown, stored = self.seeds[0], [], {}
         for variant in self.variants:
-            folder = trained[variant, seed].folder / self.listening.place
+            folder = trained[variant, seed].folder / self.hearings.place
             stored[variant] = dict(np.load(folder / _MAPS))
         for kind, title in (("", self.artist), ("foreign_", "another artist")):
-            for layer in listening.LAYERS:
+            for layer in hearings.LAYERS:
                 maps = {
                     f"{variant}, {layer}": arrays[f"{kind}{layer}"][0]
                     for variant, arrays in stored.items()
@@ -203,7 +203,7 @@ class Figure1(Study):
         seed, planes = self.seeds[0], {}
         artists = trained[self.variants[0], seed].artists
         for variant in self.variants:
-            heard = self.listening.predictions(trained[variant, seed], "noised")
+            heard = self.hearings.predictions(trained[variant, seed], "noised")
             noisy = heard.labels != artists.index(self.artist)
             planes[variant] = pictures.plane_of(heard, noisy)
         caption = (
@@ -215,7 +215,7 @@ class Figure1(Study):
         return self.save(picture, *pictures.planes(planes, artists, "with noise"))
 
 
-class Listening(listening.Listening):
+class Hearings(hearings.Hearings):
     """What a training makes of test songs heard as `HEARINGS` say.
 
     In training `artist` has noise in a `band`, Hz.
@@ -228,15 +228,15 @@ class Listening(listening.Listening):
     def measure(self, trained):
         """Silhouettes, maps, and how many songs of others are taken for the artist."""
         model = trained.model()
-        heard = self.hear(model, trained)
+        heard = self.predict(model, trained)
         own = trained.artists.index(self.artist)
         source = self.source("as in training", trained)
         clips = self.clips("as in training", trained)[source.clip_labels == own]
         cells = saliency.band_cells(source.front_end.frequencies, self.band)
-        cams = listening.activations(model.backbone, clips, np.full(len(clips), own))
-        means, empty = listening.shares_on(cams, cells)
+        cams = hearings.activations(model.backbone, clips, np.full(len(clips), own))
+        means, empty = hearings.shares_on(cams, cells)
         foreign = self.clips("noised", trained)[:1]
-        foreign_cams = listening.activations(model.backbone, foreign, [own])
+        foreign_cams = hearings.activations(model.backbone, foreign, [own])
         maps = {"mel": clips[:1], **{name: each[:1] for name, each in cams.items()}}
         maps |= {"foreign_mel": foreign, **scores.prefixed("foreign", foreign_cams)}
         with files.atomic_path(trained.folder / self.place / _MAPS) as temporary:
@@ -244,7 +244,7 @@ class Listening(listening.Listening):
         votes = heard["noised"].decide()
         others = votes.song_labels != own
         return {
-            "silhouette": {k: listening.silhouette(each) for k, each in heard.items()},
+            "silhouette": {k: hearings.silhouette(each) for k, each in heard.items()},
             "cam_in_band": means,
             "without_map": empty,
             "band_of_all_cells": float(np.mean(cells)),

@@ -1,6 +1,6 @@
 """Test clips in the plane by their embeddings, without LCA and with."""
 
-from lca_keras.studies import listening, pictures, scores
+from lca_keras.studies import hearings, pictures, scores
 from lca_keras.studies.results import Picture
 from lca_keras.studies.study import Study
 
@@ -29,7 +29,7 @@ class Figure4(Study):
             heard = [each.predictions for each in self.of_seeds(trained, name)]
             wrong = heard[0].decide().winners != heard[0].labels
             planes[name] = pictures.plane_of(heard[0], wrong)
-            apart = scores.Plain([listening.silhouette(each) for each in heard])
+            apart = scores.Plain([hearings.silhouette(each) for each in heard])
             notes.append(
                 f"Silhouette of the artists in the embedding, {title}: "
                 f"{apart.describe()} ({len(heard)} seeds)."

@@ -48,7 +48,7 @@ class Variants(Study):
 
     def _listen(self, trained):
         source = self.songs.sources(trained.config)[0]["test"]
-        report = voice_report.listen(trained.model(), source, trained.artists)
+        report = voice_report.report(trained.model(), source, trained.artists)
         return report.to_dict()
 
     def show(self, trained, found):

@@ -26,7 +26,7 @@ ENROLLED_BY = 3
 _EVERYONE = "everyone"
 
 
-class OpenSet(OwnCorpora):
+class Strangers(OwnCorpora):
     """Singers who are not known."""
 
     title = "Nobody of these, somebody new, and who sings when"
@@ -81,7 +81,7 @@ class OpenSet(OwnCorpora):
                 settings = {"training": each.result, "everyone": everyone.result}
                 about = (self.whole[value], self.corpus, each, everyone)
                 job = functools.partial(_measure, *about)
-                cells[value, name, seed] = each.folder / "open-set", settings, job
+                cells[value, name, seed] = each.folder / "strangers", settings, job
         return cells
 
     def show(self, trained, found):
@@ -141,7 +141,7 @@ def _table(results, note):
             **{f"not named: {kind}": v for kind, v in told("sounds").items()},
         }
         rows.append(row)
-    return Table.of("openset", "Nobody of these", columns, rows, note)
+    return Table.of("strangers", "Nobody of these", columns, rows, note)
 
 
 def _table_of_ways(results, note):
@@ -158,7 +158,7 @@ def _table_of_ways(results, note):
             told = scores.over_seeds(of_seeds, "scores", name, kind=_Draws)
             row |= scores.prefixed(f"{variant}_{value:g}", told)
         rows.append(row)
-    return Table.of("openset_scores", "Ways to tell strangers", columns, rows, note)
+    return Table.of("strangers_scores", "Ways to tell strangers", columns, rows, note)
 
 
 # === Measured ===
@@ -181,7 +181,7 @@ def _measure(laboratory, corpus, trained, everyone):
         return dataclasses.replace(sources[part], labels=labels, **changes)
 
     known = {part: of(part, trained.artists) for part in sources}
-    how = (config.open_set.false_alarm, config.train.seed)
+    how = (config.gallery.false_alarm, config.train.seed)
     gallery, _, detector = strangers.fit(network, known, *how)
     heard = {}
     for part in sources:

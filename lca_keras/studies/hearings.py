@@ -8,7 +8,7 @@ from lca_keras.studies.laboratory import contents, load_predictions, save_predic
 from lca_keras.studies.scores import scores_of
 
 
-class Listening:
+class Hearings:
     """What trainings make of test songs in several versions.
 
     A subclass has `measure`, of a `Trained`: what there is to know beside the
@@ -36,7 +36,7 @@ class Listening:
         ordered = self.source(name, trained).ordered(64)
         return np.concatenate([mel for mel, _ in ordered])
 
-    def hear(self, model, trained):
+    def predict(self, model, trained):
         """Stores what a model predicts of every version; a dict of it by name."""
         heard = {}
         for name in self.laboratories:

@@ -1,7 +1,7 @@
 import numpy as np
 
 from lca_keras.evaluation.scoring import ClipPredictions
-from lca_keras.studies.subjects import openset
+from lca_keras.studies.subjects import strangers
 from lca_keras.voices.strangers import DescribedClips
 
 
@@ -14,5 +14,5 @@ def test_somebody_is_enrolled_by_songs_with_a_voice():
     # Nobody is heard in song 2, and in song 3 only in its first clip.
     voice = np.array([0.9, 0.9, 0.9, 0.9, 0.1, 0.1, 0.9, 0.1])
     clips = DescribedClips(predictions, voice)
-    found = openset.voiceprints_of(clips, 0, np.random.default_rng(0))
+    found = strangers.voiceprints_of(clips, 0, np.random.default_rng(0))
     assert sorted(np.concatenate(found)) == [0.5, 6.0]
