@@ -68,7 +68,7 @@ def _shares(export, song, options):
     from lca_keras.inference.identification import Identifier
 
     identifier = Identifier(export, threads=1, **options)
-    config = identifier._config
+    config = identifier.config
     front_end = config.front_end
     for _ in range(3):
         start = time.perf_counter()

@@ -201,7 +201,7 @@ def text_of(name, search, rows, drawn, comparison):
             ", ".join(f"{one[train.objective]:.4f}" for one in row.seeds),
             row.reason,
         ]
-        for row in sorted(rows, key=lambda row: -(row.score or -1.0))
+        for row in sorted(rows, key=lambda row: (row.score is None, -(row.score or 0)))
     ]
     heads = [column.replace(BUDGET, "lca_epochs") for column in columns]
     parts += ["## Trials, best first", markdown.table(heads, table)]
@@ -290,7 +290,8 @@ def report(args):
             songs = terminal.prepare_corpus(study.load_source(folder), search.base)
             wanted = (folder, search, songs, args.compare, args.test)
             for name, seed, row in compare(*wanted):
-                scores = [f"{k} {row[k]:.3f}" for k in row if "_f1" in k and row[k]]
+                given = {k: v for k, v in row.items() if "_f1" in k and v is not None}
+                scores = [f"{k} {v:.3f}" for k, v in given.items()]
                 print(f"  {name:<9} seed {seed}  {'  '.join(scores)}", flush=True)
                 comparison[name].append(row)
     text = text_of(args.name, search, rows, drawn, comparison)

@@ -6,7 +6,6 @@ import sys
 
 import keras
 
-from lca_keras.base import files
 from tuning import oracle, study, trials
 from tuning import space as spaces
 from tuning.journal import Journal
@@ -98,8 +97,7 @@ def print_best(folder):
     search = study.Search.load(folder)
     rows = trials.results(folder, Journal(folder / "events.jsonl").read())
     best, config = trials.best_of(folder, rows, search)
-    with files.atomic_path(folder / "best.yaml") as temporary:  # Others read it.
-        config.save(temporary)
+    config.save(folder / "best.yaml")
     weights = "  ".join(f"{k} {v:.4g}" for k, v in vars(config.loss).items())
     score = f"{config.train.objective} {best.score:.4f}"
     print(f"\nbest       trial {best.trial}, {score}")

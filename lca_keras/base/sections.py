@@ -19,7 +19,7 @@ AUGMENTATIONS = ("remix", "specaugment")
 
 @dataclasses.dataclass(frozen=True)
 class FeatureConfig(Section, name="features"):
-    """What is heard of sound; `DESIGN.md` section 3 fixes the defaults."""
+    """What is heard of sound; the defaults are those of the published SID code."""
 
     front_end: str = field(
         "mel", "from samples to what is heard", choices=registry.FRONT_ENDS
@@ -184,7 +184,7 @@ class ModelConfig(Section, name="model"):
 
 @dataclasses.dataclass(frozen=True)
 class LossWeights(Section, name="loss"):
-    """Weights of the six terms of the LCA loss (`DESIGN.md` section 5)."""
+    """Weights of the six terms of the LCA loss, `lca_keras.models.losses`."""
 
     main: float = field(1.0, "cross-entropy of the main branch", least=0)
     effect: float = field(
@@ -200,8 +200,8 @@ class LossWeights(Section, name="loss"):
     ent_main: float = field(0.05, "entropy of the main branch (maximised)", least=0)
 
 
-# Published for the same method on a frozen encoder (GTZAN); see DESIGN section 5
-# for what they do to the probabilities.
+# Published for the same method on a frozen encoder (GTZAN). An `ent_main` above `main`
+# prefers flat probabilities: classes rank well, and how sure they are means little.
 LOSS_WEIGHTS = {
     "default": LossWeights(),
     "genremert": LossWeights(

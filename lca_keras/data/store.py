@@ -18,7 +18,7 @@ from lca_keras.data.examples import parse_example, read_record, record_offsets, 
 from lca_keras.data.extraction import SongFeatures
 from lca_keras.features.front_end import STEMS, front_end_of
 
-FORMAT = 4
+FORMAT = 5
 
 
 class StoreError(UserError):
@@ -40,7 +40,7 @@ class Record(_Entry):
     """What the index knows of a song: its names, size and origin.
 
     `frames` are those of the front end's first stream, of the song's sound without
-    silence; `passages` where that lies in the song, seconds. `source` is the state of
+    silence; `passages` where that lies in the song, seconds. `state` is that of
     its files, `digests` their hashes, as `lca_keras.data.extraction` gives them;
     `notes` are sentences about sound that its files announce and do not have.
     """
@@ -52,7 +52,7 @@ class Record(_Entry):
     frames: int
     duration: float
     content_hash: str
-    source: tuple[int, ...]
+    state: tuple[int, ...]
     vocals_path: str | None = None
     accompaniment_path: str | None = None
     accompaniment_artist: str | None = None
@@ -77,7 +77,7 @@ class Failure(_Entry):
     """
 
     path: str
-    source: tuple[int, ...]
+    state: tuple[int, ...]
     reason: str
     passing: bool = False
 

@@ -76,21 +76,21 @@ def compute_part(folder, song, extractor, shared=None):
     """
     parts = pathlib.Path(folder, "parts")
     parts.mkdir(exist_ok=True)
-    source, digests = file_state(song), extractor.file_digests(song)
+    state, digests = file_state(song), extractor.file_digests(song)
     # Names and paths, which are named alike in `Song` and `Record`.
     about = {name: value and os.fspath(value) for name, value in vars(song).items()}
     try:
         extracted = (shared and shared.find(digests)) or extractor.extract(song)
     except AudioError as error:
         passing = isinstance(error, AccessError)
-        result = Failure(about["path"], source, str(error), passing)
+        result = Failure(about["path"], state, str(error), passing)
     else:
         result = Record(
             **about,
             frames=extractor.front_end.frames_of(extracted.arrays),
             duration=extracted.duration,
             content_hash=extracted.content_hash,
-            source=source,
+            state=state,
             notes=extracted.notes,
             passages=extracted.passages,
             digests=digests,
@@ -228,7 +228,7 @@ class WritableStore(FeatureStore):
                     frames=self.front_end.frames_of(read["arrays"]),
                     duration=read["duration"],
                     content_hash=read["content_hash"],
-                    source=(),
+                    state=(),
                     passages=read["passages"],
                 )
                 key = read["key"]
@@ -259,11 +259,11 @@ class WritableStore(FeatureStore):
         lost = {key for path in damaged for key in self._shards[path.name][1]}
         plan = Plan(songs)
         for song in songs:
-            source, path = file_state(song), os.fspath(song.path)
+            state, path = file_state(song), os.fspath(song.path)
             failure = self.failed.get(song.key)
-            part = self._read_part(song, source, extractor)
+            part = self._read_part(song, state, extractor)
             kept = extractor.kept_vocals(song)
-            same = failure and (failure.source, failure.path) == (source, path)
+            same = failure and (failure.state, failure.path) == (state, path)
             if same and not (again and failure.passing):
                 plan.failed[song.key] = failure
             elif isinstance(part, Failure) and not (again and part.passing):
@@ -271,7 +271,7 @@ class WritableStore(FeatureStore):
             elif kept is not None and not kept.exists():
                 plan.pending.append(song)
             elif song.key not in lost and (
-                old := _confirmed(self.records.get(song.key), song, source, extractor)
+                old := _confirmed(self.records.get(song.key), song, state, extractor)
             ):
                 plan.records[song.key] = old
             elif isinstance(part, Record):
@@ -281,7 +281,7 @@ class WritableStore(FeatureStore):
                 plan.pending.append(song)
         return plan
 
-    def _read_part(self, song, source, extractor):
+    def _read_part(self, song, state, extractor):
         """Returns what an interrupted update found out about a song, or `None`."""
         try:
             part = files.read_json(self._parts / f"{song.key}.json")
@@ -289,9 +289,9 @@ class WritableStore(FeatureStore):
                 return None
             if "record" in part:
                 record = Record.from_json(part["record"])
-                return _confirmed(record, song, source, extractor)
+                return _confirmed(record, song, state, extractor)
             failure = Failure.from_json(part["failure"])
-            same = (failure.source, failure.path) == (source, str(song.path))
+            same = (failure.state, failure.path) == (state, str(song.path))
             return failure if same else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
@@ -387,7 +387,7 @@ class WritableStore(FeatureStore):
         files.write_json(self._index_path, index)
 
 
-def _confirmed(record, song, source, extractor):
+def _confirmed(record, song, state, extractor):
     """The record, if there is one and it is of the song's files as they are now.
 
     Copies, and files from a backup, are in another state and have the same content.
@@ -395,15 +395,15 @@ def _confirmed(record, song, source, extractor):
     """
     if record is None or record.path != os.fspath(song.path):
         return None
-    if record.source != source:
-        same_sizes = record.source[::STATE_SIZE] == source[::STATE_SIZE]
+    if record.state != state:
+        same_sizes = record.state[::STATE_SIZE] == state[::STATE_SIZE]
         if not (same_sizes and record.digests):
             return None
         if record.digests != extractor.file_digests(song):
             return None
     # The corpus may say another artist now, on whom no feature hangs.
     band = song.accompaniment_artist
-    return dataclasses.replace(record, source=source, accompaniment_artist=band)
+    return dataclasses.replace(record, state=state, accompaniment_artist=band)
 
 
 def shard_name(number, count, records):

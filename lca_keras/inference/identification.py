@@ -85,6 +85,7 @@ class Identifier:
         artists: List of singers, the network's own and then those enrolled.
         gallery: `lca_keras.voices.gallery.Gallery`; `None` where none could be set
             up: then any song has a singer.
+        config: `lca_keras.base.config.Config` of its training.
         metadata: Dict; what `lca_keras.json` beside the model says, or the server.
         runtime: What computes: see `lca_keras.inference.runtimes`.
         digest: String that tells models apart: its name, of what it is told, and a
@@ -136,7 +137,7 @@ class Identifier:
         told = json.dumps(metadata, sort_keys=True).encode()
         sum_of = hashlib.sha256(told).hexdigest()[:8]
         self.digest = f"{metadata['name']} {sum_of}"
-        self._config = config
+        self.config = config
         served = config.served_features
         self._extractor = Extractor(served, separator, threads=threads)
         self._extractor.front_end.prepare()
@@ -154,7 +155,7 @@ class Identifier:
         found, count = [], len(song.starts)
         for few in np.array_split(np.arange(count), -(-count // _CLIPS_AT_ONCE)):
             clips = song.clips(few)
-            heard = {name: clips[name] for name in self._config.streams}
+            heard = {name: clips[name] for name in self.config.streams}
             found.append(self.runtime.answers(heard))
         told = runtimes.joined(found)
         told.setdefault("voice", np.ones(count, "float32"))
@@ -183,7 +184,7 @@ class Identifier:
                 f"`overlap` must be in [0, 1). Received: overlap={overlap}"
             )
         song = Song("", "", "", path, vocals_path)
-        return hear(self._extractor, self._config, song, overlap)
+        return hear(self._extractor, self.config, song, overlap)
 
     def check(self, vocals):
         """Raises early if vocals have to be separated and cannot be.

@@ -59,7 +59,7 @@ class LCAModel(keras.Model):
 
     A second attention, A~, is applied to the same attended maps as the network's A,
     and both results pass through the same output convolution and head. The loss
-    (`DESIGN.md` section 5, with y and y~ the two branches' probabilities)
+    (with y and y~ the two branches' probabilities)
 
         L = main CE(y, t) + effect CE(softmax(y - y~), t) + cf CE(y~, t)
             - ent_cf H(y~) - att mean|A - A~| - ent_main H(y)

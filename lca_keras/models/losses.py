@@ -1,7 +1,7 @@
 """The six terms of the learnable counterfactual attention loss; embedding losses.
 
-Notation of `DESIGN.md` section 5: y and y~ are the probabilities of the main and the
-counterfactual branch, A and A~ their attentions, t the artist.
+y and y~ are the probabilities of the main and the counterfactual branch, A and A~ their
+attentions, t the artist.
 """
 
 import math

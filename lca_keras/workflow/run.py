@@ -140,8 +140,7 @@ class Run:
         exports = os.path.abspath(self.exports)
         job = {"data": vars(self.source.absolute()), "exports": exports}
         files.write_json(folder / "job.json", job)
-        with files.atomic_path(folder / "config.yaml") as temporary:
-            self.config.save(temporary)
+        self.config.save(folder / "config.yaml")
 
     @classmethod
     def load(cls, folder):

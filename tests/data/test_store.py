@@ -203,7 +203,7 @@ def test_stores_share_features_by_content(songs, tmp_path, counted, melody):
                 np.testing.assert_array_equal(mine.arrays[name], array)
                 assert mine.arrays[name].dtype == array.dtype
             assert second.records[other.key].artist == "Someone"
-            rest = dict(artist="", digests=(), source=())
+            rest = dict(artist="", digests=(), state=())
             assert dataclasses.replace(
                 second.records[other.key], **rest
             ) == dataclasses.replace(first.records[song.key], **rest)

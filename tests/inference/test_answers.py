@@ -234,7 +234,7 @@ def test_bfloat16_is_close_to_float32_and_leaves_that_alone(exported, folder):
     assert half.runtime.name == "tensorflow"
     assert half.digest != heavy.digest
     rng = np.random.default_rng(0)
-    config = half._config
+    config = half.config
     shape = (40, config.served_features.mel_bins, config.clip_frames, 1)
     clips = {"mel_spectrogram": rng.normal(-40, 20, shape).astype("float32")}
     before = heavy.runtime.answers(clips)["probabilities"]
