@@ -78,7 +78,8 @@ def _evaluate(args):
         if not known:
             raise UserError(f"{args.data}: no song of an artist that the model knows")
         part_of = {song.key: parts[0] for song in known}
-        seen = corpus.learned_from(job.source, job.config, job.folder, songs)
+        seen, note = corpus.learned_from(job.source, job.config, job.folder, songs)
+        watching.notes([note] if note else [])
         _print_learned_from(seen, known)
         folder = pathlib.Path(args.out or own_folder(job.folder, args.data))
     else:

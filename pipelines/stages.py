@@ -315,7 +315,7 @@ def evaluator(pipeline, examples, trained):
         with pipeline.observer.working("Analysing"):
             scores = blessing.analyse(rows, folder / "analysis")
         share = _band_share(pipeline, examples, trained, thresholds)
-        known = _known_to(baseline, examples, keys) if baseline else 0
+        known = _known_to(pipeline, baseline, examples, keys) if baseline else 0
         judged = blessing.judge(thresholds, scores, share, bool(baseline))
         if baseline:
             judged.append(blessing.judge_artists(export, baseline, may_drop))
@@ -337,14 +337,16 @@ def evaluator(pipeline, examples, trained):
     return pipeline.artefact("Evaluator", settings, make)
 
 
-def _known_to(baseline, examples, keys):
+def _known_to(pipeline, baseline, examples, keys):
     """How many of these songs a version learned from; `None` if its run is gone."""
     about = files.read_json(baseline / versions.METADATA)
     try:
         job = Run.load(about.get("run", ""))
     except UserError:
         return None
-    learned = corpus.learned_from(job.source, job.config, job.folder, examples.corpus)
+    how = job.source, job.config, job.folder
+    learned, note = corpus.learned_from(*how, examples.corpus)
+    pipeline.observer.notes([note] if note else [])
     return len(set(learned) & set(keys))
 
 

@@ -24,10 +24,16 @@ from lca_keras.base import files
 from lca_keras.base.config import Config
 from lca_keras.base.errors import UserError
 from lca_keras.base.sections import SplitConfig, TrainConfig
-from lca_keras.data.corpus import DataSource, clip_sources, divide, prepare
+from lca_keras.data.corpus import (
+    DataSource,
+    clip_sources,
+    divide,
+    prepare,
+    store_folder,
+)
 from lca_keras.explanation.explainer import Explainer
 from lca_keras.export import main as export_command
-from lca_keras.exports import versions
+from lca_keras.exports import labels, versions
 from lca_keras.inference.identification import Identifier
 from lca_keras.terminal import resolving
 from lca_keras.workflow import advice, judgement, training
@@ -260,14 +266,16 @@ def test_steps_can_be_called_one_by_one(workplace, tiny_corpus):
     assert found["test"].scores == before["test"]
     assert found["test"].main.votes.shape == (6,)
     shutil.copytree("runs/first try", "runs/copy")
-    for version in ("1", "2"):
+    for version in ("1", "2", "3"):
         (workplace / "other models" / "copy" / version).mkdir(parents=True)
-    os.utime(workplace / "other models" / "copy" / "2", (0, 0))  # For long.
+        # Each for long.
+        os.utime(workplace / "other models" / "copy" / version, (0, 0))
+    labels.assign(workplace / "other models" / "copy", "stable", 1)
     folder = workplace / "runs" / "copy"
     job = dataclasses.replace(job, folder=folder, exports="other models")
     Course(job, songs, division, sources, keep=2).export()
-    exported = pathlib.Path("other models/copy/3")
-    assert versions.versions(exported.parent) == [2, 3]
+    exported = pathlib.Path("other models/copy/4")
+    assert versions.versions(exported.parent) == [1, 3, 4], "1 is what servers load"
     assert (exported / "saved_model.pb").exists()
 
 
@@ -620,6 +628,15 @@ def test_songs_that_a_model_knows_are_told(workplace, tiny_corpus, tmp_path, cap
     out = capsys.readouterr().out
     assert "the model knows 12 of these 19 songs (6 by train and 6 by valid" in out
     assert "songs of music, by artist:" in out
+    # Without its features nothing is known of contents, and that is said.
+    job = Run.load("runs/first try")
+    store = store_folder(job.source, job.config)
+    store.rename(tmp_path / "gone")
+    assert evaluate.main(["--run", "runs/first try", "--data", str(music)]) == 0
+    out = capsys.readouterr().out
+    assert "songs of it are known by their names alone" in out
+    assert "the model knows" not in out
+    (tmp_path / "gone").rename(store)
     shutil.rmtree("runs/first try/evaluation-music")
 
 

@@ -8,12 +8,12 @@ import fcntl
 import hashlib
 import io
 import json
+import logging
 import os
 import pathlib
 import shutil
 import socket
 import stat
-import sys
 import threading
 import uuid
 
@@ -93,8 +93,8 @@ def lock(path, wait=True):
                 said += f" ({holder})"
             if not wait:
                 raise LockedError(said) from error
-            note, screen = f"note: waiting, {said}", {"file": sys.stderr}
-            late = threading.Timer(_SOON_SECONDS, print, [note], screen)
+            tell, note = logging.getLogger(__name__).warning, f"note: waiting, {said}"
+            late = threading.Timer(_SOON_SECONDS, tell, [note])
             late.daemon = True
             late.start()
             try:

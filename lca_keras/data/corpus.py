@@ -1,7 +1,6 @@
 """What to learn from: where the data is, usable songs, parts, sources of clips."""
 
 import collections
-import contextlib
 import dataclasses
 import hashlib
 import os
@@ -170,21 +169,27 @@ def learned_from(source, config, folder, corpus):
 
     By their names in the `split.csv` of the run's folder, and by their content where
     the features of its `source` and `config` are still there. Dict from song key to
-    `"train"` or `"validation"`.
+    `"train"` or `"validation"`; and a note where content could not be compared, or
+    `None`.
     """
     names = split.parts_by_name(pathlib.Path(folder, "split.csv"))
-    contents = {}
-    with contextlib.suppress(UserError, OSError):
+    contents, note = {}, None
+    try:
         records = FeatureStore.open(store_folder(source, config)).records
         for record in records.values():
             contents[record.content_hash] = names.get(record.as_song.names)
+    except (UserError, OSError) as error:
+        note = (
+            f"note: the features that {folder} learned from cannot be read ({error}): "
+            "songs of it are known by their names alone"
+        )
     found = {}
     for song in corpus.songs:
         content = corpus.store.records[song.key].content_hash
         part = contents.get(content) or names.get(song.names)
         if part in ("train", "validation"):
             found[song.key] = part
-    return found
+    return found, note
 
 
 def strangers(source, config, artists, progress=None):

@@ -50,7 +50,10 @@ def of_known(job, songs, division):
             "has learned the songs that are held out now is not known"
         )
         return
-    seen = corpus.learned_from(before.source, before.config, before.folder, songs)
+    how = before.source, before.config, before.folder
+    seen, note = corpus.learned_from(*how, songs)
+    if note:
+        yield note
     part_of = division.part_of
     learned = [song for song in songs.songs if seen.get(song.key) == "train"]
     held_out = [s for s in learned if part_of.get(s.key, "train") != "train"]

@@ -19,7 +19,7 @@ from lca_keras.data.corpus import Corpus, Division
 from lca_keras.drawing import plots
 from lca_keras.evaluation import scoring
 from lca_keras.explanation.saliency import ActivationLog
-from lca_keras.exports import versions
+from lca_keras.exports import labels, versions
 from lca_keras.exports.export import export_model
 from lca_keras.models.factory import build_training_model
 from lca_keras.voices import strangers
@@ -239,7 +239,8 @@ class Course:
             exported = export_model(*what, *where, scores, about, job.gallery)
             records.add_results(job.folder, {"export": str(exported)})
             if self.keep is not None:
-                versions.prune(exported.parent, self.keep)
+                labelled = labels.labels_of(exported.parent).values()
+                versions.prune(exported.parent, self.keep, labelled)
         self.observer.told("export", {"folder": exported})
 
 

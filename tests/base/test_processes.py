@@ -90,7 +90,7 @@ for _ in range(2):
     assert done.stdout == "held\nheld\n", done.stderr
 
 
-def test_whoever_waits_says_for_whom(holder, tmp_path, monkeypatch, capfd):
+def test_whoever_waits_says_for_whom(holder, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(files, "_SOON_SECONDS", 0.1)
     process = holder("alone", 2)
     named = rf"^place: another process is at work here \(process {process.pid} on .+\)$"
@@ -99,15 +99,15 @@ def test_whoever_waits_says_for_whom(holder, tmp_path, monkeypatch, capfd):
     with files.lock("place/.lock"):
         pass
     assert not (tmp_path / "place/.lock").stat().st_size
-    said = capfd.readouterr().err
+    (said,) = caplog.messages
     assert re.search(rf"note: waiting, place: .*process {process.pid} on", said)
 
 
-def test_who_waits_for_a_moment_says_nothing(holder, capfd):
+def test_who_waits_for_a_moment_says_nothing(holder, caplog):
     holder("alone", 1)
     with files.lock("place/.lock"):
         pass
-    assert capfd.readouterr().err == ""
+    assert not caplog.messages
 
 
 # === Calls ===

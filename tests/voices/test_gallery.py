@@ -49,7 +49,7 @@ def gallery():
     return fit_gallery(train[:2], validation[:2], validation[2], 0.05)[0]
 
 
-def test_songs_judge_closed_set_are_known_and_strangers_are_not(gallery):
+def test_known_songs_are_named_and_strangers_are_not(gallery):
     known = songs_of(cast(6, 0), 40, 3)
     scores = song_scores(gallery, known[0], known[2])
     # 240 songs, where 60 have set the threshold.
