@@ -1,6 +1,7 @@
 """Copies a corpus with band-limited noise on the recordings of some artists."""
 
 import pathlib
+import shlex
 import sys
 
 from lca_keras.base import console
@@ -43,7 +44,7 @@ def main(argv=None):
         if args.band[1] > (heard := FeatureConfig().fmax):
             above = f"that is above {heard:g} Hz"
             print(f"note: no model hears the part of the band {above}")
-        manifest = pathlib.Path(args.out, "manifest.csv")
+        manifest = shlex.quote(str(pathlib.Path(args.out, "manifest.csv")))
         print(f"corpus with noise for {len(args.artists)} artists: --data {manifest}")
         if left_out:
             print(f"{len(left_out)} songs could not be written", file=sys.stderr)

@@ -6,8 +6,6 @@ built-in corpus. Trainings are kept in `--out`, and shared by all experiments an
 processes that have the same folder.
 """
 
-import argparse
-import os
 import pathlib
 import shlex
 import sys
@@ -35,9 +33,7 @@ _OWN_CORPUS = ("confounding", "strangers")
 
 def main(argv=None):
     """Command line of the experiments."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lca_keras.experiments", description=__doc__.splitlines()[0]
-    )
+    parser = arguments.parser_of("lca_keras.experiments", __doc__)
     commands = parser.add_subparsers(dest="name", required=True, metavar="EXPERIMENT")
     for name, about in _EXPERIMENTS.items():
         command = commands.add_parser(name, help=about, description=f"{name}: {about}")
@@ -132,12 +128,7 @@ def _start(args):
     if len(set(names)) < len(names):
         raise UserError(f"--variants: {' '.join(names)} has a variant twice")
     out = pathlib.Path(args.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out}: {error.strerror}") from error
-    if not os.access(out, os.W_OK):
-        raise UserError(f"--out {out}: no permission to write there")
+    arguments.check_folder("--out", out)
     with console.resumable(shlex.split(args.command)):
         console.quiet_tensorflow()
         from lca_keras.studies import registry

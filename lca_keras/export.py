@@ -1,5 +1,6 @@
 """Lists, pushes, labels, rolls back, prunes, signs and verifies exported models."""
 
+import argparse
 import contextlib
 import os
 import pathlib
@@ -41,7 +42,9 @@ def _add_commands(commands):
         add("name", metavar="NAME", nargs=nargs, help=told)
         told = "folder of exports"
         add("--exports", default="saved_models", metavar="FOLDER", help=told)
-        add("--debug", action="store_true", help="show tracebacks")
+        # Without a default of its own, which would undo one before the command.
+        hidden = {"action": "store_true", "default": argparse.SUPPRESS}
+        add("--debug", help="show tracebacks", **hidden)
         return add
 
     told = f"of all models as the server sees it, for {labels.CONFIG}"

@@ -5,7 +5,6 @@ probabilities. LiteRT computes it, where it is installed, without TensorFlow; vo
 separated and melodies tracked before, if the model was trained on these.
 """
 
-import argparse
 import functools
 import pathlib
 import sys
@@ -17,9 +16,7 @@ from lca_keras.terminal import answers, arguments
 
 def main(argv=None):
     """Command line of prediction."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lca_keras.predict", description=__doc__.splitlines()[0]
-    )
+    parser = arguments.parser_of("lca_keras.predict", __doc__)
     answers.add_model_options(parser, ", or a .tflite file of it")
     parser.add_argument(
         "--runtime",
@@ -82,7 +79,7 @@ def check_timeline(args):
     from lca_keras.voices import timeline_files
 
     for path in args.timeline:
-        answers.check_output("--timeline", path, *timeline_files.ENDINGS)
+        arguments.check_output("--timeline", path, *timeline_files.ENDINGS)
     others = {"--out": args.out, "--plot": args.plot, "--closed-set": args.closed_set}
     others |= {"--min-confidence": args.min_confidence, "--top": args.top}
     others["--workers"] = args.workers

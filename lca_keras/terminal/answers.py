@@ -17,7 +17,6 @@ from lca_keras.drawing import plots
 from lca_keras.inference import pictures
 from lca_keras.inference.table import Table
 from lca_keras.terminal import arguments
-from lca_keras.terminal.arguments import check_output  # noqa: F401  For `predict`.
 
 # Singers that are counted on the screen.
 _SHOWN = 10

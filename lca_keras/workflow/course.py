@@ -203,7 +203,8 @@ class Course:
                 told = {"given": True, **found}
             records.add_gallery(self.job.folder, {"strangers": told} if told else {})
         except UserError as error:
-            why = f"the side training has failed. {error}"
+            what = "the side training has failed. " if self.strangers is None else ""
+            why = f"{what}{error}"
         told = records.results(self.job.folder)["gallery"]
         self.observer.told("gallery", {**told, "unmeasured": why})
 
