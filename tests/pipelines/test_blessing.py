@@ -183,4 +183,4 @@ def test_a_version_whose_run_is_gone_may_know_any_song(tmp_path):
     from pipelines import stages
 
     files.write_json(tmp_path / "lca_keras.json", {"run": str(tmp_path / "gone")})
-    assert stages._known_to(tmp_path, None, ["a"]) is None
+    assert stages._known_to(None, tmp_path, None, ["a"]) is None

@@ -400,21 +400,6 @@ def test_the_commands_for_what_comes_next_can_be_pasted(
     assert words == ["tuning.report", "this one"]
 
 
-def test_a_best_configuration_is_whole(workplace, tiny_corpus, quick, monkeypatch):
-    """Processes that end write it while reports read it."""
-    assert run_search(tiny_corpus, "--trials", "2") == 0
-    path = pathlib.Path("searches/s/best.yaml")
-    before = path.read_text(encoding="utf-8")
-
-    def cut_short(self, path):
-        pathlib.Path(path).write_text("version: 2", encoding="utf-8")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Config, "save", cut_short)
-    assert run_search(tiny_corpus, "--trials", "3") == 1
-    assert path.read_text(encoding="utf-8") == before
-
-
 def test_options_that_cannot_be(workplace, tiny_corpus, capsys):
     for options, message in (
         (["--trials", "0"], "--trials must be at least 1"),
