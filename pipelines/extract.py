@@ -8,6 +8,7 @@ on a cluster. It may be stopped at any moment and started again.
 import argparse
 import collections
 import contextlib
+import functools
 import importlib.util
 import logging
 import pathlib
@@ -72,7 +73,9 @@ def run(args):
     separator = separator and pathlib.Path(separator).absolute()
     keep = args.keep_vocals and pathlib.Path(args.keep_vocals).absolute()
     extractor = Extractor(config, separator, keep)
-    statuses = extraction.extract(songs, folder, extractor, args.workers, beam_options)
+    shown = functools.partial(console.progress, "Features")
+    how = {"workers": args.workers, "beam_options": beam_options, "shown": shown}
+    statuses = extraction.extract(songs, folder, extractor, **how)
     rows = [[*song.names, song.path, *statuses[song.key]] for song in songs]
     rows += [["", "", "", path, "left out", why] for path, why in left_out.items()]
     files.write_csv(report, _REPORT_COLUMNS, rows)

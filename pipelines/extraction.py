@@ -12,7 +12,6 @@ import functools
 import json
 import logging
 import pathlib
-import threading
 
 from lca_keras.base import console, processes
 from lca_keras.base.errors import UserError
@@ -21,12 +20,26 @@ from lca_keras.data.catalogue import Song
 from lca_keras.data.store import Record
 
 
-def extract(songs, folder, extractor, workers=None, beam_options=None, others=()):
+def _unseen(screen):
+    return contextlib.nullcontext(lambda done, total: None)
+
+
+def extract(
+    songs,
+    folder,
+    extractor,
+    workers=None,
+    beam_options=None,
+    others=(),
+    shown=_unseen,
+):
     """Brings a feature store, whose path is absolute, up to date.
 
     `workers` is the number of processes; by default it is this one. With
     `beam_options`, those of Beam's command line, its workers do the work. What
-    `others`, folders of stores, have of the same files is taken over.
+    `others`, folders of stores, have of the same files is taken over. What workers
+    write to standard error goes to a log; `shown` gets the stream that it was, and is a
+    context manager that yields a function of (done, total).
 
     Returns:
         Dict from song key to status, `"done"`, `"reused"` or `"failed"`, and why it
@@ -41,7 +54,8 @@ def extract(songs, folder, extractor, workers=None, beam_options=None, others=()
         extractor.check(plan.pending)
         new = {song.key for song in plan.pending}
         if plan.pending:
-            _compute(feature_store, plan, extractor, workers or 1, beam_options)
+            how = workers or 1, beam_options, shown
+            _compute(feature_store, plan, extractor, *how)
             plan = feature_store.plan(songs, extractor, again=False)
         if plan.pending:
             raise UserError(
@@ -58,15 +72,16 @@ def extract(songs, folder, extractor, workers=None, beam_options=None, others=()
     return {**statuses, **failed}
 
 
-def _compute(feature_store, plan, extractor, workers, beam_options):
-    """Computes what is pending into the store's `parts/`, with a progress bar."""
+def _compute(feature_store, plan, extractor, workers, beam_options, shown):
+    """Computes what is pending into the store's `parts/`."""
     parts = feature_store.folder / "parts"
     parts.mkdir(exist_ok=True)
     log = parts / "workers.log"
     try:
         with (
             console.stderr_to(log) as screen,
-            _progress(feature_store.folder, plan, screen),
+            shown(screen) as show,
+            _counting(feature_store.folder, plan, show),
         ):
             if beam_options is not None:
                 _run_pipeline(feature_store, plan, extractor, beam_options)
@@ -94,25 +109,13 @@ def _cause(error):
     return (causes or lines or [type(error).__name__])[-1]
 
 
-@contextlib.contextmanager
-def _progress(folder, plan, screen):
-    """Shows how many songs are done, counting the files that workers finish."""
-    total, stop = len(plan.songs), threading.Event()
+def _counting(folder, plan, show):
+    """Tells how many songs are done, counting the files that workers finish."""
+    total = len(plan.songs)
     before = total - len(plan.pending) - update.finished_parts(folder)
-    with console.progress("Features", screen) as show:
-
-        def watch():
-            while not stop.wait(0.5):
-                show(before + update.finished_parts(folder), total)
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-            show(before + update.finished_parts(folder), total)
+    return processes.repeatedly(
+        lambda: show(before + update.finished_parts(folder), total), seconds=0.5
+    )
 
 
 def _share_out(folder, songs, extractor, workers):

@@ -5,10 +5,9 @@ import itertools
 import json
 import os
 import pathlib
-import threading
 import time
 
-from lca_keras.base import files
+from lca_keras.base import files, processes
 from lca_keras.base.errors import UserError
 
 BEAT_SECONDS = 2.0
@@ -68,22 +67,16 @@ class Journal:
 @contextlib.contextmanager
 def beating(folder, worker):
     """Shows the others that this worker lives, for as long as the context lasts."""
-    path, stop = pathlib.Path(folder, f"{worker}.beat"), threading.Event()
+    path, count = pathlib.Path(folder, f"{worker}.beat"), itertools.count()
 
     def beat():
-        for count in itertools.count():
-            with contextlib.suppress(OSError):  # The next one may succeed.
-                path.write_text(f"{os.getpid()} {count}")
-            if stop.wait(BEAT_SECONDS):
-                return
+        with contextlib.suppress(OSError):  # The next one may succeed.
+            path.write_text(f"{os.getpid()} {next(count)}")
 
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
     try:
-        yield
+        with processes.repeatedly(beat, BEAT_SECONDS):
+            yield
     finally:
-        stop.set()
-        thread.join()
         with contextlib.suppress(OSError):
             path.unlink()
 

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import concurrent.futures.process
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -95,6 +96,26 @@ def end_with(parent):
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def repeatedly(call, seconds):
+    """Calls a function at the start, every so many seconds beside, and at the end."""
+    ended = threading.Event()
+
+    def go_on():
+        while not ended.wait(seconds):
+            call()
+
+    call()
+    thread = threading.Thread(target=go_on, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        call()
 
 
 class _EndedError(BaseException):

@@ -6,7 +6,6 @@ import functools
 import multiprocessing
 import os
 import sys
-import threading
 import time
 import traceback
 
@@ -119,7 +118,7 @@ class Crew(contextlib.AbstractContextManager):
             self._helpers.append(process)
         with (
             self.observer.progress("Training, epochs") as progress,
-            _told_again_and_again(progress, plan.epochs),
+            processes.repeatedly(lambda: progress(*plan.epochs()), seconds=1.0),
         ):
             results = dict(cells.cells(plan.cells))
         if any(process.exitcode for process in self._helpers):
@@ -138,26 +137,6 @@ class Crew(contextlib.AbstractContextManager):
                 results[name] = result
                 progress(len(results), len(wanted))
         return results
-
-
-@contextlib.contextmanager
-def _told_again_and_again(progress, state):
-    """Calls `progress` every second with what `state` returns."""
-    ended = threading.Event()
-
-    def watch():
-        while not ended.wait(1.0):
-            progress(*state())
-
-    progress(*state())
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
-    progress(*state())
 
 
 def _help(parent, log, function, arguments):
