@@ -97,7 +97,7 @@ def open_folder(folder, search):
                     f"--trials {wanted['trials']}: the search in {folder} has begun "
                     f"{begun} already; give as many, more, or leave the option out"
                 )
-        if wanted["trials"] is None and search.algorithm in ("bayesian", "random"):
+        if wanted["trials"] is None and search.algorithm not in ("hyperband", "grid"):
             wanted["trials"] = DEFAULT_TRIALS
         files.write_json(path, wanted)
 
