@@ -104,8 +104,12 @@ def open_folder(folder, search):
 
 def _changes(known, wanted):
     """What differs between two `Search`es, but for the number of trials, in words."""
-    both = ({**dataclasses.asdict(each), "trials": 0} for each in (known, wanted))
-    return "; ".join(_differences(*map(files.as_json, both)))
+
+    def told(search):  # Fields that a configuration did not have yet are the defaults.
+        every = dataclasses.asdict(search) | {"config": search.base.to_dict()}
+        return files.as_json({**every, "trials": 0})
+
+    return "; ".join(_differences(told(known), told(wanted)))
 
 
 def _differences(known, wanted, where=""):

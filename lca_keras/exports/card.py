@@ -63,7 +63,7 @@ def named(strangers):
     if strangers.get("given"):
         return "strangers"
     epochs, names = strangers["epochs"], ", ".join(strangers["artists"])
-    return f"{names}, whom {epochs} epochs of a side training left out"
+    return f"{names}, whom a side training of {epochs} epochs left out"
 
 
 def _nobody(gallery, told):

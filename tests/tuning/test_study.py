@@ -406,3 +406,16 @@ def test_names_of_processes_are_free_ones(tmp_path):
             study.worker_name(tmp_path, second).__enter__()
     with study.worker_name(tmp_path) as again:
         assert again == first
+
+
+def test_a_search_from_before_a_field_was_there_goes_on(tmp_path):
+    folder = begin(tmp_path, "random")
+    go_on(study.Study(folder, "one"), 1)
+    told = files.read_json(folder / "search.json")
+    assert told["config"]["train"].pop("objective") == "frame_f1"
+    files.write_json(folder / "search.json", told)
+    begin(tmp_path, "random")
+    told["config"]["train"]["objective"] = "song_f1"
+    files.write_json(folder / "search.json", told)
+    with pytest.raises(UserError, match="train.objective was 'song_f1', now 'frame_f1"):
+        begin(tmp_path, "random")
