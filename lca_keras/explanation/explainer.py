@@ -27,7 +27,7 @@ class Explanation:
         singer: Artist, by the vote of the clips.
         probabilities: Float array `(clips, classes)`, calibrated.
         starts: Float array `(clips,)`, seconds at which they begin.
-        second: Float, frames a second.
+        frame_rate: Float, frames a second.
         mel: Float32 array `(bands, frames)` of the whole song, NaN in silence that is
             left out.
         maps: Dict from artist to the class activation in the song over its mean in each
@@ -48,7 +48,7 @@ class Explanation:
     probabilities: np.ndarray
     starts: np.ndarray
     clip_seconds: float
-    second: float
+    frame_rate: float
     mel: np.ndarray
     maps: dict[str, np.ndarray]
     counterfactual: np.ndarray | None
@@ -63,7 +63,7 @@ class Explanation:
     @property
     def seconds(self):
         """Length of the song."""
-        return self.mel.shape[1] / self.second
+        return self.mel.shape[1] / self.frame_rate
 
     @functools.cached_property
     def top(self):
@@ -75,8 +75,8 @@ class Explanation:
 
     def empty_clips(self, cam):
         """Number of clips in which one of the maps is zero: nothing speaks for it."""
-        first = np.round(self.starts * self.second).astype(int)
-        frames = round(self.clip_seconds * self.second)
+        first = np.round(self.starts * self.frame_rate).astype(int)
+        frames = round(self.clip_seconds * self.frame_rate)
         return sum(not np.nansum(cam[:, start : start + frames]) for start in first)
 
 
@@ -192,7 +192,7 @@ class Explainer:
             probabilities=probabilities,
             starts=heard.times,
             clip_seconds=config.clip_frames / heard.front_end.frame_rate,
-            second=heard.front_end.frame_rate,
+            frame_rate=heard.front_end.frame_rate,
             mel=heard.in_song(whole)[..., 0],
             maps={name: _in_song(heard, maps) for name, maps in clip_maps.items()},
             counterfactual=counterfactual,

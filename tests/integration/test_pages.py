@@ -123,7 +123,7 @@ def test_a_song_plays_along_with_its_map(opened, tmp_path):
         probabilities=np.array([[0.2, 0.8], [0.7, 0.3], [0.1, 0.9]]),
         starts=np.array([0.0, 3.0, 6.0]),
         clip_seconds=3.0,
-        second=31.25,
+        frame_rate=31.25,
         mel=mel,
         maps={"Bo": cam, "Ann </script>": cam[::-1]},
         counterfactual=None,
