@@ -93,8 +93,11 @@ def lock(path, wait=True):
                 said += f" ({holder})"
             if not wait:
                 raise LockedError(said) from error
-            tell, note = logging.getLogger(__name__).warning, f"note: waiting, {said}"
-            late = threading.Timer(_SOON_SECONDS, tell, [note])
+            log = logging.getLogger(__name__)
+            log.setLevel(logging.WARNING)  # Beam is kept quiet by the root's level.
+            late = threading.Timer(
+                _SOON_SECONDS, log.warning, [f"note: waiting, {said}"]
+            )
             late.daemon = True
             late.start()
             try:

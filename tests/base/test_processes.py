@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import functools
+import logging
 import multiprocessing
 import os
 import pathlib
@@ -92,6 +93,7 @@ for _ in range(2):
 
 def test_whoever_waits_says_for_whom(holder, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(files, "_SOON_SECONDS", 0.1)
+    monkeypatch.setattr(logging.getLogger(), "level", logging.ERROR)
     process = holder("alone", 2)
     named = rf"^place: another process is at work here \(process {process.pid} on .+\)$"
     with pytest.raises(files.LockedError, match=named):

@@ -150,7 +150,7 @@ def test_nothing_goes_on_after_its_end(exported, tmp_path, monkeypatch, how):
     start = time.monotonic()
     _, said = process.communicate(timeout=30)
     if how == signal.SIGINT:
-        assert process.returncode == 130
+        assert process.returncode == 130, said
         assert "Interrupted." in said
         assert "Traceback" not in said
     deadline = time.monotonic() + 15
