@@ -108,7 +108,7 @@ class FrontEnd(abc.ABC):
             UserError: `mixes_powers` is false.
         """
         self.require_mixing("mixing")
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} lacks `mixed`")
 
     def mixed_clips(self, power, loudest):
         """The same of float32 clips `(clips, …)`, inside a graph.
@@ -116,7 +116,7 @@ class FrontEnd(abc.ABC):
         `loudest`, float32 `(clips,)`, is the highest power of each clip's song.
         """
         self.require_mixing("mixing")
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} lacks `mixed_clips`")
 
     # === Clips ===
 
